@@ -1,0 +1,57 @@
+"""Writes predictions to a CSV file while they are made, whatever their number."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class CsvPredictions(Callback):
+    """One line per row: its index, target, predicted class (id and name) and a probability per class.
+
+    rows: the index of each row in its data set, in the order of prediction; None numbers them from 0. The file appears
+    under its name once it is complete.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str], rows: torch.Tensor | None = None) -> None:
+        self.path = path
+        self.class_names = class_names
+        self.rows = rows
+        self._temporary = path.with_suffix(".tmp")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._file = self._temporary.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(["row", "target", "prediction", "class", *(f"p({name})" for name in self.class_names)])
+        self._count = 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        probabilities, targets = (tensor.cpu() for tensor in outputs)
+        predictions = probabilities.argmax(1).tolist()
+        indices = range(self._count, self._count + len(targets))
+        rows = indices if self.rows is None else self.rows[indices.start : indices.stop].tolist()
+        self._writer.writerows(
+            [row, target, prediction, self.class_names[prediction], *probability]
+            for row, target, prediction, probability in zip(
+                rows, targets.tolist(), predictions, probabilities.tolist(), strict=True
+            )
+        )
+        self._count = indices.stop
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._file.close()
+        os.replace(self._temporary, self.path)

@@ -1,0 +1,77 @@
+"""One line that says how far the fit is: epoch, optimiser steps, speed, loss and accuracy."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from tqdm import tqdm
+
+from neurona.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Callback):
+    """A bar over the steps of the fit on a terminal; elsewhere a line an epoch, at most one every ``every_seconds``."""
+
+    chunk_aware = True
+
+    def __init__(self, *, every_seconds: float = 10.0) -> None:
+        self.every_seconds = every_seconds
+        self._bar: Any = None
+        self._last_line = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        self._last_line = time.monotonic()
+        total = pl_module.total_steps()
+        self._bar = tqdm(
+            total=None if math.isinf(total) else int(total),
+            initial=trainer.global_step,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
+        )
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._bar.disable and self._bar.update(trainer.global_step - self._bar.n):
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: Classifier) -> None:
+        loss, accuracy = pl_module.epoch_means()
+        figures = {"loss": loss, "accuracy": accuracy}
+        figures |= {
+            name: trainer.callback_metrics[name].item() for name in VALIDATION if name in trainer.callback_metrics
+        }
+        self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+        self._bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= self.every_seconds:
+            self._last_line = now
+            names = [name for name in (*TRAINING, *VALIDATION) if name in trainer.callback_metrics]
+            shown = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names)
+            log.info(
+                "epoch %d/%s  step %d  %s", trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, shown
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+        self._bar.close()
+
+    def on_exception(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Classifier, exception: BaseException
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+TRAINING = ("train/loss", "train/accuracy")
+VALIDATION = ("val/loss", "val/accuracy")

@@ -1,0 +1,109 @@
+"""Many optimiser steps per Lightning batch: how many, where chunks end, and Lightning's counters kept in mini-batches.
+
+Lightning spends some 400 µs on every batch it is handed, as much as a small network needs for a whole step. So the
+loader hands it chunks of mini-batches (Keras: ``steps_per_execution``), each with its own forward, backward and
+optimiser step. A chunk ends wherever something is to happen (validation, a checkpoint, a log, ``max_steps``, the end
+of the epoch), and Lightning's counters advance by mini-batches, so that every documented setting keeps its meaning.
+All that the project knows about the inside of the Trainer's loops is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, ProgressBar, Timer
+
+MAX_LENGTH = 50
+"""Most optimiser steps in a chunk. Beyond this the overhead per batch is below 2 % of the smallest network's step."""
+
+MAX_FLOPS = {"cpu": 5e10, "mps": 1e12, "cuda": 5e13}
+"""Most arithmetic in a chunk, under a second of the device, so that progress and signals are handled promptly."""
+
+PER_STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+
+CHUNK_AWARE = (ModelCheckpoint, Timer, ProgressBar, DeviceStatsMonitor)
+"""Lightning's callbacks whose per-batch hooks do the same work at the boundaries. Others say ``chunk_aware = True``."""
+
+
+def needs_every_step(callback: Callback) -> bool:
+    """Whether a callback overrides a per-step hook and has not declared itself content with the ends of chunks."""
+    if isinstance(callback, CHUNK_AWARE) or getattr(callback, "chunk_aware", False):
+        return False
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in PER_STEP_HOOKS)
+
+
+def module_hooks(module: LightningModule) -> bool:
+    """Whether the module itself overrides a per-step hook."""
+    return any(getattr(type(module), hook) is not getattr(LightningModule, hook) for hook in PER_STEP_HOOKS)
+
+
+Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
+
+
+def one_step_at_a_time(trainer: Trainer) -> bool:
+    """Whether something wants to see every step: then a Lightning batch is one plain ``(features, targets)``."""
+    module = trainer.lightning_module
+    return module.steps_per_batch == 1 or module_hooks(module) or any(map(needs_every_step, trainer.callbacks))
+
+
+def position(trainer: Trainer) -> int:
+    """Mini-batches of this epoch already taken."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def next_length(trainer: Trainer) -> int:
+    """Mini-batches in the next chunk; 0 at the end of the epoch. A pure function of the configuration and the
+    counters.
+    """
+    left = int(trainer.num_training_batches) - position(trainer)
+    if left <= 0 or one_step_at_a_time(trainer):
+        return max(min(left, 1), 0)
+    module = trainer.lightning_module
+    limit = module.steps_per_batch * module.optimization.accumulate
+    return max(1, min(left, limit, *_distances(trainer)))
+
+
+def _distances(trainer: Trainer) -> Iterator[int]:
+    """Mini-batches to each boundary that is not the end of the epoch."""
+    loop = trainer.fit_loop.epoch_loop
+    accumulate = trainer.lightning_module.optimization.accumulate
+
+    def to_step(step: int) -> int:
+        return (step - trainer.global_step) * accumulate - position(trainer) % accumulate
+
+    if trainer.max_steps != -1:
+        yield to_step(trainer.max_steps)
+    intervals = [trainer.log_every_n_steps if trainer.loggers else 0]
+    intervals += [getattr(callback, "_every_n_train_steps", 0) for callback in trainer.callbacks]
+    for interval in filter(None, intervals):
+        yield to_step((trainer.global_step // interval + 1) * interval)
+    if isinstance(trainer.val_check_batch, int):
+        seen = loop.batch_progress.total.ready if trainer.check_val_every_n_epoch is None else position(trainer)
+        yield trainer.val_check_batch - seen % trainer.val_check_batch
+
+
+def advance(trainer: Trainer, taken: int) -> None:
+    """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself)."""
+    loop = trainer.fit_loop.epoch_loop
+    progress = loop.batch_progress
+    for tracker in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(tracker, name, getattr(tracker, name) + taken - 1)
+    progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
+    # Lightning's index for loggers is zero-based and increases by one after this hook.
+    loop._batches_that_stepped = trainer.global_step - 1
+
+
+def most_steps(num_parameters: int, samples_per_step: int, device_type: str) -> int:
+    """Optimiser steps that a chunk may hold, at 6 operations per parameter and sample (forward 2, backward 4)."""
+    flops_per_step = 6 * num_parameters * samples_per_step
+    return int(max(1, min(MAX_LENGTH, MAX_FLOPS.get(device_type, MAX_FLOPS["cpu"]) // flops_per_step)))

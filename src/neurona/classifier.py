@@ -1,0 +1,289 @@
+"""The LightningModule: preprocessing, network, loss, metrics and the optimiser step.
+
+features (batch, num_features) raw, float32 or uint8 · targets (batch,) int64 · logits (batch, num_classes)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from neurona import checkpoint, chunking
+from neurona.config import ConfigError
+from neurona.data.batches import Batch, Chunk
+from neurona.data.spec import DataSpec
+from neurona.metrics import EvaluationMetrics
+from neurona.optimizer import Optimization
+
+SUMS = ("loss", "correct", "samples")
+
+
+class NonFiniteLoss(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+class Classifier(LightningModule):
+    """A network that maps preprocessed features to logits, trained with cross-entropy (natural logarithm, mean over
+    samples).
+
+    preprocessing: raw features → what the network sees, fitted on the training part. network: → logits.
+    optimization: how a step is made; None for a classifier that is only evaluated.
+    model_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
+    label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
+    section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
+    rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
+    """
+
+    def __init__(
+        self,
+        preprocessing: nn.Module,
+        network: nn.Module,
+        spec: DataSpec,
+        optimization: Optimization | None = None,
+        model_config: dict[str, Any] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError("classifier.label_smoothing", label_smoothing, "must be in [0, 1)")
+        self.automatic_optimization = False
+        self.preprocessing = preprocessing
+        self.network = network
+        self.spec = spec
+        self.label_smoothing = label_smoothing
+        self.balanced = class_weights == "balanced"
+        given = None if class_weights in (None, "balanced") else _given_weights(class_weights, spec)
+        self.register_buffer("class_weights", given, persistent=False)
+        self.metrics = EvaluationMetrics(spec.num_classes)
+        self.model_config = model_config
+        self._optimization = optimization
+        self._epoch_sums = dict.fromkeys(SUMS, 0.0)
+        self._log_sums = dict.fromkeys(SUMS, 0.0)
+        self.samples_taken = 0
+        """Training samples taken by this process."""
+        self._rng: dict[str, Any] | None = None
+
+    # What researchers change: the loss of one mini-batch.
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Raw features (batch, num_features) → logits (batch, num_classes)."""
+        return self.network(self.preprocessing(features))
+
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
+        logits = self(features)
+        return cross_entropy(logits, targets, self.class_weights, label_smoothing=self.label_smoothing), logits
+
+    # Training.
+
+    def setup(self, stage: str) -> None:
+        """Counts the classes of the training part where the weights are to balance them."""
+        if stage == "fit" and self.balanced:
+            counts = self.trainer.datamodule.class_counts  # type: ignore[attr-defined]
+            self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
+
+    @property
+    def optimization(self) -> Optimization:
+        assert self._optimization is not None
+        return self._optimization
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Most optimiser steps in one Lightning batch, a pure function of the configuration."""
+        batch_size = getattr(self.trainer.datamodule, "batch_size", 1)
+        return chunking.most_steps(self.num_parameters, batch_size * self.optimization.accumulate, self.device.type)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and the scheduler over the number of steps that the data and the Trainer's limits make."""
+        optimizer = self.optimization.algorithm(self.network.parameters())
+        schedule = self.optimization.schedule
+        if schedule.build is None:
+            return optimizer
+        total_steps = self.total_steps()
+        if schedule.needs_length and math.isinf(total_steps):
+            problem = "needs a known number of steps: set trainer.max_epochs or trainer.max_steps"
+            raise ConfigError("trainer.max_epochs", self.trainer.max_epochs, problem)
+        return [optimizer], [schedule.build(optimizer, int(total_steps) if schedule.needs_length else 0)]
+
+    def total_steps(self) -> float:
+        """Optimiser steps of the whole fit, ``math.inf`` where nothing limits them."""
+        batches, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        by_steps = math.inf if self.trainer.max_steps == -1 else self.trainer.max_steps
+        if math.isinf(batches) or epochs is None or epochs == -1:
+            return by_steps
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.optimization.accumulate)
+        return min(steps_per_epoch * epochs, by_steps)
+
+    def epoch_means(self) -> tuple[float, float]:
+        """Mean training loss and accuracy of this epoch so far."""
+        return _means(self._epoch_sums)
+
+    def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> None:
+        """Takes one mini-batch, or a chunk of them one after the other: forward, backward, and a step of the
+        optimiser.
+        """
+        if self._rng is not None:
+            checkpoint.restore_rng(self._rng)
+            self._rng = None
+        mini_batches: Iterable[Any] = batch if isinstance(batch, Chunk) else (batch,)
+        optimizer, scheduler = cast(LightningOptimizer, self.optimizers()), self._step_scheduler()
+        accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
+        losses, logits, targets = [], [], []
+        for index, (x, y) in enumerate(mini_batches, start=batch_idx):
+            loss, predicted = self.loss(x, y)
+            losses.append(loss.detach())
+            logits.append(predicted.detach())
+            targets.append(y)
+            first = index - index % accumulate
+            self.manual_backward(loss / min(accumulate, last + 1 - first) if accumulate > 1 else loss)
+            if index % accumulate == accumulate - 1 or index == last:
+                self._clip(optimizer)
+                optimizer.step()
+                optimizer.zero_grad()
+                # Autocast keeps the weights it has cast; the step has just changed them.
+                torch.clear_autocast_cache()
+                if scheduler is not None:
+                    scheduler.step()
+        self._record(losses, logits, targets)
+        chunking.advance(self.trainer, len(losses))
+
+    def _clip(self, optimizer: Any) -> None:
+        if self.optimization.clip_norm is not None:
+            self.clip_gradients(optimizer, self.optimization.clip_norm, "norm")
+        elif self.optimization.clip_value is not None:
+            self.clip_gradients(optimizer, self.optimization.clip_value, "value")
+
+    def _step_scheduler(self) -> Any:
+        scheduler = self.lr_schedulers()
+        return None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+
+    def _record(self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor]) -> None:
+        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN."""
+        correct = (torch.cat(logits).argmax(1) == torch.cat(targets)).sum()
+        *values, num_correct = torch.stack([*losses, correct]).tolist()
+        for index, value in enumerate(values):
+            if not math.isfinite(value):
+                step = self.trainer.global_step - (len(values) - 1 - index) // self.optimization.accumulate
+                raise NonFiniteLoss(
+                    f"the training loss became {value} at optimiser step {step} (epoch {self.current_epoch}); a lower "
+                    "optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
+                )
+        samples = [len(y) for y in targets]
+        loss_sum = sum(value * n for value, n in zip(values, samples, strict=True))
+        for sums in (self._epoch_sums, self._log_sums):
+            for name, value in zip(SUMS, (loss_sum, num_correct, sum(samples)), strict=True):
+                sums[name] += value
+        self.samples_taken += sum(samples)
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            loss, _ = _means(self._log_sums)
+            _clear(self._log_sums)
+            self._log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate})
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate the next step takes (the first parameter group's)."""
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self) -> None:
+        loss, accuracy = self.epoch_means()
+        _clear(self._epoch_sums)
+        self._report({"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.learning_rate})
+        if not self.trainer.enable_validation:
+            self._step_plateau(loss)
+
+    def _step_plateau(self, monitored: float) -> None:
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(monitored)
+
+    # Evaluation.
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: Sequence[Tensor]) -> None:
+        features, targets = batch
+        self.metrics.update(self(features), targets)
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._finish_evaluation("val")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._step_plateau(figures["val/loss"])
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test")
+
+    def _finish_evaluation(self, part: str) -> dict[str, float]:
+        computed = self.metrics.compute()
+        self.metrics.reset()
+        self.confusion_matrix = computed.pop("confusion_matrix").cpu()
+        class_accuracy = computed.pop("class_accuracy")
+        figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
+        for name, value in zip(self.spec.class_names, class_accuracy.tolist(), strict=True):
+            figures[f"{part}/accuracy_of/{name}"] = value
+        self._report(figures)
+        return figures
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Probabilities (batch, num_classes) float32 and targets (batch,)."""
+        features, targets = batch
+        return torch.softmax(self(features).float(), dim=1), targets
+
+    # Reporting: the step axis is optimiser steps, everywhere.
+
+    def _report(self, figures: dict[str, float]) -> None:
+        self.log_dict(figures, logger=False, batch_size=1)
+        self._log_to_loggers({**figures, "epoch": self.current_epoch})
+
+    def _log_to_loggers(self, figures: dict[str, Any]) -> None:
+        if self.trainer.sanity_checking:
+            return
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in figures.items()}, step=self.trainer.global_step)
+
+    # Checkpoints hold plain containers and tensors only.
+
+    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
+        state["neurona"] = {
+            **checkpoint.blueprint(self),
+            "sums": [self._epoch_sums, self._log_sums],
+            "rng": checkpoint.rng_state(),
+        }
+
+    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
+        self._epoch_sums, self._log_sums = state["neurona"]["sums"]
+        self._rng = state["neurona"]["rng"]
+
+
+def _given_weights(weights: Any, spec: DataSpec) -> Tensor:
+    if isinstance(weights, str) or len(weights) != spec.num_classes or any(weight < 0 for weight in weights):
+        raise ConfigError(
+            "classifier.class_weights", weights, f"must be null, balanced or {spec.num_classes} numbers of 0 or more"
+        )
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _means(sums: dict[str, float]) -> tuple[float, float]:
+    samples = sums["samples"] or math.nan
+    return sums["loss"] / samples, sums["correct"] / samples
+
+
+def _clear(sums: dict[str, float]) -> None:
+    sums.update(dict.fromkeys(SUMS, 0.0))

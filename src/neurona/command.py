@@ -1,0 +1,215 @@
+"""The command line: Hydra's, with an existing run's settings replayed, and mistakes answered in one short paragraph.
+
+Exit status: 0 done; 2 the user's mistake; 1 a failure; 130 Ctrl-C; 143 preempted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neurona import signatures
+from neurona.config import ConfigError, UserError, did_you_mean, key_paths, unknown_key
+
+BESIDE_RUN = ("run", "stage", "quiet", "threads", "allow", "hydra")  # root keys that may be given with run=
+NOT_REPLAYED = ("run", "stage", "init_from", "folder", "allow", "hydra")
+STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
+
+
+def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
+    """Composes ``train`` from the command line, calls the task with it (for each job of a sweep), and exits."""
+    given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> None:
+        sys.argv = given  # Lightning starts further processes with it
+        _set_environment("HYDRA_FULL_ERROR", full_error)
+        try:
+            task(cfg)
+        except UserError as error:
+            _exit(error, full_error)
+
+    try:
+        sys.argv = [given[0], *_replayed(given[1:])]
+        _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
+        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job)()
+    except UserError as error:
+        _exit(error, full_error)
+    except Exception as error:
+        if any(frame.name == "run_job" for frame in traceback.extract_tb(error.__traceback__)):
+            raise  # the task had begun: a failure
+        explained = explain(error)
+        explained.__cause__ = error
+        _exit(explained, full_error)
+    except BaseException as end:
+        for name in (type(cause).__name__ for cause in (end, end.__context__)):
+            if name in STATUS:
+                sys.exit(STATUS[name])
+        raise
+    sys.exit(0)
+
+
+def replay(overrides: list[str]) -> list[str]:
+    """The overrides of the run that ``run=`` names, then those given, which replace them; as given without ``run=``.
+
+    Values in ``absolute`` of its ``overrides.yaml`` stand for relative paths unless only the relative one exists.
+    Raises ConfigError if the folder is not a run's, or if a given override is not one of the stage, the trainer and
+    (for the stages that work on a trained network) the data.
+    """
+    given = _parsed(overrides)
+    named = [override for override in given if override.key_or_group == "run"]
+    if not named or not named[-1].value():
+        return overrides
+    folder = Path(str(named[-1].value()))
+    lines, absolute = _stored(folder)
+    stored = [override for override in _parsed(lines) if _root(override) not in NOT_REPLAYED]
+    stage = next((o.value() for o in reversed(given) if o.key_or_group == "stage"), "fit")
+    free = ("trainer",) if stage == "fit" else ("trainer", "data")
+    new = [override for override in given if override.input_line not in lines or _root(override) in NOT_REPLAYED]
+    for override in new:
+        if _root(override) not in (*BESIDE_RUN, *free):
+            raise ConfigError(
+                str(override.key_or_group),
+                override.value(),
+                f"belongs to the run in {folder} and stays as it is; run= takes {', '.join((*free, *BESIDE_RUN[1:-1]))}"
+                f" beside it. For a new run from its weights give init_from={folder} instead of run=",
+            )
+    keys = {_key(override) for override in new}
+    other_data = "data" in keys
+    kept = [o for o in stored if _key(o) not in keys and not (other_data and _root(o) == "data")]
+    paths = []
+    for key, path in absolute.items():
+        relative = [str(override.value()) for override in kept if _key(override) == key]
+        if key in keys or other_data or not (Path(path).exists() or (relative and not Path(relative[0]).exists())):
+            continue
+        kept = [override for override in kept if _key(override) != key]
+        paths.append(f"{key}={QuotedString(path, Quote.single).with_quotes()}")
+    return [*(str(override.input_line) for override in kept), *paths, *(str(override.input_line) for override in new)]
+
+
+def explain(error: Exception) -> UserError:
+    """What Hydra or OmegaConf could not compose, in this project's words."""
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"{error.override}: cannot be read; write key=value. A value with commas, quotes, = or brackets in it goes"
+            " into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        hint = did_you_mean(choice, error.options)
+        return ConfigError(group, choice, f"no such choice{hint or ';'} There are {', '.join(error.options)}")
+    if isinstance(cause, OmegaConfBaseException) and str(error).startswith("Could not override"):
+        key = str(error).split("'")[1]
+        value = str(error).rpartition("use +")[2].partition("=")[2]
+        assert cause.parent_node is not None
+        return _unknown(key, value, OmegaConf.to_container(cause.parent_node._get_root()))  # type: ignore[arg-type]
+    if isinstance(cause, OmegaConfBaseException):
+        reason = str(cause).partition("\n")[0]
+        return UserError(_one_line(f"{error}: {reason}" if str(error) else reason))
+    if str(error).startswith("Ambiguous value"):
+        key, _, value = str(error).split("'")[1].partition("=")
+        return ConfigError(key, value, f"several values; for a list write [{value}], for a sweep add -m")
+    if str(error).startswith("Config group override must be"):
+        return UserError(f"a group takes the name of one of its choices, as in model=mlp. {error}")
+    return UserError(_one_line(str(error)) or type(error).__name__)
+
+
+def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
+    """A key that the composed configuration does not have; composed includes the node ``hydra``."""
+    parent, _, name = key.rpartition(".")
+    node: Any = composed
+    for part in parent.split(".") if parent else []:
+        node = node.get(part, {}) if isinstance(node, dict) else {}
+    target = node.get("_target_") if isinstance(node, dict) else None
+    signature = signatures.from_source(target) if target and signatures.is_library(target) else None
+    if signature and (
+        name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
+    ):
+        return ConfigError(
+            key, value, f"is not in the configuration, but {target} takes it: add it with +{key}={value}"
+        )
+    hidden = () if key.startswith("hydra") else ("hydra",)
+    declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
+    taken = [f"{parent}.{other}" for other in signature.parameters] if signature else []
+    error = unknown_key(key, value, [*declared, *taken])
+    return UserError(f"{error} Any other argument of {target} is added with +{parent}.…") if signature else error
+
+
+def _replayed(arguments: list[str]) -> list[str]:
+    """The arguments of the command line, those of a run named by ``run=`` included."""
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parsed = parser.parse_args(arguments)
+    if parsed.shell_completion or not any(argument.startswith("run=") for argument in parsed.overrides):
+        return arguments
+    overrides = replay(parsed.overrides)
+    if parsed.multirun and overrides != parsed.overrides:
+        raise ConfigError("run", "…", "names one run and does not go with a sweep (-m); leave out one of the two")
+    return [argument for argument in arguments if argument not in parsed.overrides] + overrides
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; settings are given as key=value, for example optimizer.lr=3e-4. --help shows them")
+
+
+def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
+    file = folder / "overrides.yaml"
+    if not file.is_file():
+        runs = [path.parent.name for path in folder.parent.glob("*/overrides.yaml")]
+        inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml"))
+        hint = f"; the latest run in it is {folder / inside[-1]}" if inside else did_you_mean(folder.name, runs)
+        raise ConfigError("run", folder, f"is not a run folder: it has no overrides.yaml{hint}")
+    try:
+        stored: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        return [str(line) for line in stored["overrides"]], dict(stored["absolute"])
+    except Exception as error:
+        raise ConfigError("run", folder, f"its overrides.yaml is damaged ({type(error).__name__})") from error
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise explain(error) from error
+
+
+def _root(override: Override) -> str:
+    return override.key_or_group.replace("/", ".").partition(".")[0]
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
+def _exit(error: UserError, full_error: str | None) -> NoReturn:
+    if full_error == "1":
+        traceback.print_exception(error)
+    else:
+        print(error, file=sys.stderr)
+    sys.exit(2)
+
+
+def _set_environment(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

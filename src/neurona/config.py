@@ -1,0 +1,302 @@
+"""What a valid configuration is. Imports no torch, so typos are answered at once; every ConfigError starts here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, TypeVar
+
+import hydra.utils
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neurona import signatures
+from neurona.signatures import Signature
+
+T = TypeVar("T")
+Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
+
+ROOT = {  # the keys of train.yaml that code reads, as annotations
+    "stage": 'Literal["fit", "validate", "test", "predict"]',
+    "run": "str | None",
+    "init_from": "str | None",
+    "folder": "str | None",
+    "seed": "int",
+    "threads": "int | None",
+    "quiet": "bool",
+    "tags": "list[str]",
+    "allow": "list[str]",
+}
+COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
+DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
+PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
+_META = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+_KINDS = (("bool", bool), ("float", int | float), ("str | float | bool", str), ("list", list), ("dict", dict))
+
+
+class UserError(ValueError):
+    """A mistake of the user's: shown as one short paragraph, exit status 2."""
+
+
+class ConfigError(UserError):
+    """A configuration value that is not allowed.
+
+    key: dotted path as one would type it (``model.hidden``); value: what was given; problem: what is allowed, and the
+    remedy.
+    """
+
+    def __init__(self, key: str, value: object, problem: str) -> None:
+        super().__init__(f"{key}={value}: {problem}")
+        self.key = key
+        self.value = value
+
+
+class DataError(UserError):
+    """Data that cannot be read or used.
+
+    where: the file (and line) or the data set; problem: what is wrong, and the remedy.
+    """
+
+    def __init__(self, where: object, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+
+
+def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train") -> Unread:
+    """Raises ConfigError at the first key, type or ``_target_`` of a composed configuration that is not allowed.
+
+    Every key must be declared by the configuration composed from the same choices of groups alone (without experiment,
+    values from the command line, and what ``+`` adds), or by the signature of the ``_target_`` it belongs to.
+    choices: as in ``hydra.runtime.choices``. Hydra must be initialised.
+
+    Returns the nodes whose signatures cannot be read without importing them, for ``check_imported``.
+    """
+    declared = _base(choices, config_name)
+    values = _resolved(cfg)
+    for key, value in values.items():
+        if key not in declared:
+            raise unknown_key(key, value, list(key_paths(declared)))
+        if key in ROOT:
+            _check_type(key, value, ast.Constant(ROOT[key]), __name__)
+    if not 0 <= values["seed"] < 2**32:
+        raise ConfigError("seed", values["seed"], "must be from 0 to 4294967295")
+    for key, target in _targets("", values):
+        _check_permitted(key, target, values["allow"])
+    unread: Unread = []
+    for key, value in values.items():
+        _check_node(key, value, declared[key], unread)
+    return unread
+
+
+def check_imported(unread: Unread) -> None:
+    """Checks what ``check`` left, importing it. Raises ConfigError."""
+    for key, node, base in unread:
+        signature = signatures.from_object(_import(key, node["_target_"]))
+        if signature is not None:
+            _check_arguments(key, node, base, signature)
+
+
+def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
+    """The object that a node with a ``_target_`` describes. arguments: what the code, not the yaml, provides.
+
+    Lists and mappings reach the constructor as plain ones. Raises ConfigError if a target, here or further in, is in
+    none of ``PACKAGES`` nor of the modules under ``allow`` at the root of the node's configuration (a stranger's could
+    name anything), if the result is no ``base_class``, or if a library's constructor refuses its arguments.
+    """
+    key = str(node._get_full_key(None))
+    allow = OmegaConf.select(node._get_root(), "allow", default=[])
+    for path, target in _targets(key, OmegaConf.to_container(node)):
+        _check_permitted(path, target, allow)
+        made = _import(path, target)
+        if not isinstance(made, type) and signatures.is_library(target):
+            raise ConfigError(_join(path, "_target_"), target, "must be a class, or a function of your own")
+    target = node["_target_"]
+    made = _import(key, target)
+    if isinstance(made, type) and not issubclass(made, base_class):
+        raise ConfigError(_join(key, "_target_"), target, f"must be a {base_class.__qualname__}")
+    try:
+        instance = hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**arguments)
+    except Exception as error:
+        raise _refusal(key, target, error) from error
+    if not isinstance(instance, base_class):
+        raise ConfigError(_join(key, "_target_"), target, f"must make a {base_class.__qualname__}")
+    return instance
+
+
+def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigError:
+    """The error for a key that nothing declares, with the declared one it is closest to."""
+    parent, _, leaf = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in declared if name.rpartition(".")[0] == parent}
+    leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
+    paths = {name: name for name in declared if not key.startswith(name)}
+    for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
+        if close := get_close_matches(word, known, n=1, cutoff=0.65):
+            return ConfigError(key, value, f"no such key; did you mean {known[close[0]]}?")
+    return ConfigError(key, value, f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}")
+
+
+def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every key of a nested mapping."""
+    for key, value in mapping.items():
+        if key not in _META:
+            yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from key_paths(value, f"{prefix}{key}.")
+
+
+def did_you_mean(word: object, known: Collection[Any]) -> str:
+    """ "; did you mean …?", or nothing where no known word is close."""
+    close = get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _base(choices: Mapping[str, Any], config_name: str) -> dict[str, Any]:
+    loader = GlobalHydra.instance().config_loader()
+    given = {g: c for g, c in choices.items() if c and g.split("/")[0] not in (*DELTAS, "hydra")}
+
+    def composed(groups: Collection[str]) -> DictConfig:
+        overrides = [f"{group}={given[group]}" for group in given if group in groups]
+        return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
+
+    try:
+        cfg = composed(given)
+    except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
+        cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
+    base = OmegaConf.to_container(cfg)
+    return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The values, interpolations followed; a folder stands in for the run's, which is named later."""
+    if cfg.folder is None:
+        cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(error.full_key or "", "${…}", str(error).splitlines()[0]) from None
+
+
+def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: bool = False) -> None:
+    """base: what the yaml declares at this key; is_free: whether a mapping may have other keys than those."""
+    if value == "???":
+        raise ConfigError(key, value, "has no value yet: set it")
+    if not isinstance(value, dict):
+        if isinstance(base, dict) and "." not in key and key not in COMPONENTS:
+            raise ConfigError(
+                key, value, f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+            )
+        for annotation, kind in _KINDS:
+            if isinstance(base, kind) and value is not None and not is_free:
+                _check_type(key, value, ast.Constant(annotation), __name__)
+                break
+        for index, entry in enumerate(value if isinstance(value, list) else []):
+            _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+        return
+    base = base if isinstance(base, dict) else {}
+    if "_target_" in value:
+        _check_target(key, value, base, unread)
+        return
+    for name, child in value.items():
+        if key in COMPONENTS and child is not None and not (isinstance(child, dict) and "_target_" in child):
+            raise ConfigError(_join(key, name), child, "needs a _target_, the class to make; null leaves it out")
+        if base and not is_free and key not in COMPONENTS and name not in base:
+            raise unknown_key(_join(key, name), child, list(key_paths(base, f"{key}.")))
+        _check_node(_join(key, name), child, base.get(name), unread, is_free=is_free)
+
+
+def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+    target = node["_target_"]
+    try:
+        signature = signatures.from_source(target)
+    except LookupError as error:
+        raise ConfigError(_join(key, "_target_"), target, str(error)) from None
+    if signature is None:
+        unread.append((key, node, base))
+    else:
+        _check_arguments(key, node, base, signature)
+    for name, value in node.items():
+        if name not in _META:
+            _check_node(_join(key, name), value, base.get(name), unread, is_free=True)
+
+
+def _check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
+    is_declared = base.get("_target_") == node["_target_"]
+    known = [*signature.parameters, *((base if is_declared else {} if base else node) if signature.is_open else {})]
+    for name, value in node.items():
+        if name in _META:
+            continue
+        path = _join(key, name)
+        if name not in known:
+            raise unknown_key(path, value, [_join(key, other) for other in known])
+        parameter = signature.parameters.get(name)
+        if parameter is None or path in COMPONENTS or value == "???" or (value is None and parameter.is_nullable):
+            continue
+        _check_type(path, value, parameter.annotation, parameter.module)
+    for name, parameter in signature.parameters.items():
+        if parameter.is_required and name not in node:
+            raise ConfigError(_join(key, name), "", f"is missing: {node['_target_']} needs it")
+
+
+def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) -> None:
+    seen = []
+    for alternative in signatures.alternatives(annotation, module):
+        if alternative.accepts(value):
+            return
+        seen.append(alternative)
+    choices = list(dict.fromkeys(str(choice) for alternative in seen for choice in alternative.choices))
+    words = dict.fromkeys(alternative.words for alternative in seen if not alternative.choices)
+    allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
+    raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{did_you_mean(value, choices)}")
+
+
+def _check_permitted(key: str, target: Any, allow: Collection[str]) -> None:
+    path = _join(key, "_target_")
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
+    package = target.partition(".")[0]
+    if package not in PACKAGES and not any(f"{target}.".startswith(f"{module}.") for module in allow):
+        near = get_close_matches(package, PACKAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"if you trust that module, add allow=[{package}]"
+        raise ConfigError(path, target, f"is none of {', '.join(PACKAGES)}; {hint}")
+
+
+def _targets(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every node with a ``_target_`` at or below a key: its path and its target."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield key, value["_target_"]
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        yield from _targets(_join(key, name), child)
+
+
+def _import(key: str, target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(_join(key, "_target_"), target, f"cannot be imported: {error}") from None
+    if not callable(getattr(found, name, None)):
+        hint = did_you_mean(name, [other for other in dir(found) if not other.startswith("_")])
+        raise ConfigError(_join(key, "_target_"), target, f"{module} has no class {name}{hint}")
+    return getattr(found, name)
+
+
+def _refusal(key: str, target: str, error: Exception) -> Exception:
+    """What to raise: a ConfigError where the arguments are at fault, else the error as it was."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    cause: BaseException = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    mistakes = (ValueError, TypeError, ImportError, InstantiationException, MisconfigurationException)
+    if isinstance(cause, UserError) or not isinstance(cause, mistakes) or not signatures.is_library(target):
+        return cause if isinstance(cause, Exception) else error
+    return ConfigError(key, target, " ".join(str(cause).split()))
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)

@@ -1,0 +1,189 @@
+"""The datamodule behind every data set held in memory: split, scaling, loaders. A new data set implements ``read``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from neurona.config import ConfigError, DataError
+from neurona.data import preprocessing
+from neurona.data.batches import BatchLoader
+from neurona.data.preprocessing import Scaling
+from neurona.data.spec import DataSpec
+from neurona.data.split import split
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set as read. The last num_test rows are its published test part, if it has one.
+
+    features: (N, num_features) float32 or uint8, contiguous. targets: (N,) int64, indices into class_names.
+    """
+
+    features: Tensor
+    targets: Tensor
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...] | None = None
+    num_test: int = 0
+
+
+class InMemoryData(LightningDataModule):
+    """A data set in memory, once; its parts are row indices. Nothing is read before ``setup``.
+
+    batch_size, eval_batch_size: rows in a mini-batch of training, and of everything else. val_fraction, test_fraction:
+    shares of the rows that are not in a published test part; test_fraction is ignored where there is one. folds, fold:
+    cross-validation in place of val_fraction, see ``neurona.data.split.split``. split_seed alone decides the split,
+    shuffle_seed the order in which training takes its rows. scaling: see ``neurona.data.preprocessing.fit``.
+
+    After setup: features, targets (the whole data set), train_rows, val_rows, test_rows ((n,) int64, ascending) and
+    preprocessing, fitted on the training rows. Raises ConfigError for a value out of range.
+    """
+
+    features: Tensor
+    targets: Tensor
+    train_rows: Tensor
+    val_rows: Tensor
+    test_rows: Tensor
+    preprocessing: preprocessing.Standardize
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        eval_batch_size: int = 4096,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        folds: int | None = None,
+        fold: int | None = None,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        scaling: Scaling = "standard",
+    ) -> None:
+        super().__init__()
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ConfigError(f"data.{name}", size, "must be at least 1")
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 <= fraction < 1:
+                raise ConfigError(f"data.{name}", fraction, "a fraction of the rows: at least 0, less than 1")
+        if val_fraction + test_fraction >= 1:
+            problem = f"with data.test_fraction={test_fraction} nothing is left to train on; their sum must be below 1"
+            raise ConfigError("data.val_fraction", val_fraction, problem)
+        if (folds is None) != (fold is None):
+            key, value = ("data.folds", folds) if fold is None else ("data.fold", fold)
+            raise ConfigError(key, value, "cross-validation needs both, as in data.folds=5 data.fold=0")
+        if folds is not None and folds < 2:
+            raise ConfigError("data.folds", folds, "needs at least 2; null for no cross-validation")
+        if folds is not None and fold is not None and not 0 <= fold < folds:
+            raise ConfigError("data.fold", fold, f"must be from 0 to {folds - 1}, data.folds being {folds}")
+        check_seed("data.split_seed", split_seed)
+        check_seed("data.shuffle_seed", shuffle_seed)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.folds, self.fold = folds, fold
+        self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
+        self.scaling: Scaling = scaling
+        self._spec: DataSpec | None = None
+
+    def read(self) -> Table:
+        """The whole data set, read into memory; raises DataError where it is damaged."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, split and fit the scaling; does nothing the second time. The stage makes no difference."""
+        if self._spec is not None:
+            return
+        table = self.read()
+        _check(table, type(self).__name__)
+        parts = split(
+            table.targets,
+            table.class_names,
+            num_test=table.num_test,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            folds=self.folds,
+            fold=self.fold,
+            seed=self.split_seed,
+        )
+        self.features, self.targets = table.features, table.targets
+        self.train_rows, self.val_rows, self.test_rows = parts.train, parts.val, parts.test
+        self.preprocessing = preprocessing.fit(table.features, parts.train, self.scaling)
+        names = table.class_names
+        self._spec = DataSpec(table.features.shape[1], len(names), names, table.image_shape)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Sizes and names of the data; sets up if that has not happened."""
+        self.setup()
+        assert self._spec is not None
+        return self._spec
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation part. Known before setup, which refuses an empty one that was asked for."""
+        return self.folds is not None or self.val_fraction > 0
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Training rows of each class, (num_classes,) int64."""
+        return self.targets[self.train_rows].bincount(minlength=self.spec.num_classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the data as used, its values, names and split: 16 hexadecimal digits of a SHA-256."""
+        digest = hashlib.sha256(repr((self.spec, self.features.dtype)).encode())
+        for part in (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows):
+            digest.update(repr(tuple(part.shape)).encode())
+            digest.update(part.numpy().data)
+        return digest.hexdigest()[:16]
+
+    def train_dataloader(self) -> BatchLoader:
+        return BatchLoader(
+            self.features,
+            self.targets,
+            self.train_rows,
+            self.batch_size,
+            shuffle_seed=self.shuffle_seed,
+            trainer=self.trainer,
+        )
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        return self._in_order(self.val_rows) if self.has_validation else []  # Lightning skips an empty list
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._in_order(self.test_rows)
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self._in_order(self.test_rows)
+
+    def _in_order(self, rows: Tensor) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, rows, self.eval_batch_size)
+
+
+def check_seed(key: str, seed: int) -> None:
+    """Raise ConfigError unless the seed is one that every generator takes."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(key, seed, "must be from 0 to 4294967295")
+
+
+def _check(table: Table, name: str) -> None:
+    """Raise DataError where the table is not what ``Table`` promises, or a class has no row to train on."""
+    features, targets, num_classes = table.features, table.targets, len(table.class_names)
+    if features.ndim != 2 or features.dtype not in (torch.float32, torch.uint8) or not features.is_contiguous():
+        found = f"{features.dtype} of shape {tuple(features.shape)}"
+        raise DataError(name, f"features must be contiguous (rows, columns) of float32 or uint8, not {found}")
+    if targets.dtype != torch.int64 or targets.shape != features.shape[:1]:
+        found = f"{targets.dtype} of shape {tuple(targets.shape)}"
+        raise DataError(name, f"targets must be int64, one for each of the {len(features)} rows, not {found}")
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
+        raise DataError(
+            name, f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
+        )
+    counts = targets[: len(targets) - table.num_test].bincount(minlength=num_classes)
+    if not counts.all():
+        raise DataError(name, f"no row to train on of class {table.class_names[counts.argmin()]!r}")

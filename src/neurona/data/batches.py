@@ -1,0 +1,103 @@
+"""The in-memory loader: whole mini-batches by row index, nothing collated per sample, no workers.
+
+shapes   features (num_rows, num_features) float32 or uint8 · targets (num_rows,) int64 · rows (n,) int64
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from neurona import chunking
+
+
+class Batch(NamedTuple):
+    """One mini-batch: features (batch, num_features), targets (batch,)."""
+
+    features: Tensor
+    targets: Tensor
+
+
+class Chunk:
+    """Several mini-batches handed to Lightning as one batch.
+
+    Each mini-batch is gathered when its turn comes, into a tensor of its own: the same memory alignment, hence the same
+    bits, as one mini-batch at a time, and no more memory than one.
+    """
+
+    def __init__(self, features: Tensor, targets: Tensor, rows: Tensor, batch_size: int) -> None:
+        self.features, self.targets, self.rows, self.batch_size = features, targets, rows, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.rows.split(self.batch_size):
+            yield Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+
+
+class BatchLoader:
+    """Yields the mini-batches of some rows of a data set held in memory, as chunks while a Trainer fits, else singly.
+
+    features, targets: the whole data set. rows: the rows to take. batch_size: rows in a mini-batch; the last one may be
+    smaller and is kept. shuffle_seed: None keeps the order of ``rows``; with a seed, the order is a new permutation
+    every epoch, a pure function of (shuffle_seed, epoch). trainer: the Trainer that iterates, if any: the epoch, the
+    position within it (so that a run resumed in mid-epoch goes on at its exact mini-batch) and the chunk lengths come
+    from it.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        rows: Tensor,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        trainer: Trainer | None = None,
+    ) -> None:
+        self.features, self.targets, self.rows, self.batch_size = features, targets, rows, batch_size
+        self.shuffle_seed = shuffle_seed
+        self.trainer = trainer
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Number of mini-batches in an epoch."""
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """The rows in the order in which this epoch takes them, (n,) int64, on the features' device."""
+        rows = self.rows
+        if self.shuffle_seed is not None:
+            generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+        return rows.to(self.features.device)
+
+    def __iter__(self) -> Iterator[Batch | Chunk]:
+        if self.trainer is not None and self.trainer.training:
+            return self._chunks(self.trainer)
+        order = self.order(self.epoch)
+        self.epoch += 1
+        return iter(Chunk(self.features, self.targets, order, self.batch_size))
+
+    def _chunks(self, trainer: Any) -> Iterator[Batch | Chunk]:
+        # Lightning asks for the iterator before it has restored its counters: nothing is read before the first next().
+        order = self.order(0 if trainer.overfit_batches else trainer.current_epoch)
+        while (length := chunking.next_length(trainer)) > 0:
+            start = chunking.position(trainer) * self.batch_size
+            chunk = Chunk(self.features, self.targets, order[start : start + length * self.batch_size], self.batch_size)
+            yield next(iter(chunk)) if chunking.one_step_at_a_time(trainer) else chunk
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the position lives in the Trainer's counters; being there tells Lightning that the loader can
+        resume.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""

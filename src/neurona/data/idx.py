@@ -1,0 +1,207 @@
+"""Images in IDX files: reading, checking and downloading them.
+
+The format (http://yann.lecun.com/exdb/mnist/): two zero bytes, the type (8: unsigned byte), the number of dimensions,
+each dimension as a big-endian 32-bit integer, then the values, row by row.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from http.client import HTTPException
+from io import BufferedIOBase
+from pathlib import Path
+from typing import ClassVar
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from neurona.config import DataError
+from neurona.data.base import InMemoryData, Table
+from neurona.data.preprocessing import Scaling
+
+REMEDY = "delete it to have it downloaded again, or replace it with an intact copy"
+TIMEOUT_SECONDS = 20.0
+_MAX_DEFLATE_RATIO = 1032  # of zlib, https://zlib.net/zlib_tech.html: a header that promises more is wrong
+
+
+def read(path: Path, num_dimensions: int) -> np.ndarray:
+    """The unsigned bytes of an IDX file, plain or gzip (told by its content), in the shape its header states.
+
+    Raises DataError where the file is damaged, truncated, too long, or holds another type or number of dimensions.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return _values(file, path, num_dimensions, path.stat().st_size * (_MAX_DEFLATE_RATIO if packed else 1))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(path, f"damaged gzip file ({error}); {REMEDY}") from error
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror}); put the IDX file there") from error
+
+
+def _values(file: BufferedIOBase, path: Path, num_dimensions: int, max_size: int) -> np.ndarray:
+    magic = file.read(4)
+    if magic != bytes((0, 0, 8, num_dimensions)):
+        expected = f"of unsigned bytes in {num_dimensions} dimension{'s' * (num_dimensions > 1)}"
+        raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {REMEDY}")
+    header = file.read(4 * num_dimensions)
+    shape = tuple(np.frombuffer(header, ">u4").tolist()) if len(header) == 4 * num_dimensions else ()
+    size = math.prod(shape)
+    if not shape or size > max_size:
+        raise DataError(path, f"truncated: its header states the shape {shape}, which its length cannot hold; {REMEDY}")
+    if not size:
+        raise DataError(path, f"empty: its header states the shape {shape}; {REMEDY}")
+    values = np.empty(size, np.uint8)
+    filled = 0
+    while filled < size and (count := file.readinto(values[filled:].data)):
+        filled += count
+    if filled < size:
+        raise DataError(path, f"truncated: {filled} values where its header states {size}; {REMEDY}")
+    if file.read(1):
+        raise DataError(path, f"longer than the {size} values its header states; {REMEDY}")
+    return values.reshape(shape)
+
+
+def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> None:
+    """Fetch <mirror><name> into the folder from the first mirror that delivers it intact, showing the progress.
+
+    The file appears whole, under its name, or not at all. Raises DataError with every mirror's failure.
+    """
+    failures = []
+    for mirror in mirrors:
+        try:
+            _fetch(mirror + name, md5, folder / name)
+            return
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"{mirror}{name}: {error}")
+    raise DataError(
+        folder / name,
+        f"not there, and not downloaded ({'; '.join(failures)}); place it there, .gz or not, or set data.root",
+    )
+
+
+def _fetch(url: str, md5: str, path: Path) -> None:
+    digest = hashlib.md5(usedforsecurity=False)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            urlopen(url, timeout=TIMEOUT_SECONDS) as response,
+            tqdm(total=response.length, desc=path.name, unit="B", unit_scale=True, disable=None) as progress,
+        ):
+            while block := response.read(2**16):
+                file.write(block)
+                digest.update(block)
+                progress.update(len(block))
+        if digest.hexdigest() != md5:
+            raise ValueError(f"damaged on the way: its MD5 is {digest.hexdigest()}, not {md5}")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+class IdxImages(InMemoryData):
+    """Images of one byte per pixel in the four IDX files of MNIST's layout, .gz or not, in the folder ``root``.
+
+    The pixels stay uint8 in memory. The published test files are the test part; val_fraction is a share of the training
+    files. Missing files are downloaded by ``prepare_data``, and by nothing else. The other parameters are
+    ``InMemoryData``'s. A data set states its class names, mirrors (each ending in a slash) and the MD5 of each .gz.
+    """
+
+    class_names: ClassVar[tuple[str, ...]]
+    mirrors: ClassVar[tuple[str, ...]]
+    md5: ClassVar[Mapping[str, str]]
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        batch_size: int = 128,
+        eval_batch_size: int = 4096,
+        val_fraction: float = 1 / 12,
+        folds: int | None = None,
+        fold: int | None = None,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        scaling: Scaling = "unit",
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            val_fraction=val_fraction,
+            test_fraction=0.0,
+            folds=folds,
+            fold=fold,
+            split_seed=split_seed,
+            shuffle_seed=shuffle_seed,
+            scaling=scaling,
+        )
+        self.root = Path(root).expanduser()
+
+    def prepare_data(self) -> None:
+        """Download what is not in the folder; processes that share the folder take turns. Raises DataError."""
+        if all(map(self._find, self.md5)):
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            problem = f"cannot hold the data ({error.strerror}); set data.root to a folder that can be written"
+            raise DataError(self.root, problem) from error
+        with lock:
+            for name, md5 in self.md5.items():
+                if self._find(name) is None:
+                    download(f"{name}.gz", md5, self.root, self.mirrors)
+
+    def read(self) -> Table:
+        missing = [name for name in self.md5 if self._find(name) is None]
+        if missing:
+            problem = f"has no {', '.join(missing)}; place the files there, .gz or not, or set data.root"
+            raise DataError(self.root, problem)
+        train_images, train_labels = self._read_part("train")
+        test_images, test_labels = self._read_part("t10k")
+        if train_images.shape[1:] != test_images.shape[1:]:
+            found = f"{train_images.shape[1:]} and {test_images.shape[1:]}"
+            raise DataError(
+                self.root, f"training and test images differ in size: {found}; use files that belong together"
+            )
+        images = np.concatenate((train_images, test_images))
+        labels = np.concatenate((train_labels, test_labels)).astype(np.int64)
+        return Table(
+            torch.from_numpy(images.reshape(len(images), -1)),
+            torch.from_numpy(labels),
+            self.class_names,
+            image_shape=images.shape[1:],
+            num_test=len(test_images),
+        )
+
+    def _read_part(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        images_path, labels_path = self._find(f"{part}-images-idx3-ubyte"), self._find(f"{part}-labels-idx1-ubyte")
+        assert images_path is not None
+        assert labels_path is not None
+        images, labels = read(images_path, 3), read(labels_path, 1)
+        if len(images) != len(labels):
+            found = f"{len(labels)} labels for the {len(images)} images of {images_path.name}"
+            raise DataError(labels_path, f"{found}; use files that belong together")
+        if labels.max() >= len(self.class_names):
+            problem = (
+                f"label {labels.max()} out of range: the {len(self.class_names)} classes are numbered from 0; {REMEDY}"
+            )
+            raise DataError(labels_path, problem)
+        return images, labels
+
+    def _find(self, name: str) -> Path | None:
+        """The file of that name, plain before .gz; None where there is neither."""
+        return next((path for path in (self.root / name, self.root / f"{name}.gz") if os.path.exists(path)), None)

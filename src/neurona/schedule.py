@@ -1,0 +1,104 @@
+"""Learning-rate schedules by name, counted in optimiser steps; the total is inferred from the data and the Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from neurona.config import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A learning-rate schedule.
+
+    build: (optimiser, total number of optimiser steps) → torch scheduler, or None for a constant rate. Stepped after
+    every optimiser step, unless it is a ReduceLROnPlateau: that one is stepped after every validation (every epoch
+    without one). needs_length: whether the rate depends on the total number of steps.
+    """
+
+    build: Callable[[Optimizer, int], LRScheduler] | None
+    needs_length: bool
+
+
+def constant() -> Schedule:
+    """The learning rate as given, throughout."""
+    return Schedule(build=None, needs_length=False)
+
+
+def cosine(*, warmup_fraction: float = 0.05, final_fraction: float = 0.0) -> Schedule:
+    """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5 without restarts).
+
+    warmup_fraction: share of all steps spent on the way up. final_fraction: last rate as a share of ``optimizer.lr``.
+    """
+    _check_fraction("warmup_fraction", warmup_fraction)
+    _check_fraction("final_fraction", final_fraction)
+
+    def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        warmup_steps = round(warmup_fraction * total_steps)
+
+        def factor(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / warmup_steps
+            progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+            return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        return LambdaLR(optimizer, factor)
+
+    return Schedule(build=build, needs_length=True)
+
+
+def one_cycle(
+    *, rise_fraction: float = 0.3, start_divisor: float = 25.0, final_divisor: float = 1e4, cycle_momentum: bool = True
+) -> Schedule:
+    """One cycle up to ``optimizer.lr`` and down (Smith & Topin 2018, arXiv:1708.07120), torch's OneCycleLR and
+    defaults.
+
+    rise_fraction: share of all steps spent on the way up. start_divisor: lr / first rate. final_divisor: first rate /
+    last rate. cycle_momentum: move the momentum (or Adam's beta 1) the other way, where the optimiser has one.
+    """
+    _check_fraction("rise_fraction", rise_fraction)
+    for name, value in (("start_divisor", start_divisor), ("final_divisor", final_divisor)):
+        if value <= 0:
+            raise ConfigError(f"optimizer.schedule.{name}", value, "must be above 0")
+
+    def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
+        return OneCycleLR(
+            optimizer,
+            max_lr=optimizer.defaults["lr"],
+            total_steps=total_steps,
+            pct_start=rise_fraction,
+            div_factor=start_divisor,
+            final_div_factor=final_divisor,
+            cycle_momentum=cycle_momentum and has_momentum,
+        )
+
+    return Schedule(build=build, needs_length=True)
+
+
+def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> Schedule:
+    """Multiplies the rate by ``factor`` after ``patience`` validations without a lower ``val/loss``; torch's
+    ReduceLROnPlateau.
+
+    Without a validation part, epochs and ``train/loss`` take their place. threshold: smallest relative improvement.
+    """
+    if not 0 < factor < 1:
+        raise ConfigError("optimizer.schedule.factor", factor, "must be between 0 and 1")
+    for name, value in (("patience", patience), ("threshold", threshold), ("min_lr", min_lr)):
+        if value < 0:
+            raise ConfigError(f"optimizer.schedule.{name}", value, "must be 0 or more")
+
+    def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr)
+
+    return Schedule(build=build, needs_length=False)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"optimizer.schedule.{name}", value, "must be in [0, 1)")

@@ -1,0 +1,391 @@
+"""Builds the objects of a run in reading order and runs one stage: fit, validate, test or predict."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from neurona import checkpoint, command, config
+from neurona.callbacks.predictions import CsvPredictions
+from neurona.classifier import Classifier
+from neurona.config import ConfigError, instantiate
+from neurona.data.spec import DataSpec
+from neurona.loggers import TensorBoard
+from neurona.optimizer import Optimization
+from neurona.run_folder import RunFolder, best_checkpoint
+
+log = logging.getLogger("neurona")
+
+CONFIG_DIR = Path(__file__).parents[2] / "configs"
+
+SMALL_STEP_FLOPS = 3e7
+"""Below this much arithmetic per step, handing work to a second thread costs more than it saves."""
+
+
+def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Does what ``python train.py *overrides`` does, and returns the figures of ``metrics.json``.
+
+    Raises ConfigError or DataError for a mistake, before a run folder exists.
+    """
+    replayed = command.replay(list(overrides))
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        try:
+            cfg = compose("train", replayed, return_hydra_config=True)
+        except HydraException as error:
+            raise command.explain(error) from error
+        with open_dict(cfg):
+            hydra = cfg.pop("hydra")
+        return execute(cfg, hydra.runtime.choices, hydra.overrides.task)
+
+
+def run_composed(cfg: DictConfig) -> dict[str, Any]:
+    """Runs what ``hydra.main`` has composed."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        cfg.folder = hydra.runtime.output_dir
+    return execute(cfg, hydra.runtime.choices, hydra.overrides.task)
+
+
+def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+    """Checks the configuration, then runs its stage."""
+    config.check_imported(config.check(cfg, choices))
+    _quieten(cfg.quiet)
+    if cfg.stage == "fit":
+        return _fit(cfg, choices, overrides)
+    return _evaluate(cfg)
+
+
+def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+    """Fits, then tests the best checkpoint once."""
+    optimization = instantiate(cfg.optimizer, Optimization)
+    if cfg.model._target_.startswith("neurona."):
+        with torch.device("meta"):  # its ranges are checked before any data is read
+            instantiate(cfg.model, nn.Module, num_features=64, num_classes=10)
+    datamodule = _read_data(cfg)
+    spec = datamodule.spec
+    seed_everything(cfg.seed, verbose=False)
+    network = instantiate(cfg.model, nn.Module, num_features=spec.num_features, num_classes=spec.num_classes)
+    preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
+    classifier = instantiate(
+        cfg.classifier,
+        Classifier,
+        preprocessing=preprocessing,
+        network=network,
+        spec=spec,
+        optimization=optimization,
+        model_config=_plain(cfg.model),
+    )
+    _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    if cfg.init_from is not None:
+        _start_from(cfg.init_from, network)
+
+    cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
+    trainer = _trainer(cfg, datamodule)
+    folder = RunFolder.open(Path(cfg.run)) if cfg.run else RunFolder.create(Path(cfg.folder))
+    if str(folder.path) != cfg.folder:
+        cfg.folder = str(folder.path)
+        trainer = _trainer(cfg, datamodule)
+    resume = folder.last_checkpoint if cfg.run and folder.last_checkpoint.is_file() else None
+    if resume is not None and (figures := _finished_already(cfg, folder)):
+        log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
+        return figures
+
+    with _train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
+        if not cfg.run:
+            folder.describe(cfg, overrides)
+        _introduce(cfg, classifier, trainer, folder.path)
+        started = time.perf_counter()
+        trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
+        fit_seconds = time.perf_counter() - started
+        figures["samples_per_second"] = round(classifier.samples_taken / fit_seconds)
+        figures |= _best_figures(trainer)
+        trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
+        figures |= _scalars(trainer)
+        figures["seconds"] = round(time.perf_counter() - started, 3)
+    for logger in trainer.loggers:
+        _log_hyperparameters(logger, cfg, choices, figures)
+    _conclude(figures, folder.path)
+    return figures
+
+
+def _evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Validates, tests or predicts with an earlier run's best checkpoint."""
+    if cfg.run is None:
+        raise ConfigError("stage", cfg.stage, "works on an earlier run: add run=<its folder>")
+    folder = RunFolder.open(Path(cfg.run))
+    contents = checkpoint.read(folder.best_checkpoint)
+    datamodule = _read_data(cfg)
+    _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
+    if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
+        raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
+    cfg.folder = str(folder.path)
+    seed_everything(cfg.seed, verbose=False)
+    preprocessing, network = checkpoint.modules(contents)
+    classifier = instantiate(
+        cfg.classifier, Classifier, preprocessing=preprocessing, network=network, spec=datamodule.spec
+    )
+    _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    callbacks: list[Callback] = []
+    if cfg.stage == "predict":
+        rows = getattr(datamodule, "test_rows", None)
+        callbacks.append(CsvPredictions(folder.path / "predictions.csv", datamodule.spec.class_names, rows))
+    trainer = instantiate(
+        _without(cfg.trainer, "callbacks", "enable_checkpointing"),
+        Trainer,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=cfg.folder,
+    )
+    with _train_log(folder.path), _exit_statuses():
+        started = time.perf_counter()
+        if cfg.stage == "predict":
+            trainer.predict(classifier, datamodule, return_predictions=False)
+        elif cfg.stage == "test":
+            trainer.test(classifier, datamodule, verbose=False)
+        else:
+            trainer.validate(classifier, datamodule, verbose=False)
+        figures = {
+            "status": "finished",
+            "stage": cfg.stage,
+            **_scalars(trainer),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        folder.write_metrics(figures, cfg.stage)
+        _conclude(figures, folder.path)
+    return figures
+
+
+# The parts, in the order of use.
+
+
+def _finished_already(cfg: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
+    """The figures of a run that is to be continued but has reached its end, or None if there is something left to do."""
+    figures, before = folder.metrics(), OmegaConf.load(folder.path / "config.yaml").trainer
+    limits = ("max_epochs", "max_steps", "max_time")
+    return figures if figures["status"] == "finished" and all(before[x] == cfg.trainer[x] for x in limits) else None
+
+
+def _read_data(cfg: DictConfig) -> Any:
+    """The data module, read: its ``spec`` tells the sizes."""
+    datamodule = instantiate(cfg.data, LightningDataModule)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    if not isinstance(getattr(datamodule, "spec", None), DataSpec):
+        raise ConfigError("data", cfg.data._target_, "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
+    return datamodule
+
+
+def _require_same_sizes(trained: DataSpec, given: DataSpec) -> None:
+    for name in ("num_features", "num_classes", "class_names"):
+        before, now = getattr(trained, name), getattr(given, name)
+        if before != now:
+            raise ConfigError(
+                "data", "", f"{name} is {now}, but the run was trained with {before}; use data like the run's"
+            )
+
+
+def _start_from(folder: str, network: nn.Module) -> None:
+    left = checkpoint.transfer(checkpoint.read(best_checkpoint(Path(folder), "init_from")), network)
+    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(left)}" if left else "")
+
+
+def _set_threads(threads: int | None, flops_per_sample_over_6: int) -> None:
+    if threads is None:
+        threads = 1 if 6 * flops_per_sample_over_6 < SMALL_STEP_FLOPS else torch.get_num_threads()
+    torch.set_num_threads(threads)
+
+
+def _new_folder(choices: Mapping[str, str]) -> str:
+    name = choices.get("experiment") or choices["data"]
+    return f"logs/{name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+
+
+def _trainer(cfg: DictConfig, datamodule: Any) -> Trainer:
+    callbacks = [instantiate(node, Callback) for node in cfg.trainer.callbacks.values() if node is not None]
+    callbacks = [callback for callback in callbacks if getattr(callback, "active", True)]
+    node = _without(cfg.trainer, "callbacks")
+    if not getattr(datamodule, "has_validation", True):
+        node.limit_val_batches = 0
+    if node.limit_val_batches == 0 and (stopping := cfg.trainer.callbacks.get("early_stopping")) and stopping.patience:
+        key = "trainer.callbacks.early_stopping.patience"
+        raise ConfigError(
+            key, stopping.patience, "needs a validation part; set data.val_fraction above 0, or patience=null"
+        )
+    loggers: list[Any] = [
+        instantiate(child, Logger)  # type: ignore[type-abstract]
+        for child in cfg.logger.values()
+        if child is not None
+    ]
+    plugins = [checkpoint.AtomicCheckpointIO()]
+    return instantiate(node, Trainer, callbacks=callbacks, logger=loggers, plugins=plugins, default_root_dir=cfg.folder)
+
+
+def _without(node: DictConfig, *names: str) -> DictConfig:
+    """A copy of a configuration node without some of its keys, its interpolations resolved."""
+    return OmegaConf.create({name: value for name, value in _plain(node).items() if name not in names})
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> Iterator[dict[str, Any]]:
+    """Yields the run's figures and keeps ``metrics.json`` true: running, finished, failed or interrupted."""
+    figures: dict[str, Any] = {"status": "running", "stage": "fit", "num_parameters": classifier.num_parameters}
+    folder.write_metrics(figures, "fit")
+    try:
+        with _exit_statuses():
+            yield figures
+        figures["status"] = "finished"
+    except BaseException as error:
+        figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+        figures["error"] = (str(error).splitlines() or [type(error).__name__])[0]
+        log.info("%s; to continue: python train.py run=%s", figures["status"], folder.path)
+        raise
+    finally:
+        figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
+        folder.write_metrics(figures, "fit")
+
+
+@contextlib.contextmanager
+def _exit_statuses() -> Iterator[None]:
+    """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143."""
+    try:
+        yield
+    except SIGTERMException:
+        sys.exit(143)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+
+
+def _best_figures(trainer: Trainer) -> dict[str, Any]:
+    """Epoch and figures of the best checkpoint, as the callback that wrote it remembers them."""
+    best = getattr(trainer.checkpoint_callback, "best", None)
+    if not best:
+        return _scalars(trainer)
+    return {"best_epoch": best["epoch"], **best["figures"]}
+
+
+def _scalars(trainer: Trainer) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+# What people see.
+
+
+def _quieten(quiet: bool) -> None:
+    """Console output of this project; of the libraries, warnings that call for action only."""
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stdout))
+        log.propagate = False
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "The number of training batches",  # short epochs log once an epoch as well
+        "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
+        "GPU available but not used",  # trainer=cpu asked for it
+        "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", re.escape(message))
+
+
+@contextlib.contextmanager
+def _train_log(folder: Path) -> Iterator[None]:
+    """Copies this project's and Lightning's messages into ``train.log``."""
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [log, logging.getLogger("lightning.pytorch")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def _introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> None:
+    spec = classifier.spec
+    log.info("data     %s: %d features, %d classes", cfg.data._target_, spec.num_features, spec.num_classes)
+    log.info("network  %s: %s parameters", cfg.model._target_, f"{classifier.num_parameters:,}")
+    for name, module in classifier.network.named_modules():
+        if not any(module.children()):
+            count = sum(parameter.numel() for parameter in module.parameters())
+            log.info("         %-14s %-48s %s", name, str(module)[:48], f"{count:>9,}" if count else "")
+    log.info("device   %s, %d threads", trainer.strategy.root_device, torch.get_num_threads())
+    log.info("folder   %s", folder)
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+
+
+def _conclude(figures: Mapping[str, Any], folder: Path) -> None:
+    """The closing table."""
+    names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
+    parts = [part for part in ("val", "test") if f"{part}/loss" in figures]
+    if parts:
+        log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
+    for name in names:
+        if parts:
+            log.info("%-20s%s", name, "".join(f"{figures[f'{part}/{name}']:>12.4f}" for part in parts))
+    if "samples_per_second" in figures:
+        log.info("\n%.1f s, %s samples/s", figures["seconds"], f"{figures['samples_per_second']:,}")
+    log.info("%s", folder)
+    if figures["stage"] == "predict":
+        log.info("predictions: %s", folder / "predictions.csv")
+    if figures["stage"] == "fit":
+        log.info("tensorboard --logdir %s", folder.parent)
+        log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])
+
+
+def _log_hyperparameters(
+    logger: Logger, cfg: DictConfig, choices: Mapping[str, str], figures: Mapping[str, Any]
+) -> None:
+    """One row per run, the same columns for all runs of a configuration, with the final figures."""
+    params: dict[str, Any] = {name: choices[name] for name in ("data", "model", "optimizer", "optimizer/schedule")}
+    params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
+    for group in ("data", "model", "optimizer", "classifier"):
+        params |= _flat(_plain(cfg[group]), group)
+    final = {
+        f"hparams/{name}": value
+        for name, value in figures.items()
+        if name.startswith(("val/", "test/")) and "/accuracy_of/" not in name
+    }
+    if isinstance(logger, TensorBoard):
+        logger.log_hyperparams(params, final, figures["steps"])
+    else:
+        logger.log_hyperparams(params)
+    logger.finalize("success")
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+    """A nested mapping as one of dotted keys, lists as strings: what the HPARAMS tab can show."""
+    if not isinstance(node, dict):
+        return {prefix: node if isinstance(node, int | float | str) else str(node)}
+    flat: dict[str, Any] = {}
+    for name, child in node.items():
+        if name != "_target_":
+            flat |= _flat(child, f"{prefix}.{name}")
+    return flat

@@ -1,0 +1,107 @@
+"""What all tests share: one thread, a silent Trainer, and two tensors as a data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor, nn
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data.batches import BatchLoader
+from neurona.data.spec import DataSpec
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Rows(LightningDataModule):
+    """Two tensors: all rows train, in their order unless ``shuffle_seed`` is given; all of them validate, test and predict."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        validate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.features, self.targets, self.batch_size = features, targets, batch_size
+        self.shuffle_seed = shuffle_seed
+        self.validate = validate
+
+    @property
+    def class_counts(self) -> Tensor:
+        return self.targets.bincount()
+
+    def _in_order(self) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, torch.arange(len(self.targets)), 64)
+
+    def train_dataloader(self) -> BatchLoader:
+        rows = torch.arange(len(self.targets))
+        return BatchLoader(
+            self.features, self.targets, rows, self.batch_size, shuffle_seed=self.shuffle_seed, trainer=self.trainer
+        )
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        return self._in_order() if self.validate else []
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._in_order()
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self._in_order()
+
+
+@pytest.fixture
+def rows() -> type[Rows]:
+    return Rows
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A Trainer on the CPU that prints nothing and writes nothing; callbacks and any argument on top."""
+
+    def make(*callbacks: Any, **arguments: Any) -> Trainer:
+        silent: dict[str, Any] = {
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": tmp_path,
+        }
+        return Trainer(callbacks=list(callbacks), **silent | arguments)
+
+    return make
+
+
+@pytest.fixture
+def make_classifier() -> Callable[..., Classifier]:
+    """A classifier on features as they are; SGD at a constant rate of 0.1 unless told otherwise."""
+
+    def make(
+        network: nn.Module,
+        num_features: int,
+        num_classes: int,
+        optimization: optimizer.Optimization | None = None,
+        *,
+        kind: type[Classifier] = Classifier,
+        **arguments: Any,
+    ) -> Classifier:
+        spec = DataSpec(num_features, num_classes, tuple(f"class {index}" for index in range(num_classes)))
+        optimization = optimization or optimizer.sgd(lr=0.1, schedule=schedule.constant())
+        return kind(nn.Identity(), network, spec, optimization, **arguments)
+
+    return make
