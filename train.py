@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from neurona import command
+from neurona import command, config
 
 
 def train(cfg: DictConfig) -> None:
     """Runs one stage of one configuration."""
+    config.check(cfg, HydraConfig.get().runtime.choices)
     from neurona.stages import run_composed
 
     run_composed(cfg)

@@ -23,7 +23,7 @@ def _one_thread() -> None:
 
 
 class Rows(LightningDataModule):
-    """Two tensors: all rows train, in their order unless ``shuffle_seed`` is given; all of them validate, test and predict."""
+    """Two tensors: all rows train, in their order unless there is a seed; all of them validate, test and predict."""
 
     def __init__(
         self,
@@ -32,12 +32,10 @@ class Rows(LightningDataModule):
         batch_size: int,
         *,
         shuffle_seed: int | None = None,
-        validate: bool = False,
     ) -> None:
         super().__init__()
         self.features, self.targets, self.batch_size = features, targets, batch_size
         self.shuffle_seed = shuffle_seed
-        self.validate = validate
 
     @property
     def class_counts(self) -> Tensor:
@@ -52,8 +50,8 @@ class Rows(LightningDataModule):
             self.features, self.targets, rows, self.batch_size, shuffle_seed=self.shuffle_seed, trainer=self.trainer
         )
 
-    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        return self._in_order() if self.validate else []
+    def val_dataloader(self) -> BatchLoader:
+        return self._in_order()
 
     def test_dataloader(self) -> BatchLoader:
         return self._in_order()
@@ -69,12 +67,13 @@ def rows() -> type[Rows]:
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
-    """A Trainer on the CPU that prints nothing and writes nothing; callbacks and any argument on top."""
+    """A Trainer of one epoch without validation that prints and writes nothing; callbacks and any argument on top."""
 
     def make(*callbacks: Any, **arguments: Any) -> Trainer:
         silent: dict[str, Any] = {
             "accelerator": "cpu",
             "max_epochs": 1,
+            "limit_val_batches": 0,
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,

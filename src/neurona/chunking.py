@@ -91,9 +91,14 @@ def _distances(trainer: Trainer) -> Iterator[int]:
         yield trainer.val_check_batch - seen % trainer.val_check_batch
 
 
-def advance(trainer: Trainer, taken: int) -> None:
-    """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself)."""
+def advance(trainer: Trainer, taken: int, steps: int) -> None:
+    """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
+
+    steps: optimiser steps that it has not seen.
+    """
     loop = trainer.fit_loop.epoch_loop
+    counter = loop.manual_optimization.optim_step_progress.total
+    counter.ready, counter.completed = counter.ready + steps, counter.completed + steps
     progress = loop.batch_progress
     for tracker in (progress.total, progress.current):
         for name in ("ready", "started", "processed", "completed"):

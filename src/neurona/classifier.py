@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -22,6 +21,7 @@ from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
+from neurona.steps import steps_for
 
 SUMS = ("loss", "correct", "samples")
 
@@ -133,51 +133,35 @@ class Classifier(LightningModule):
         return _means(self._epoch_sums)
 
     def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> None:
-        """Takes one mini-batch, or a chunk of them one after the other: forward, backward, and a step of the
-        optimiser.
-        """
+        """Takes one mini-batch, or a chunk of them one after the other."""
         if self._rng is not None:
             checkpoint.restore_rng(self._rng)
             self._rng = None
         mini_batches: Iterable[Any] = batch if isinstance(batch, Chunk) else (batch,)
-        optimizer, scheduler = cast(LightningOptimizer, self.optimizers()), self._step_scheduler()
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
-        losses, logits, targets = [], [], []
+        steps = steps_for(self)
+        first_step = self.trainer.global_step + 1 - batch_idx // accumulate
+        losses, logits, targets, numbers = [], [], [], []
         for index, (x, y) in enumerate(mini_batches, start=batch_idx):
-            loss, predicted = self.loss(x, y)
-            losses.append(loss.detach())
-            logits.append(predicted.detach())
-            targets.append(y)
             first = index - index % accumulate
-            self.manual_backward(loss / min(accumulate, last + 1 - first) if accumulate > 1 else loss)
-            if index % accumulate == accumulate - 1 or index == last:
-                self._clip(optimizer)
-                optimizer.step()
-                optimizer.zero_grad()
-                # Autocast keeps the weights it has cast; the step has just changed them.
-                torch.clear_autocast_cache()
-                if scheduler is not None:
-                    scheduler.step()
-        self._record(losses, logits, targets)
-        chunking.advance(self.trainer, len(losses))
+            share = 1 / min(accumulate, last + 1 - first)
+            loss, predicted = steps.take(x, y, share, completes=index % accumulate == accumulate - 1 or index == last)
+            losses.append(loss)
+            logits.append(predicted)
+            targets.append(y)
+            numbers.append(first_step + index // accumulate)
+        chunking.advance(self.trainer, len(losses), steps.uncounted)
+        self._record(losses, logits, targets, numbers)
 
-    def _clip(self, optimizer: Any) -> None:
-        if self.optimization.clip_norm is not None:
-            self.clip_gradients(optimizer, self.optimization.clip_norm, "norm")
-        elif self.optimization.clip_value is not None:
-            self.clip_gradients(optimizer, self.optimization.clip_value, "value")
+    def _record(self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor], steps: list[int]) -> None:
+        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN.
 
-    def _step_scheduler(self) -> Any:
-        scheduler = self.lr_schedulers()
-        return None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
-
-    def _record(self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor]) -> None:
-        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN."""
+        steps: the number of the optimiser step that each mini-batch belongs to; the last may not be complete.
+        """
         correct = (torch.cat(logits).argmax(1) == torch.cat(targets)).sum()
         *values, num_correct = torch.stack([*losses, correct]).tolist()
-        for index, value in enumerate(values):
+        for step, value in zip(steps, values, strict=True):
             if not math.isfinite(value):
-                step = self.trainer.global_step - (len(values) - 1 - index) // self.optimization.accumulate
                 raise NonFiniteLoss(
                     f"the training loss became {value} at optimiser step {step} (epoch {self.current_epoch}); a lower "
                     "optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
@@ -188,7 +172,8 @@ class Classifier(LightningModule):
             for name, value in zip(SUMS, (loss_sum, num_correct, sum(samples)), strict=True):
                 sums[name] += value
         self.samples_taken += sum(samples)
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        is_complete = self.trainer.global_step == steps[-1]
+        if is_complete and steps[-1] % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             loss, _ = _means(self._log_sums)
             _clear(self._log_sums)
             self._log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate})

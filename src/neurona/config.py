@@ -295,7 +295,7 @@ def _refusal(key: str, target: str, error: Exception) -> Exception:
     mistakes = (ValueError, TypeError, ImportError, InstantiationException, MisconfigurationException)
     if isinstance(cause, UserError) or not isinstance(cause, mistakes) or not signatures.is_library(target):
         return cause if isinstance(cause, Exception) else error
-    return ConfigError(key, target, " ".join(str(cause).split()))
+    return ConfigError(key or "_target_", target, " ".join(str(cause).split()))
 
 
 def _join(key: str, name: object) -> str:

@@ -18,7 +18,8 @@ class EvaluationMetrics(nn.Module):
     loss: mean cross-entropy in nats, without label smoothing or class weights, so that runs with different options
     compare. accuracy. balanced_accuracy: mean recall over the classes present. macro_f1: mean F1 over the classes
     present or predicted. auroc: area under the ROC curve of each class against the rest, mean over the classes
-    present. calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017, arXiv:1706.04599, eq. 5).
+    present, nan if there is only one. calibration_error: expected calibration error, 15 equal bins (Guo et al. 2017,
+    arXiv:1706.04599, eq. 5).
     """
 
     def __init__(self, num_classes: int) -> None:

@@ -72,7 +72,7 @@ def one_cycle(
             optimizer,
             max_lr=optimizer.defaults["lr"],
             total_steps=total_steps,
-            pct_start=rise_fraction,
+            pct_start=rise_fraction if rise_fraction * total_steps > 1 else 0.0,  # at exactly 1 torch divides by zero
             div_factor=start_divisor,
             final_div_factor=final_divisor,
             cycle_momentum=cycle_momentum and has_momentum,
@@ -82,10 +82,9 @@ def one_cycle(
 
 
 def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> Schedule:
-    """Multiplies the rate by ``factor`` after ``patience`` validations without a lower ``val/loss``; torch's
-    ReduceLROnPlateau.
+    """Multiplies the rate by ``factor`` after more than ``patience`` validations without a lower ``val/loss``.
 
-    Without a validation part, epochs and ``train/loss`` take their place. threshold: smallest relative improvement.
+    torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: smallest relative improvement.
     """
     if not 0 < factor < 1:
         raise ConfigError("optimizer.schedule.factor", factor, "must be between 0 and 1")

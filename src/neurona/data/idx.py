@@ -55,9 +55,11 @@ def _values(file: BufferedIOBase, path: Path, num_dimensions: int, max_size: int
         expected = f"of unsigned bytes in {num_dimensions} dimension{'s' * (num_dimensions > 1)}"
         raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {REMEDY}")
     header = file.read(4 * num_dimensions)
-    shape = tuple(np.frombuffer(header, ">u4").tolist()) if len(header) == 4 * num_dimensions else ()
+    if len(header) < 4 * num_dimensions:
+        raise DataError(path, f"truncated within its header; {REMEDY}")
+    shape = tuple(np.frombuffer(header, ">u4").tolist())
     size = math.prod(shape)
-    if not shape or size > max_size:
+    if size > max_size:
         raise DataError(path, f"truncated: its header states the shape {shape}, which its length cannot hold; {REMEDY}")
     if not size:
         raise DataError(path, f"empty: its header states the shape {shape}; {REMEDY}")
@@ -75,7 +77,7 @@ def _values(file: BufferedIOBase, path: Path, num_dimensions: int, max_size: int
 def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> None:
     """Fetch <mirror><name> into the folder from the first mirror that delivers it intact, showing the progress.
 
-    The file appears whole, under its name, or not at all. Raises DataError with every mirror's failure.
+    The file appears whole, under its name, or not at all. Raises OSError with every mirror's failure.
     """
     failures = []
     for mirror in mirrors:
@@ -84,10 +86,7 @@ def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> Non
             return
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{mirror}{name}: {error}")
-    raise DataError(
-        folder / name,
-        f"not there, and not downloaded ({'; '.join(failures)}); place it there, .gz or not, or set data.root",
-    )
+    raise OSError("; ".join(failures))
 
 
 def _fetch(url: str, md5: str, path: Path) -> None:
@@ -151,25 +150,28 @@ class IdxImages(InMemoryData):
 
     def prepare_data(self) -> None:
         """Download what is not in the folder; processes that share the folder take turns. Raises DataError."""
-        if all(map(self._find, self.md5)):
+        if not self._missing():
             return
+        lock_path = self.root / ".lock"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("w")
+            lock = lock_path.open("w")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             problem = f"cannot hold the data ({error.strerror}); set data.root to a folder that can be written"
             raise DataError(self.root, problem) from error
         with lock:
-            for name, md5 in self.md5.items():
-                if self._find(name) is None:
-                    download(f"{name}.gz", md5, self.root, self.mirrors)
+            try:
+                for name in self._missing():
+                    download(f"{name}.gz", self.md5[name], self.root, self.mirrors)
+            except OSError as error:
+                raise self._incomplete(f"; the download failed ({error})") from error
+            finally:
+                lock_path.unlink(missing_ok=True)
 
     def read(self) -> Table:
-        missing = [name for name in self.md5 if self._find(name) is None]
-        if missing:
-            problem = f"has no {', '.join(missing)}; place the files there, .gz or not, or set data.root"
-            raise DataError(self.root, problem)
+        if self._missing():
+            raise self._incomplete()
         train_images, train_labels = self._read_part("train")
         test_images, test_labels = self._read_part("t10k")
         if train_images.shape[1:] != test_images.shape[1:]:
@@ -201,6 +203,13 @@ class IdxImages(InMemoryData):
             )
             raise DataError(labels_path, problem)
         return images, labels
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.md5 if self._find(name) is None]
+
+    def _incomplete(self, cause: str = "") -> DataError:
+        names = ", ".join(self._missing())
+        return DataError(self.root, f"has no {names}{cause}; place the files there, .gz or not, or set data.root")
 
     def _find(self, name: str) -> Path | None:
         """The file of that name, plain before .gz; None where there is neither."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Sizes and names of a data set: class_names[i] is what class i is called, image_shape the (height, width) of a row."""
+    """Sizes and names of a data set: class_names[i] is what class i is called, image_shape the (height, width)."""
 
     num_features: int
     num_classes: int

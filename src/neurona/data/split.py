@@ -62,7 +62,7 @@ def split(
     if len(missing):
         key, value, remedy = "data.val_fraction", val_fraction, "use a smaller one"
         if folds is not None:
-            key, value, remedy = "data.folds", folds, "use more folds"
+            key, value, remedy = "data.folds", folds, "it needs two rows that are not test"
         elif not num_test and test_fraction > val_fraction:
             key, value = "data.test_fraction", test_fraction
         raise ConfigError(key, value, f"leaves no training row of class {class_names[missing[0]]!r}; {remedy}")

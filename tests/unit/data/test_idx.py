@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ DAMAGE = {
     "other magic": (IMAGES, b"<!DOCTYPE html>", "not an IDX file of unsigned bytes in 3 dimensions.* 3c 21 44 4f"),
     "other type": (IMAGES, b"\0\0\x0d\3" + FILES[IMAGES][4:], "not an IDX file of unsigned bytes"),
     "images for labels": (LABELS, FILES[IMAGES], "in 1 dimension: it starts with 00 00 08 03"),
-    "cut header": (IMAGES, FILES[IMAGES][:10], "truncated"),
+    "cut header": (IMAGES, FILES[IMAGES][:10], "truncated within its header"),
     "cut values": (IMAGES, FILES[IMAGES][:-1], "truncated: 359 values where its header states 360"),
     "cut most": (IMAGES, FILES[IMAGES][:20], "truncated"),
     "more values": (IMAGES, FILES[IMAGES] + b"\0", "longer than the 360 values"),
@@ -157,16 +157,20 @@ def unreachable() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}/"
 
 
+def checksum(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def downloading(root: Path, mirrors: tuple[str, ...]) -> IdxImages:
     class Mirrored(Mnist):
-        md5 = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in PACKED.items()}
+        md5: ClassVar = {name: checksum(content) for name, content in PACKED.items()}
 
     Mirrored.mirrors = mirrors
     return Mirrored(root=str(root))
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".lock"}
+    return {path.name for path in folder.iterdir()}
 
 
 def test_downloads_what_is_missing_from_the_first_mirror_that_works(tmp_path: Path, server: str) -> None:
@@ -191,20 +195,36 @@ def test_a_failed_download_leaves_nothing_and_names_what_to_do(tmp_path: Path, s
     with pytest.raises(DataError) as caught:
         downloading(folder, (closed, f"{server}bad/")).prepare_data()
     message = str(caught.value)
-    for part in (str(folder), IMAGES, closed, "refused", "bad/", "MD5", "place it there", "data.root"):
+    for part in (str(folder), *FILES, closed, "refused", "bad/", "MD5", "place the files there", "data.root"):
         assert part in message
     assert names(folder) == set()
 
 
+def test_processes_that_start_at_once_download_each_file_once(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, fetch = [], idx._fetch
+    monkeypatch.setattr(idx, "_fetch", lambda url, *rest: (fetched.append(url), fetch(url, *rest)))
+    threads = [
+        threading.Thread(target=downloading(tmp_path / "images", (f"{server}good/",)).prepare_data) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names(tmp_path / "images") == {f"{name}.gz" for name in FILES}
+    assert len(fetched) == 4
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot hold the data .*data.root"):
+    with pytest.raises(DataError, match=r"cannot hold the data .*data\.root"):
         Mnist(root=str(tmp_path / "file")).prepare_data()
 
 
 @pytest.mark.parametrize(("data_class", "folder"), [(Mnist, "mnist"), (FashionMnist, "fashion_mnist")])
 @pytest.mark.skipif(
-    "NEURONA_DATA_ROOT" not in os.environ, reason="NEURONA_DATA_ROOT names no folder with the real files"
+    "NEURONA_DATA_ROOT" not in os.environ, reason="needs NEURONA_DATA_ROOT, the folder of the real files"
 )
 def test_real_files(data_class: type[IdxImages], folder: str) -> None:
     data = data_class(root=str(Path(os.environ["NEURONA_DATA_ROOT"]) / folder))
@@ -212,5 +232,4 @@ def test_real_files(data_class: type[IdxImages], folder: str) -> None:
     assert (len(data.train_rows), len(data.val_rows), len(data.test_rows)) == (55_000, 5_000, 10_000)
     assert len(data.spec.class_names) == data.spec.num_classes == 10
     for name, md5 in data.md5.items():
-        path = data.root / f"{name}.gz"
-        assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
+        assert checksum((data.root / f"{name}.gz").read_bytes()) == md5

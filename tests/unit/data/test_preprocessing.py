@@ -15,9 +15,8 @@ ROWS = torch.arange(0, 3000, 3)
 def columns() -> torch.Tensor:
     """3,000 rows of several scales and offsets; the last two columns are constant."""
     features = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0))
-    features = features * torch.tensor([1.0, 1e-4, 1e4, 3.0, 0.0, 0.0]) + torch.tensor(
-        [0.0, 1e-4, -2e4, 20.0, 0.1, 0.0]
-    )
+    spread, offset = torch.tensor([[1.0, 1e-4, 1e4, 3.0, 0.0, 0.0], [0.0, 1e-4, -2e4, 20.0, 0.1, 0.0]])
+    features = features * spread + offset
     features[:, 0] = features[:, 0].exp()
     return features
 

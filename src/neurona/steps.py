@@ -1,0 +1,93 @@
+"""What happens to one mini-batch in training: forward, backward and, where it completes a step, the optimiser's update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from neurona import chunking
+
+if TYPE_CHECKING:
+    from neurona.classifier import Classifier
+
+
+class Steps:
+    """Takes mini-batches one after the other, through Lightning's ``manual_backward`` and optimiser.
+
+    Made anew for each Lightning batch.
+    """
+
+    uncounted = 0
+    """Optimiser steps taken that Lightning has not counted."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.optimization = classifier.optimization
+        self.optimizer: Any = classifier.optimizers()
+        scheduler: Any = classifier.lr_schedulers()
+        self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+
+    def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
+        """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
+
+        Returns the loss, a scalar, and the logits (batch, num_classes), both detached.
+        """
+        loss, logits = self.classifier.loss(features, targets)
+        self.backward(loss, share)
+        if completes:
+            self.clip()
+            self.update()
+            # Autocast keeps the weights it has cast; the update has just changed them.
+            torch.clear_autocast_cache()
+            if self.scheduler is not None:
+                self.scheduler.step()
+        return loss.detach(), logits.detach()
+
+    def backward(self, loss: Tensor, share: float) -> None:
+        self.classifier.manual_backward(loss * share if share != 1 else loss)
+
+    def clip(self) -> None:
+        if self.optimization.clip_norm is not None:
+            self.classifier.clip_gradients(self.optimizer, self.optimization.clip_norm, "norm")
+        elif self.optimization.clip_value is not None:
+            self.classifier.clip_gradients(self.optimizer, self.optimization.clip_value, "value")
+
+    def update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class DirectSteps(Steps):
+    """The same on the tensors themselves, where no hook listens between the ends of chunks: a quarter less time a step."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier)
+        self.optimizer = self.optimizer.optimizer
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def backward(self, loss: Tensor, share: float) -> None:
+        (loss * share if share != 1 else loss).backward()
+
+    def update(self) -> None:
+        self.optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.uncounted += 1
+
+
+def steps_for(classifier: Classifier) -> Steps:
+    """DirectSteps if nothing would notice: chunks, one device, and a precision without gradient scaling."""
+    trainer: Any = classifier.trainer
+    plugin = trainer.precision_plugin
+    unscaled = type(plugin) in (Precision, DoublePrecision, HalfPrecision) or (
+        type(plugin) is MixedPrecision and plugin.scaler is None
+    )
+    one_device = isinstance(trainer.strategy, SingleDeviceStrategy)
+    if unscaled and one_device and not chunking.one_step_at_a_time(trainer):
+        return DirectSteps(classifier)
+    return Steps(classifier)
