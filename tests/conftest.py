@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from neurona.data.spec import DataSpec
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same numbers, whichever tests run before it."""
+    torch.manual_seed(0)
 
 
 class Rows(LightningDataModule):
@@ -102,5 +108,21 @@ def make_classifier() -> Callable[..., Classifier]:
         spec = DataSpec(num_features, num_classes, tuple(f"class {index}" for index in range(num_classes)))
         optimization = optimization or optimizer.sgd(lr=0.1, schedule=schedule.constant())
         return kind(nn.Identity(), network, spec, optimization, **arguments)
+
+    return make
+
+
+@pytest.fixture
+def with_val_losses() -> Callable[[Sequence[float]], type[Classifier]]:
+    """A classifier whose validations report these values as val/loss, one after the other."""
+
+    def make(values: Sequence[float]) -> type[Classifier]:
+        following = iter(values)
+
+        class Scripted(Classifier):
+            def _report(self, figures: dict[str, float]) -> None:
+                super()._report({**figures, "val/loss": next(following)} if "val/loss" in figures else figures)
+
+        return Scripted
 
     return make

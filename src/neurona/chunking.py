@@ -15,6 +15,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, ProgressBar, Timer
 
+Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
+
 MAX_LENGTH = 50
 """Most optimiser steps in a chunk. Beyond this the overhead per batch is below 2 % of the smallest network's step."""
 
@@ -41,18 +43,13 @@ def needs_every_step(callback: Callback) -> bool:
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in PER_STEP_HOOKS)
 
 
-def module_hooks(module: LightningModule) -> bool:
-    """Whether the module itself overrides a per-step hook."""
-    return any(getattr(type(module), hook) is not getattr(LightningModule, hook) for hook in PER_STEP_HOOKS)
-
-
-Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
-
-
-def one_step_at_a_time(trainer: Trainer) -> bool:
-    """Whether something wants to see every step: then a Lightning batch is one plain ``(features, targets)``."""
-    module = trainer.lightning_module
-    return module.steps_per_batch == 1 or module_hooks(module) or any(map(needs_every_step, trainer.callbacks))
+def listeners(trainer: Trainer) -> list[str]:
+    """Names of what wants to see every step; a Lightning batch is then one plain ``(features, targets)``."""
+    module = type(trainer.lightning_module)
+    own = [hook for hook in PER_STEP_HOOKS if getattr(module, hook) is not getattr(LightningModule, hook)]
+    return [f"{module.__name__}.{hook}" for hook in own] + [
+        type(callback).__name__ for callback in trainer.callbacks if needs_every_step(callback)
+    ]
 
 
 def position(trainer: Trainer) -> int:
@@ -65,7 +62,7 @@ def next_length(trainer: Trainer) -> int:
     counters.
     """
     left = int(trainer.num_training_batches) - position(trainer)
-    if left <= 0 or one_step_at_a_time(trainer):
+    if left <= 0 or listeners(trainer):
         return max(min(left, 1), 0)
     module = trainer.lightning_module
     limit = module.steps_per_batch * module.optimization.accumulate

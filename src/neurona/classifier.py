@@ -5,6 +5,7 @@ features (batch, num_features) raw, float32 or uint8 · targets (batch,) int64 �
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
 from neurona.steps import steps_for
 
+log = logging.getLogger(__name__)
+
 SUMS = ("loss", "correct", "samples")
 
 
@@ -37,6 +40,7 @@ class Classifier(LightningModule):
     preprocessing: raw features → what the network sees, fitted on the training part. network: → logits.
     optimization: how a step is made; None for a classifier that is only evaluated.
     model_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
+    compile_steps: see ``neurona.compiled``.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
@@ -49,6 +53,7 @@ class Classifier(LightningModule):
         spec: DataSpec,
         optimization: Optimization | None = None,
         model_config: dict[str, Any] | None = None,
+        compile_steps: bool = False,
         *,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
@@ -66,6 +71,7 @@ class Classifier(LightningModule):
         self.register_buffer("class_weights", given, persistent=False)
         self.metrics = EvaluationMetrics(spec.num_classes)
         self.model_config = model_config
+        self.compile_steps = compile_steps
         self._optimization = optimization
         self._epoch_sums = dict.fromkeys(SUMS, 0.0)
         self._log_sums = dict.fromkeys(SUMS, 0.0)
@@ -91,6 +97,16 @@ class Classifier(LightningModule):
         if stage == "fit" and self.balanced:
             counts = self.trainer.datamodule.class_counts  # type: ignore[attr-defined]
             self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
+
+    def on_train_start(self) -> None:
+        self._steps = steps_for(self)
+        if self.compile_steps:
+            from neurona import compiled
+
+            if obstacles := list(compiled.obstacles(self)):
+                log.warning("compile=true: going on without, as %s", "; ".join(obstacles))
+            else:
+                self._steps = compiled.CompiledSteps(self)
 
     @property
     def optimization(self) -> Optimization:
@@ -139,7 +155,8 @@ class Classifier(LightningModule):
             self._rng = None
         mini_batches: Iterable[Any] = batch if isinstance(batch, Chunk) else (batch,)
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
-        steps = steps_for(self)
+        steps = self._steps
+        steps.uncounted = 0
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
         losses, logits, targets, numbers = [], [], [], []
         for index, (x, y) in enumerate(mini_batches, start=batch_idx):

@@ -27,6 +27,7 @@ ROOT = {  # the keys of train.yaml that code reads, as annotations
     "init_from": "str | None",
     "folder": "str | None",
     "seed": "int",
+    "compile": "bool",
     "threads": "int | None",
     "quiet": "bool",
     "tags": "list[str]",

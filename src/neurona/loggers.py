@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Csv(Logger):
     def __init__(self, *, save_dir: str) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
-        self._lines: list[str] = []
+        self._lines: list[tuple[Any, ...]] = []
 
     @property
     def name(self) -> str:
@@ -56,15 +57,15 @@ class Csv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Keeps the figures until the next ``save``; names hold no commas, as they become TensorBoard tags too."""
-        self._lines += [f"{step},{name},{value}\n" for name, value in metrics.items()]
+        """Keeps the figures until the next ``save``."""
+        self._lines += [(step, name, value) for name, value in metrics.items()]
 
     @rank_zero_only
     def save(self) -> None:
         """Appends what was gathered."""
-        header = [] if self.path.exists() else ["step,metric,value\n"]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(header + self._lines)
+        header = [] if self.path.exists() else [("step", "metric", "value")]
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([*header, *self._lines])
         self._lines = []
 
     @rank_zero_only

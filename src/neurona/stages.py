@@ -92,6 +92,7 @@ def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) 
         spec=spec,
         optimization=optimization,
         model_config=_plain(cfg.model),
+        compile_steps=cfg.compile,
     )
     _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     if cfg.init_from is not None:
@@ -178,7 +179,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _finished_already(cfg: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
-    """The figures of a run that is to be continued but has reached its end, or None if there is something left to do."""
+    """The figures of a run that is to be continued but has reached its end, or None if something is left to do."""
     figures, before = folder.metrics(), OmegaConf.load(folder.path / "config.yaml").trainer
     limits = ("max_epochs", "max_steps", "max_time")
     return figures if figures["status"] == "finished" and all(before[x] == cfg.trainer[x] for x in limits) else None

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 class Steps:
     """Takes mini-batches one after the other, through Lightning's ``manual_backward`` and optimiser.
 
-    Made anew for each Lightning batch.
+    uncounted: optimiser steps taken that Lightning has not counted.
     """
-
-    uncounted = 0
-    """Optimiser steps taken that Lightning has not counted."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
@@ -31,6 +28,7 @@ class Steps:
         self.optimizer: Any = classifier.optimizers()
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+        self.uncounted = 0
 
     def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
@@ -81,13 +79,16 @@ class DirectSteps(Steps):
 
 
 def steps_for(classifier: Classifier) -> Steps:
-    """DirectSteps if nothing would notice: chunks, one device, and a precision without gradient scaling."""
-    trainer: Any = classifier.trainer
+    """How a fit takes its steps: directly if nothing would notice, compiled if that was asked for and is possible."""
+    if chunking.listeners(classifier.trainer) or not adds_nothing(classifier.trainer):
+        return Steps(classifier)
+    return DirectSteps(classifier)
+
+
+def adds_nothing(trainer: Any) -> bool:
+    """Whether strategy and precision leave a backward pass and an optimiser step as they are."""
     plugin = trainer.precision_plugin
     unscaled = type(plugin) in (Precision, DoublePrecision, HalfPrecision) or (
         type(plugin) is MixedPrecision and plugin.scaler is None
     )
-    one_device = isinstance(trainer.strategy, SingleDeviceStrategy)
-    if unscaled and one_device and not chunking.one_step_at_a_time(trainer):
-        return DirectSteps(classifier)
-    return Steps(classifier)
+    return unscaled and isinstance(trainer.strategy, SingleDeviceStrategy)

@@ -40,6 +40,9 @@ class BestAndLast(Checkpoint):
         self.best: dict[str, Any] = {}
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
@@ -51,19 +54,24 @@ class BestAndLast(Checkpoint):
         score = self.sign * trainer.callback_metrics[self.monitor].item()
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
+            self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
             trainer.save_checkpoint(self.best_path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._every_n_train_steps and trainer.global_step % self._every_n_train_steps == 0:
+        step = trainer.global_step
+        # Once per step, when it is complete: half of an accumulated gradient would be lost.
+        if self._every_n_train_steps and step % self._every_n_train_steps == 0 and step != self._saved_step:
+            self._saved_step = step
             trainer.save_checkpoint(self.last_path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
             self._set_best(trainer, 0.0)
         if self.best and self.best["epoch"] == trainer.current_epoch:
-            self.best["figures"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
+            # The validation that made it the best may not have been the epoch's last.
+            self.best["figures"] = _scalars(trainer) | self.best["figures"]
         trainer.save_checkpoint(self.last_path)
         if not trainer.enable_validation:
             _link(self.last_path, self.best_path)
@@ -76,6 +84,10 @@ class BestAndLast(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict
+
+
+def _scalars(trainer: Trainer) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -46,10 +46,7 @@ class Progress(Callback):
 
     def _show(self, trainer: Trainer, pl_module: Classifier) -> None:
         loss, accuracy = pl_module.epoch_means()
-        figures = {"loss": loss, "accuracy": accuracy}
-        figures |= {
-            name: trainer.callback_metrics[name].item() for name in VALIDATION if name in trainer.callback_metrics
-        }
+        figures = {"loss": loss, "accuracy": accuracy} | _validation(trainer)
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
         self._bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()})
 
@@ -57,8 +54,9 @@ class Progress(Callback):
         now = time.monotonic()
         if self._bar.disable and now - self._last_line >= self.every_seconds:
             self._last_line = now
-            names = [name for name in (*TRAINING, *VALIDATION) if name in trainer.callback_metrics]
-            shown = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names)
+            # Lightning calls this before the module has reported its epoch.
+            figures = dict(zip(TRAINING, pl_module.epoch_means(), strict=True)) | _validation(trainer)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
             log.info(
                 "epoch %d/%s  step %d  %s", trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, shown
             )
@@ -75,3 +73,8 @@ class Progress(Callback):
 
 TRAINING = ("train/loss", "train/accuracy")
 VALIDATION = ("val/loss", "val/accuracy")
+
+
+def _validation(trainer: Trainer) -> dict[str, float]:
+    """The figures of the last validation, none before the first."""
+    return {name: trainer.callback_metrics[name].item() for name in VALIDATION if name in trainer.callback_metrics}

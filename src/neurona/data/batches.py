@@ -91,7 +91,7 @@ class BatchLoader:
         while (length := chunking.next_length(trainer)) > 0:
             start = chunking.position(trainer) * self.batch_size
             chunk = Chunk(self.features, self.targets, order[start : start + length * self.batch_size], self.batch_size)
-            yield next(iter(chunk)) if chunking.one_step_at_a_time(trainer) else chunk
+            yield next(iter(chunk)) if chunking.listeners(trainer) else chunk
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: the position lives in the Trainer's counters; being there tells Lightning that the loader can

@@ -1,0 +1,218 @@
+"""What ``python train.py`` does, leaves behind and says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+import neurona
+from neurona.config import ConfigError
+
+FILES = {
+    "config.yaml",
+    "overrides.yaml",
+    "provenance.json",
+    "metrics.json",
+    "train.log",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+}
+FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
+
+
+def test_the_default_run_says_what_it_did_and_nothing_else(default_process: Any) -> None:
+    done, run = default_process
+    assert done.err == ""
+    assert run.metrics["test/accuracy"] >= 0.96
+    lines = done.out.splitlines()
+    assert lines[-1] == f"test accuracy {100 * run.metrics['test/accuracy']:.2f} %"
+    assert lines[-2] == "tensorboard --logdir logs/digits"
+    assert lines[-3] == f"logs/digits/{run.folder.name}"
+    assert "64 features, 10 classes" in done.out
+    assert "17,226 parameters" in done.out  # 64·128 + 128 + 128·64 + 64 + 64·10 + 10
+    for name in FIGURES:
+        figures = [f"{run.metrics[f'{part}/{name}']:.4f}" for part in ("val", "test")]
+        assert re.search(rf"^{name} +{figures[0]} +{figures[1]}$", done.out, re.MULTILINE)
+    assert f"{run.metrics['seconds']:.1f} s, {run.metrics['samples_per_second']:,} samples/s" in done.out
+
+
+def test_the_run_folder_is_complete(default_process: Any) -> None:
+    _, run = default_process
+    contents = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
+    events = {name for name in contents if name.startswith("events.out.tfevents")}
+    assert len(events) == 1
+    assert contents - events - {".lock"} == FILES
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.folder.name)
+    assert [path.name for path in run.folder.parents[2].iterdir()] == ["logs"]
+
+
+def test_configuration_and_provenance_are_enough_to_run_again(default_process: Any) -> None:
+    _, run = default_process
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert config["model"]["hidden"] == [128, 64]
+    assert config["data"]["shuffle_seed"] == config["seed"] == 0  # interpolations are resolved
+    assert yaml.safe_load((run.folder / "overrides.yaml").read_text()) == {"overrides": [], "absolute": {}}
+    provenance = run.read("provenance.json")
+    assert provenance["command"][0].endswith("train.py")
+    assert provenance["seed"] == 0
+    assert set(provenance["versions"]) >= {"python", "torch", "lightning", "hydra-core"}
+    assert provenance["hardware"]["cores"] >= 1
+
+
+def test_metrics_are_those_of_the_best_epoch(default_process: Any) -> None:
+    _, run = default_process
+    metrics, state = run.metrics, run.checkpoint("best")
+    assert (metrics["status"], metrics["stage"]) == ("finished", "fit")
+    assert (metrics["epochs"], metrics["steps"]) == (30, 30 * 37)  # 1,437 - 270 = 1,167 training rows in 37 batches
+    assert metrics["best_epoch"] == state["epoch"]
+    assert state["global_step"] == 37 * (metrics["best_epoch"] + 1)
+    assert metrics["num_parameters"] == 17_226
+    assert {f"{part}/{name}" for part in ("val", "test") for name in FIGURES} < set(metrics)
+
+
+def test_the_same_seed_gives_the_same_bits_from_python_and_in_another_process(default_process: Any, newest: Any) -> None:
+    _, run = default_process
+    figures = neurona.run(["quiet=true"])
+    assert newest().weights("last") == run.weights("last")
+    assert newest().weights("best") == run.weights("best")
+    timed = {"seconds", "samples_per_second"}
+    assert {k: v for k, v in figures.items() if k not in timed} == {
+        k: v for k, v in run.metrics.items() if k not in timed
+    }
+    assert figures == newest().metrics
+
+
+def test_another_seed_gives_other_weights(fit: Any) -> None:
+    assert len({fit(f"seed={seed}").weights() for seed in (0, 1, 0)}) == 2
+
+
+def test_seeds_differ_in_weights_and_order_but_not_in_the_split(fit: Any) -> None:
+    means = [fit(f"seed={seed}").checkpoint()["state_dict"]["preprocessing.mean"] for seed in (0, 1)]
+    assert means[0].equal(means[1])
+
+
+def test_the_command_and_python_return_the_same(train: Any, fit: Any, newest: Any) -> None:
+    from_python = fit()
+    assert train("data=iris", "trainer.max_epochs=2", "quiet=true").status == 0
+    assert newest().folder != from_python.folder
+    assert newest().weights() == from_python.weights()
+
+
+def test_mistakes_raise_from_python(fit: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean model\.hidden\?"):
+        fit("model.hiden=[3]")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_prints_nothing(train: Any) -> None:
+    done = train("data=iris", "trainer.max_epochs=2", "quiet=true")
+    assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_tensorboard_shows_each_figure_once_per_step(default_process: Any, scalars: Any) -> None:
+    _, run = default_process
+    tags, steps = scalars(run.folder), run.metrics["steps"]
+    epochs = list(range(37, steps + 1, 37))
+    for tag in ("train/loss", "train/accuracy", *(f"val/{name}" for name in FIGURES)):
+        assert tags[tag] == epochs, tag
+    assert tags["train/step_loss"] == list(range(50, steps + 1, 50))
+    for name in FIGURES:
+        assert tags[f"test/{name}"] == [steps]
+    for tag, seen in tags.items():
+        assert seen == sorted(set(seen)), tag
+        assert seen[-1] <= steps, tag
+
+
+def test_tensorboard_shows_configuration_and_hyperparameters(default_process: Any) -> None:
+    _, run = default_process
+    events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    (text,) = events.Tensors("config/text_summary")
+    assert (run.folder / "config.yaml").read_text() in text.tensor_proto.string_val[0].decode()
+    metadata = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(metadata).session_start_info
+    assert start.hparams["optimizer.lr"].number_value == 1e-3
+    assert start.hparams["model.hidden"].string_value == "[128, 64]"
+    for part in ("val", "test"):
+        (event,) = events.Scalars(f"hparams/{part}/accuracy")
+        assert event.value == pytest.approx(run.metrics[f"{part}/accuracy"], abs=1e-7)
+
+
+def test_without_validation_the_best_is_the_last(fit: Any) -> None:
+    run = fit("data.val_fraction=0")
+    assert run.weights("best") == run.weights("last")
+    assert run.metrics["best_epoch"] == run.metrics["epochs"] - 1
+    assert not any(name.startswith("val/") for name in run.metrics)
+    assert "test/accuracy" in run.metrics
+
+
+def test_early_stopping_needs_a_validation_part(fit: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.callbacks\.early_stopping\.patience=2: needs a validation part"):
+        fit("data.val_fraction=0", "trainer.callbacks.early_stopping.patience=2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_early_stopping_stops_patience_validations_after_the_best(fit: Any) -> None:
+    run = fit("trainer.max_epochs=100", "optimizer.lr=0.1", "trainer.callbacks.early_stopping.patience=3")
+    assert run.metrics["epochs"] < 100
+    assert run.metrics["epochs"] == run.metrics["best_epoch"] + 1 + 3
+
+
+def test_figures_belong_to_the_best_checkpoint_when_validation_is_within_the_epoch(fit: Any) -> None:
+    run = fit("trainer.max_epochs=3", "trainer.val_check_interval=1", "optimizer.lr=0.05")
+    figures = neurona.run([f"run={run.folder}", "stage=validate", "quiet=true"])
+    for name in FIGURES:
+        assert run.metrics[f"val/{name}"] == figures[f"val/{name}"], name
+
+
+def test_the_folds_validate_every_row_once(fit: Any) -> None:
+    rows = []
+    for fold in range(5):
+        run = fit("data.folds=5", f"data.fold={fold}", "trainer.max_epochs=1")
+        assert 0 <= run.metrics["val/accuracy"] <= 1
+        rows.append(run.checkpoint()["state_dict"]["preprocessing.mean"])
+    assert len({tuple(mean.tolist()) for mean in rows}) == 5  # five training parts
+
+
+def test_a_loss_that_is_not_finite_names_the_step(train_process: Any, newest: Any) -> None:
+    done = train_process("optimizer=sgd", "optimizer.lr=1e30")
+    assert done.status == 1
+    step = int(re.search(r"the training loss became (?:nan|inf) at optimiser step (\d+) \(epoch 0\)", done.err)[1])
+    assert 1 < step < 37
+    metrics = newest().metrics
+    assert metrics["status"] == "failed"
+    assert f"at optimiser step {step}" in metrics["error"]
+    assert "NonFiniteLoss" in done.err
+    assert f"python train.py run={newest().folder.relative_to(Path.cwd())}" in done.out
+
+
+def test_max_steps_ends_in_mid_epoch(fit: Any, scalars: Any) -> None:
+    run = fit("trainer.max_steps=10", "trainer.max_epochs=null")
+    assert run.metrics["steps"] == 10
+    assert run.checkpoint()["global_step"] == 10
+    assert "test/accuracy" in run.metrics
+
+
+def test_debug_fast_runs_three_mini_batches(fit: Callable[..., Any], newest: Any) -> None:
+    figures = neurona.run(["debug=fast", "quiet=true"])
+    assert (figures["epochs"], figures["steps"]) == (1, 3)
+    assert "test/accuracy" in figures
+
+
+def test_debug_overfit_memorises_a_mini_batch() -> None:
+    figures = neurona.run(["data=digits", "debug=overfit", "quiet=true"])
+    assert figures["steps"] == 200
+    assert figures["train/accuracy"] == 1
+    assert figures["train/loss"] < 0.01
+
+
+def test_debug_profile_leaves_a_table(newest: Any) -> None:
+    neurona.run(["data=iris", "debug=profile", "quiet=true"])
+    assert "training_step" in (newest().folder / "fit-profile.txt").read_text()

@@ -1,0 +1,159 @@
+"""best.ckpt is the state with the lowest val/loss, last.ckpt the newest; the figures of the best are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from neurona import optimizer, schedule
+from neurona.callbacks.checkpoints import BestAndLast
+from neurona.config import ConfigError
+from neurona.models.linear import Linear
+
+FEATURES, TARGETS = torch.randn(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 3
+
+
+class Validations(Callback):
+    """Notes the accuracy and the weights of every validation, and the training loss of every epoch."""
+
+    def __init__(self) -> None:
+        self.accuracies: list[float] = []
+        self.weights: list[torch.Tensor] = []
+        self.train_losses: list[float] = []
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        self.accuracies.append(trainer.callback_metrics["val/accuracy"].item())
+        self.weights.append(pl_module.network.head.weight.detach().clone())
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch:
+            self.train_losses.append(trainer.callback_metrics["train/loss"].item())
+
+
+@pytest.fixture
+def fit(rows, make_trainer, make_classifier, with_val_losses, tmp_path):
+    """Fits 10 mini-batches an epoch, with validation if told the losses to report; returns callback and Trainer."""
+
+    def run(
+        *callbacks: Callback,
+        val_losses: Sequence[float] = (),
+        accumulate: int = 1,
+        options: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> tuple[BestAndLast, Trainer]:
+        keeper = BestAndLast(folder=str(tmp_path / "checkpoints"), **options or {})
+        optimization = optimizer.sgd(lr=0.5, schedule=schedule.constant(), accumulate=accumulate)
+        arguments = {"max_epochs": 5, "limit_val_batches": 1.0 if val_losses else 0} | arguments
+        trainer = make_trainer(*callbacks, keeper, enable_checkpointing=True, **arguments)
+        classifier = make_classifier(Linear(4, 3), 4, 3, optimization, kind=with_val_losses(val_losses))
+        trainer.fit(classifier, rows(FEATURES, TARGETS, 8))
+        return keeper, trainer
+
+    return run
+
+
+def epoch_and_step(path: Path) -> tuple[int, int]:
+    contents = torch.load(path, weights_only=True)
+    return contents["epoch"], contents["global_step"]
+
+
+def test_best_is_the_epoch_of_the_lowest_figure_and_last_the_last(fit):
+    keeper, trainer = fit(val_losses=[0.9, 0.5, 0.3, 0.4, 0.3])
+    assert epoch_and_step(keeper.best_path) == (2, 30)  # the first of two equal ones
+    assert epoch_and_step(keeper.last_path) == (4, 50)
+    assert (keeper.best["epoch"], keeper.best["step"]) == (2, 30)
+    assert sorted(path.name for path in keeper.best_path.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert trainer.checkpoint_callback is keeper
+
+
+def test_best_can_be_the_highest_of_another_figure(fit):
+    noted = Validations()
+    keeper, _ = fit(noted, val_losses=[0.0] * 5, options={"monitor": "val/accuracy", "mode": "max"})
+    assert keeper.best["epoch"] == noted.accuracies.index(max(noted.accuracies))
+    assert epoch_and_step(keeper.best_path)[0] == keeper.best["epoch"]
+
+
+def test_best_holds_the_weights_of_its_own_epoch(fit):
+    noted = Validations()
+    keeper, _ = fit(noted, val_losses=[0.9, 0.2, 0.3, 0.4, 0.5])
+    best, last = (torch.load(path, weights_only=True)["state_dict"] for path in (keeper.best_path, keeper.last_path))
+    torch.testing.assert_close(best["network.head.weight"], noted.weights[1], rtol=0, atol=0)
+    torch.testing.assert_close(last["network.head.weight"], noted.weights[4], rtol=0, atol=0)
+    assert not torch.equal(noted.weights[1], noted.weights[4])
+
+
+def test_the_figures_of_the_best_are_of_its_epoch(fit):
+    noted = Validations()
+    keeper, _ = fit(noted, val_losses=[0.9, 0.2, 0.3, 0.4, 0.5])
+    assert keeper.best["figures"]["val/loss"] == pytest.approx(0.2)
+    assert keeper.best["figures"]["val/accuracy"] == noted.accuracies[1]
+    assert keeper.best["figures"]["train/loss"] == noted.train_losses[1]
+
+
+def test_the_figures_of_a_best_in_mid_epoch_are_not_those_of_the_epochs_end(fit):
+    noted = Validations()
+    keeper, _ = fit(noted, val_losses=[0.9, 0.8, 0.1, 0.7, 0.6, 0.5], max_epochs=3, val_check_interval=5)
+    assert epoch_and_step(keeper.best_path) == (1, 15)
+    assert keeper.best["figures"]["val/loss"] == pytest.approx(0.1)
+    assert keeper.best["figures"]["val/accuracy"] == noted.accuracies[2]
+    assert keeper.best["figures"]["train/loss"] == noted.train_losses[1]
+
+
+def test_without_validation_the_best_is_the_last(fit):
+    keeper, trainer = fit()
+    assert keeper.best_path.read_bytes() == keeper.last_path.read_bytes()
+    assert epoch_and_step(keeper.best_path) == (4, 50)
+    assert keeper.best["epoch"] == 4
+    assert keeper.best["figures"]["train/loss"] == trainer.callback_metrics["train/loss"].item()
+
+
+def test_what_is_remembered_of_the_best_travels_with_the_last(fit, tmp_path):
+    keeper, _ = fit(val_losses=[0.9, 0.2, 0.3, 0.4, 0.5])
+    resumed = BestAndLast(folder=str(tmp_path))
+    state = torch.load(keeper.last_path, weights_only=True)["callbacks"][keeper.state_key]
+    resumed.load_state_dict(state)
+    assert resumed.best == keeper.best
+
+
+class Saves(Callback):
+    """Notes at which optimiser step, after how many mini-batches, the last checkpoint was written."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        self.found.append((trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
+
+
+class EveryStep(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        pass
+
+
+@pytest.mark.parametrize("others", [[], [EveryStep()]], ids=["chunked", "single steps"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate):
+    """With 3 of 10 mini-batches to a step, an epoch has four steps: after 3, 6, 9 and 10."""
+    saves = Saves()
+    fit(saves, *others, accumulate=accumulate, options={"every_n_steps": 3}, max_epochs=2)
+    if accumulate == 1:
+        assert saves.found == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
+    else:
+        assert saves.found == [(3, 9), (4, 10), (6, 16), (8, 20)]
+
+
+def test_an_unknown_monitor_is_refused_with_the_known_ones(fit):
+    with pytest.raises(ConfigError, match=r"val/lose: is not among the metrics: .*val/loss") as caught:
+        fit(val_losses=[0.5], options={"monitor": "val/lose"})
+    assert caught.value.key == "trainer.callbacks.checkpoints.monitor"
+
+
+@pytest.mark.parametrize("value", [0, -5])
+def test_an_interval_out_of_range_is_refused(tmp_path, value):
+    with pytest.raises(ConfigError, match="every_n_steps"):
+        BestAndLast(folder=str(tmp_path), every_n_steps=value)

@@ -1,0 +1,213 @@
+"""A run folder is its run's alone, explains itself, keeps secrets, and its files are whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from neurona import run_folder
+from neurona.config import ConfigError
+from neurona.run_folder import RunFolder, best_checkpoint, write_atomically
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """What is there once a run has begun: its overrides."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "overrides.yaml").write_text("overrides: []\n")
+    return tmp_path / "run"
+
+
+# Making one.
+
+
+def test_a_taken_name_gets_a_number(tmp_path):
+    folders = [RunFolder.create(tmp_path / "deep" / "2026-01-01") for _ in range(3)]
+    assert [folder.path.name for folder in folders] == ["2026-01-01", "2026-01-01-2", "2026-01-01-3"]
+    assert all(folder.path.is_dir() for folder in folders)
+
+
+def test_what_is_in_a_taken_folder_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    folder = RunFolder.create(tmp_path / "run")
+    assert folder.path != tmp_path / "run"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_twenty_at_once_get_twenty_folders(tmp_path):
+    with ThreadPoolExecutor(20) as pool:
+        folders = list(pool.map(lambda _: RunFolder.create(tmp_path / "runs" / "run"), range(20)))
+    assert len({folder.path for folder in folders}) == len(list((tmp_path / "runs").iterdir())) == 20
+
+
+# Holding one.
+
+HOLD = """
+import sys
+from pathlib import Path
+from neurona.run_folder import RunFolder
+folder = RunFolder.open(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_another_process_works_on_is_refused_until_that_one_ends(run):
+    command = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="another process is working on this run") as caught:
+            RunFolder.open(run)
+        assert caught.value.key == "run"
+        holder.kill()
+    RunFolder.open(run)
+
+
+# Finding one again.
+
+
+def test_a_folder_without_overrides_is_no_run(tmp_path):
+    for find in (RunFolder.open, best_checkpoint):
+        with pytest.raises(ConfigError, match="is not a run folder"):
+            find(tmp_path)
+        with pytest.raises(ConfigError, match="is not a run folder"):
+            find(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_checkpoint_is_the_last_while_there_is_no_best(run):
+    folder = RunFolder.open(run)
+    with pytest.raises(ConfigError, match="has no checkpoint yet"):
+        _ = folder.best_checkpoint
+    with pytest.raises(ConfigError) as caught:
+        best_checkpoint(run, "init_from")
+    assert caught.value.key == "init_from"
+    (run / "checkpoints").mkdir()
+    folder.last_checkpoint.touch()
+    assert folder.best_checkpoint == folder.last_checkpoint == run / "checkpoints" / "last.ckpt"
+    (run / "checkpoints" / "best.ckpt").touch()
+    assert folder.best_checkpoint == run / "checkpoints" / "best.ckpt"
+
+
+# What it holds.
+
+
+def test_figures_of_fitting_and_of_other_stages_have_files_of_their_own(run):
+    folder = RunFolder.open(run)
+    folder.write_metrics({"status": "finished", "val/loss": 0.1}, "fit")
+    folder.write_metrics({"status": "finished", "test/loss": 0.2}, "test")
+    assert folder.metrics() == {"status": "finished", "val/loss": 0.1}
+    assert json.loads((run / "metrics_test.json").read_text()) == {"status": "finished", "test/loss": 0.2}
+
+
+def configuration(**data):
+    return OmegaConf.create(
+        {
+            "seed": 7,
+            "data": {"_target_": "neurona.data.mnist.Mnist", "batch_size": 32, **data},
+            "model": {"hidden": [8], "inputs": "${data.batch_size}"},
+            "logger": {"token": "${oc.env:NEURONA_TEST_SECRET}", "entity": "${oc.env:NEURONA_TEST_UNSET,nobody}"},
+        }
+    )
+
+
+OVERRIDES = ["model.hidden=[8]", "logger.token=${oc.env:NEURONA_TEST_SECRET}"]
+
+
+@pytest.fixture
+def described(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
+    monkeypatch.delenv("NEURONA_TEST_UNSET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder.create(tmp_path / "run")
+    folder.describe(configuration(root="data", train_path="~/a.csv", target="label", image_path=None), OVERRIDES)
+    return folder.path
+
+
+def test_the_configuration_is_resolved_except_for_the_environment(described):
+    stored = OmegaConf.to_container(OmegaConf.load(described / "config.yaml"), resolve=False)
+    assert stored["model"] == {"hidden": [8], "inputs": 32}
+    assert stored["logger"] == {
+        "token": "<environment variable NEURONA_TEST_SECRET>",
+        "entity": "<environment variable NEURONA_TEST_UNSET>",
+    }
+
+
+def test_no_file_holds_a_value_of_the_environment(described):
+    names = {path.name for path in described.iterdir()}
+    assert names >= {"config.yaml", "overrides.yaml", "provenance.json"}
+    for name in names:
+        assert "hunter2" not in (described / name).read_text(), name
+
+
+def test_masking_leaves_the_resolver_as_it_was(monkeypatch):
+    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
+    cfg = configuration()
+    run_folder.masked(cfg)
+    assert cfg.logger.token == "hunter2"
+    with pytest.raises(Exception, match="nowhere"):
+        run_folder.masked(OmegaConf.create({"value": "${nowhere}"}))
+    assert cfg.logger.token == "hunter2"
+
+
+def test_overrides_are_stored_as_given_and_data_paths_absolute(described, tmp_path):
+    stored = OmegaConf.to_container(OmegaConf.load(described / "overrides.yaml"), resolve=False)
+    assert stored["overrides"] == OVERRIDES
+    assert stored["absolute"] == {
+        "data.root": str(tmp_path / "data"),
+        "data.train_path": str(tmp_path / "~" / "a.csv"),
+    }
+
+
+def test_an_absolute_path_stays(tmp_path):
+    assert run_folder.absolute_paths(configuration(root="/somewhere/else"))["data.root"] == "/somewhere/else"
+
+
+def test_provenance_tells_command_code_versions_hardware_and_seed(described, tmp_path):
+    found = json.loads((described / "provenance.json").read_text())
+    assert found["seed"] == 7
+    assert found["command"] == sys.argv
+    assert found["folder"] == str(tmp_path)
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["hardware"]["cores"] == os.cpu_count()
+    assert {"lightning", "hydra-core", "torchmetrics", "numpy"} <= found["versions"].keys()
+
+
+def test_provenance_has_the_commit_of_the_source_and_none_without_git(monkeypatch):
+    here = Path(run_folder.__file__).parent
+    reply = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    found = run_folder.provenance(0)["git"]
+    assert (found["commit"] if found else None) == (reply.stdout.strip() if reply.returncode == 0 else None)
+    monkeypatch.setenv("PATH", "")
+    assert run_folder.provenance(0)["git"] is None
+
+
+def test_a_failure_while_writing_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old\n")
+
+    def fails(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new\n")
+    assert path.read_text() == "old\n"
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
+    write_atomically(tmp_path / "a.txt", "a longer text\n")
+    write_atomically(tmp_path / "a.txt", "né\n")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "né\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
