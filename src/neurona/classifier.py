@@ -95,7 +95,8 @@ class Classifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Counts the classes of the training part where the weights are to balance them."""
         if stage == "fit" and self.balanced:
-            counts = self.trainer.datamodule.class_counts  # type: ignore[attr-defined]
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            counts = datamodule.class_counts
             self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
 
     def on_train_start(self) -> None:
@@ -116,7 +117,8 @@ class Classifier(LightningModule):
     @property
     def steps_per_batch(self) -> int:
         """Most optimiser steps in one Lightning batch, a pure function of the configuration."""
-        batch_size = getattr(self.trainer.datamodule, "batch_size", 1)
+        trainer: Any = self.trainer
+        batch_size = getattr(trainer.datamodule, "batch_size", 1)
         return chunking.most_steps(self.num_parameters, batch_size * self.optimization.accumulate, self.device.type)
 
     @property

@@ -38,7 +38,8 @@ class CompiledSteps(DirectSteps):
         super().__init__(classifier)
         self._function: Callable[..., tuple[Tensor, Tensor]] | None = None
         self._inputs: tuple[Any, ...] = ()
-        self._batch_size: int | None = getattr(classifier.trainer.datamodule, "batch_size", None)
+        trainer: Any = classifier.trainer
+        self._batch_size: int | None = getattr(trainer.datamodule, "batch_size", None)
         self._rates = (math.nan, math.nan)
         self._ready = False
 

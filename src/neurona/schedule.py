@@ -84,8 +84,8 @@ def one_cycle(
 def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> Schedule:
     """Multiplies the rate by ``factor`` after more than ``patience`` validations without a lower ``val/loss``.
 
-    torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: smallest
-    relative improvement.
+    torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: the
+    smallest relative improvement.
     """
     if not 0 < factor < 1:
         raise ConfigError("optimizer.schedule.factor", factor, "must be between 0 and 1")
