@@ -74,7 +74,11 @@ class CompiledSteps(DirectSteps):
         wanted = {id(parameter) for parameter in self.parameters}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
         states = {
-            name: {key: value for key, value in self.optimizer.state[parameter].items() if isinstance(value, Tensor)}
+            name: {
+                key: value
+                for key, value in self.optimizer.state.get(parameter, {}).items()
+                if isinstance(value, Tensor)
+            }
             for name, parameter in trained.items()
         }
         parameters = {name: parameter.detach() for name, parameter in trained.items()}

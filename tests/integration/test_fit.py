@@ -77,7 +77,9 @@ def test_metrics_are_those_of_the_best_epoch(default_process: Any) -> None:
     assert {f"{part}/{name}" for part in ("val", "test") for name in FIGURES} < set(metrics)
 
 
-def test_the_same_seed_gives_the_same_bits_from_python_and_in_another_process(default_process: Any, newest: Any) -> None:
+def test_the_same_seed_gives_the_same_bits_from_python_and_in_another_process(
+    default_process: Any, newest: Any
+) -> None:
     _, run = default_process
     figures = neurona.run(["quiet=true"])
     assert newest().weights("last") == run.weights("last")

@@ -138,7 +138,9 @@ def test_an_extended_run_equals_one_of_that_length(fit: Any, scalars: Any, train
 def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:
     run = fit()
     before = run.contents()
-    holder = "import sys, pathlib; from neurona.run_folder import RunFolder; folder = RunFolder(pathlib.Path(sys.argv[1]))"
+    holder = (
+        "import sys, pathlib; from neurona.run_folder import RunFolder; folder = RunFolder(pathlib.Path(sys.argv[1]))"
+    )
     command = [sys.executable, "-c", f"{holder}; print('held', flush=True); sys.stdin.read()", str(run.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

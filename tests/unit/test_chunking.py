@@ -141,9 +141,7 @@ def test_options_change_nothing_between_chunks_and_single_steps(arguments):
 
 
 def test_batch_norm_statistics_are_bit_identical_too():
-    hashes = {
-        fit(*callbacks, network=_batch_norm_network())[1] for callbacks in ([], [EveryStep()])
-    }
+    hashes = {fit(*callbacks, network=_batch_norm_network())[1] for callbacks in ([], [EveryStep()])}
     assert len(hashes) == 1
 
 
@@ -175,7 +173,9 @@ def _plain_network() -> MLP:
 def test_max_steps_is_counted_in_optimiser_steps():
     trainer, _ = fit(max_steps=30, max_epochs=-1)
     assert trainer.global_step == 30
-    accumulating, _ = fit(max_steps=30, max_epochs=-1, optimization=optimizer.adam(schedule=schedule.constant(), accumulate=4))
+    accumulating, _ = fit(
+        max_steps=30, max_epochs=-1, optimization=optimizer.adam(schedule=schedule.constant(), accumulate=4)
+    )
     assert accumulating.global_step == 30
     # 11 steps an epoch (44 / 4): two whole epochs and 8 steps of 4 mini-batches.
     assert accumulating.fit_loop.total_batch_idx + 1 == 2 * BATCHES + 8 * 4

@@ -1,0 +1,202 @@
+"""compile=true gives the eager weights to float rounding, whatever the optimiser, schedule, network and loss option."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data.batches import BatchLoader
+from neurona.data.preprocessing import Standardize
+from neurona.data.spec import DataSpec
+from neurona.models.linear import Linear
+from neurona.models.mlp import MLP
+
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
+
+ROWS, FEATURES, CLASSES, BATCH = 330, 12, 4, 16  # 20 whole mini-batches and one of 10 rows
+
+
+class Random(LightningDataModule):
+    batch_size = BATCH
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.features = torch.randn(ROWS, FEATURES, generator=generator)
+        self.targets = torch.randint(0, CLASSES, (ROWS,), generator=generator)
+        self.class_counts = self.targets.bincount(minlength=CLASSES)
+
+    def train_dataloader(self) -> BatchLoader:
+        rows = torch.arange(ROWS)
+        return BatchLoader(self.features, self.targets, rows, BATCH, shuffle_seed=0, trainer=self.trainer)
+
+    def val_dataloader(self) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, torch.arange(100), 64)
+
+
+def fit(
+    *,
+    compiled,
+    optimization,
+    network=lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="tanh"),
+    callbacks=(),
+    **options,
+):
+    """Fits two epochs; returns the classifier's state and the steps taken through the compiled function."""
+    seed_everything(0, verbose=False)
+    precision = options.pop("precision", "32-true")
+    spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
+    classifier = Classifier(Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
+        enable_model_summary=False, precision=precision, callbacks=list(callbacks),
+    )  # fmt: skip
+    trainer.fit(classifier, Random())
+    assert trainer.global_step == trainer.max_epochs * 21 // optimization().accumulate
+    return classifier
+
+
+def assert_agrees(rtol=1e-4, atol=2e-5, **arguments):
+    eager, compiled = fit(compiled=False, **arguments), fit(compiled=True, **arguments)
+    assert compiled._steps._function is not None  # it has been compiled, and used
+    assert compiled._steps._batch_size == BATCH  # and the compiler has not given up
+    for (name, expected), actual in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+    states = [list(c.trainer.optimizers[0].state.values()) for c in (eager, compiled)]
+    torch.testing.assert_close(states[1], states[0], rtol=rtol, atol=atol)
+
+
+OPTIMIZERS = {
+    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: optimizer.adamw(lr=1e-2, weight_decay=0.1, **a),
+    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, **a),
+    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, weight_decay=1e-2, **a),
+}
+SCHEDULES = {
+    "constant": schedule.constant,
+    "cosine": schedule.cosine,
+    "one_cycle": schedule.one_cycle,
+    "plateau": lambda: schedule.plateau(patience=0, threshold=0.9),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("schedule_name", SCHEDULES)
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
+    assert_agrees(optimization=lambda: OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]()))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **a: optimizer.sgd(lr=0.1, **a),
+        lambda **a: optimizer.rmsprop(**a),
+        lambda **a: optimizer.adam(clip_norm=0.05, **a),
+        lambda **a: optimizer.sgd(clip_value=0.01, **a),
+    ],
+    ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
+)
+def test_optimizer_options(make):
+    assert_agrees(optimization=lambda: make(schedule=schedule.constant()))
+
+
+def sgd():
+    return optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant())
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: Linear(FEATURES, CLASSES),
+        lambda: MLP(
+            FEATURES, CLASSES, hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True
+        ),
+        lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="sigmoid", normalization="batch"),
+        lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="silu", normalization="layer"),
+    ],
+    ids=["linear", "gated_rms_residual", "batch_norm", "layer_norm"],
+)
+def test_networks(network):
+    assert_agrees(optimization=sgd, network=network)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "options", [{"label_smoothing": 0.1, "class_weights": "balanced"}, {"class_weights": [1, 2, 3, 4]}], ids=str
+)
+def test_loss_options(options):
+    assert_agrees(optimization=sgd, **options)
+
+
+@needs_compiler
+def test_double_and_bfloat16_precision():
+    assert_agrees(optimization=sgd, precision="64-true", rtol=1e-6, atol=1e-8)
+    # bfloat16 has 8 bits: one rounding differs by 2 ** -8 relative
+    assert_agrees(optimization=sgd, precision="bf16-mixed", rtol=0.05, atol=0.02)
+
+
+@needs_compiler
+def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
+    def network():
+        return MLP(FEATURES, CLASSES, hidden=[64], dropout=0.5)
+
+    one, same = (fit(compiled=True, optimization=sgd, network=network).state_dict() for _ in range(2))
+    without = fit(compiled=True, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[64])).state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.allclose(one["network.linear1.weight"], without["network.linear1.weight"], atol=1e-3)
+
+
+class EveryStep(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        assert all(parameter.grad is not None for parameter in pl_module.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
+        ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
+    ],
+    ids=["callback", "accumulation"],
+)
+def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, caplog):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": sgd, **arguments}
+    compiled = fit(compiled=True, **arguments)
+    assert "compile=true: going on without" in caplog.text
+    assert reason in caplog.text
+    eager = fit(compiled=False, **arguments)
+    assert all(
+        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
+    )
+
+
+class Untraceable(MLP):
+    """A network whose forward depends on a value, which no single graph can."""
+
+    def forward(self, features):
+        return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
+
+
+def test_a_network_the_compiler_refuses_goes_on_without(caplog):
+    logging.getLogger("neurona").propagate = True
+
+    def network():
+        return Untraceable(FEATURES, CLASSES, hidden=[8])
+
+    compiled = fit(compiled=True, optimization=sgd, network=network)
+    assert "the compiler gave up" in caplog.text
+    eager = fit(compiled=False, optimization=sgd, network=network)
+    assert all(
+        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
+    )
