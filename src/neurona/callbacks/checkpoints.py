@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,7 @@ class BestAndLast(Checkpoint):
                 "trainer.callbacks.checkpoints.monitor", self.monitor, f"is not among the metrics: {known}"
             )
         score = self.sign * trainer.callback_metrics[self.monitor].item()
+        score = math.inf if math.isnan(score) else score
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
             self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
