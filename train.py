@@ -10,10 +10,10 @@ from neurona import command, config
 
 def train(cfg: DictConfig) -> None:
     """Runs one stage of one configuration."""
-    config.check(cfg, HydraConfig.get().runtime.choices)
+    unread = config.check(cfg, HydraConfig.get().runtime.choices)
     from neurona.stages import run_composed
 
-    run_composed(cfg)
+    run_composed(cfg, unread)
 
 
 if __name__ == "__main__":

@@ -277,9 +277,16 @@ class Classifier(LightningModule):
 
 
 def _given_weights(weights: Any, spec: DataSpec) -> Tensor:
-    if isinstance(weights, str) or len(weights) != spec.num_classes or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+    if (
+        isinstance(weights, str)
+        or len(weights) != spec.num_classes
+        or min(weights) < 0
+        or not 0 < sum(weights) < math.inf
+    ):
         raise ConfigError(
-            "classifier.class_weights", weights, f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0"
+            "classifier.class_weights",
+            weights,
+            f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0",
         )
     return torch.tensor(weights, dtype=torch.float32)
 

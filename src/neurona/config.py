@@ -28,6 +28,7 @@ ROOT = {  # the keys of train.yaml that code reads, as annotations
     "folder": "str | None",
     "seed": "int",
     "compile": "bool",
+    "float32_matmul": 'Literal["highest", "high", "medium"]',
     "threads": "int | None",
     "quiet": "bool",
     "tags": "list[str]",

@@ -53,21 +53,25 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise command.explain(error) from error
         with open_dict(cfg):
             hydra = cfg.pop("hydra")
-        return execute(cfg, hydra.runtime.choices, hydra.overrides.task)
+        unread = config.check(cfg, hydra.runtime.choices)
+        return execute(cfg, hydra.runtime.choices, hydra.overrides.task, unread)
 
 
-def run_composed(cfg: DictConfig) -> dict[str, Any]:
-    """Runs what ``hydra.main`` has composed."""
+def run_composed(cfg: DictConfig, unread: config.Unread) -> dict[str, Any]:
+    """Runs what ``hydra.main`` has composed and ``config.check`` has checked."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         cfg.folder = hydra.runtime.output_dir
-    return execute(cfg, hydra.runtime.choices, hydra.overrides.task)
+    return execute(cfg, hydra.runtime.choices, hydra.overrides.task, unread)
 
 
-def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
-    """Checks the configuration, then runs its stage."""
-    config.check_imported(config.check(cfg, choices))
+def execute(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], unread: config.Unread
+) -> dict[str, Any]:
+    """Finishes the checks that need imports, then runs the stage."""
+    config.check_imported(unread)
     _quieten(cfg.quiet)
+    torch.set_float32_matmul_precision(cfg.float32_matmul)
     if cfg.stage == "fit":
         return _fit(cfg, choices, overrides)
     return _evaluate(cfg)

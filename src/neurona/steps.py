@@ -1,4 +1,4 @@
-"""What happens to one mini-batch in training: forward, backward and, where it completes a step, the optimiser's update."""
+"""What happens to one mini-batch in training: forward, backward and, where it completes a step, the update."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -97,6 +98,7 @@ class InMemoryData(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read, split and fit the scaling; does nothing the second time. The stage makes no difference."""
         if self._spec is not None:
+            self._follow_trainer()
             return
         table = self.read()
         _check(table, type(self).__name__)
@@ -115,6 +117,16 @@ class InMemoryData(LightningDataModule):
         self.preprocessing = preprocessing.fit(table.features, parts.train, self.scaling)
         names = table.class_names
         self._spec = DataSpec(table.features.shape[1], len(names), names, table.image_shape)
+
+    def _follow_trainer(self) -> None:
+        """Moves the data to the Trainer's GPU if at least as much memory stays free there as they take."""
+        trainer: Any = self.trainer
+        if trainer is None or trainer.strategy.root_device.type != "cuda" or self.features.is_cuda:
+            return
+        free, _ = torch.cuda.mem_get_info(trainer.strategy.root_device)
+        if 2 * (self.features.nbytes + self.targets.nbytes) <= free:
+            self.features = self.features.to(trainer.strategy.root_device)
+            self.targets = self.targets.to(trainer.strategy.root_device)
 
     @property
     def spec(self) -> DataSpec:

@@ -32,13 +32,20 @@ class Chunk:
 
     def __init__(self, features: Tensor, targets: Tensor, rows: Tensor, batch_size: int) -> None:
         self.features, self.targets, self.rows, self.batch_size = features, targets, rows, batch_size
+        self.device = features.device
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self.rows.split(self.batch_size):
-            yield Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+            batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+            yield batch if self.device == self.features.device else Batch(*(part.to(self.device) for part in batch))
+
+    def to(self, device: torch.device, **_: Any) -> Chunk:
+        """Has the mini-batches made on another device than the data, which did not fit there; Lightning calls this."""
+        self.device = torch.device(device)
+        return self
 
 
 class BatchLoader:
