@@ -151,7 +151,7 @@ class InMemoryData(LightningDataModule):
         digest = hashlib.sha256(repr((self.spec, self.features.dtype)).encode())
         for part in (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows):
             digest.update(repr(tuple(part.shape)).encode())
-            digest.update(part.numpy().data)
+            digest.update(part.cpu().numpy().data)
         return digest.hexdigest()[:16]
 
     def train_dataloader(self) -> BatchLoader:
