@@ -206,6 +206,7 @@ class Classifier(LightningModule):
         loss, accuracy = self.epoch_means()
         _clear(self._epoch_sums)
         self._report({"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.learning_rate})
+        self._log_to_loggers({"epoch": self.current_epoch})
         if not self.trainer.enable_validation:
             self._step_plateau(loss)
 
@@ -253,8 +254,12 @@ class Classifier(LightningModule):
     # Reporting: the step axis is optimiser steps, everywhere.
 
     def _report(self, figures: dict[str, float]) -> None:
-        self.log_dict(figures, logger=False, batch_size=1)
-        self._log_to_loggers({**figures, "epoch": self.current_epoch})
+        if self.trainer.state.fn == "fit":
+            # What self.log_dict(figures, logger=False) comes to, in a fiftieth of the time.
+            self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
+        else:
+            self.log_dict(figures, logger=False, batch_size=1)
+        self._log_to_loggers(figures)
 
     def _log_to_loggers(self, figures: dict[str, Any]) -> None:
         if self.trainer.sanity_checking:

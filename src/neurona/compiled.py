@@ -47,53 +47,49 @@ class CompiledSteps(DirectSteps):
         if not self._ready or len(targets) != self._batch_size:
             self._ready, self._batch_size = True, self._batch_size or len(targets)
             return super().take(features, targets, share, completes=completes)
-        try:
-            taken = self._take_compiled(features, targets)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            # Raised while compiling, before anything has been changed.
-            log.warning("compile=true: going on without, as the compiler gave up: %s", str(error).splitlines()[0])
-            self._batch_size = -1
+        if self._function is None and not self._compile(features, targets):
             return super().take(features, targets, share, completes=completes)
-        self.uncounted += 1
-        if self.scheduler is not None:
-            self.scheduler.step()
-        return taken
-
-    def _take_compiled(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self._function is None:
-            self._function, self._inputs = self._compile()
+        assert self._function is not None
         group = self.optimizer.param_groups[0]
         if self._rates != (rates := (group["lr"], _momentum(group))):
             self._rates = rates
             for tensor, rate in zip(self._inputs[-2:], rates, strict=True):
                 tensor.fill_(rate)
-        return self._function(*self._inputs, features, targets)
+        taken = self._function(*self._inputs, features, targets)
+        self.uncounted += 1
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return taken
 
-    def _compile(self) -> tuple[Callable[..., tuple[Tensor, Tensor]], tuple[Any, ...]]:
+    def _compile(self, features: Tensor, targets: Tensor) -> bool:
+        """Makes the function for mini-batches like this one, ahead of time: nothing is changed if that fails."""
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
         states = {
-            name: {
-                key: value
-                for key, value in self.optimizer.state.get(parameter, {}).items()
-                if isinstance(value, Tensor)
-            }
+            name: {k: v for k, v in self.optimizer.state.get(parameter, {}).items() if isinstance(v, Tensor)}
             for name, parameter in trained.items()
         }
         parameters = {name: parameter.detach() for name, parameter in trained.items()}
-        rates = [torch.empty((), dtype=self.parameters[0].dtype) for _ in range(2)]
+        # One element, not none: the compiler would take a float64 scalar for a number that may become a constant.
+        rates = [torch.zeros(1, dtype=self.parameters[0].dtype) for _ in range(2)]
+        self._inputs = (parameters, dict(loss.named_buffers()), states, *rates)
         function = _step_function(loss, self.optimization, update_rule(self.optimizer))
-        # No guards and assertions: all that they would look at in every step is fixed for the length of a fit. The
-        # compiler files its results under the code object, so each fit has one of its own.
-        function.__code__ = function.__code__.replace()
+        # No guards and assertions: all that they would look at in every step is fixed for the length of a fit.
         options: Any = {
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
             "size_asserts": False,
             "alignment_asserts": False,
         }
-        compiled = torch.compile(function, dynamic=False, fullgraph=True, options=options)
-        return compiled, (parameters, dict(loss.named_buffers()), states, *rates)
+        try:
+            compiled: Any = torch.compile(function, dynamic=False, fullgraph=True, options=options)
+            self._function = compiled.aot_compile(((*self._inputs, features, targets), {})).fn
+        except Exception as error:  # of many kinds: a network that cannot be traced, no C++ compiler, a full disk
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("compile=true: going on without, as the compiler gave up: %s", reason)
+            self._batch_size = -1
+            return False
+        return True
 
 
 class _Loss(nn.Module):

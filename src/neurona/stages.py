@@ -62,6 +62,8 @@ def run_composed(cfg: DictConfig, unread: config.Unread) -> dict[str, Any]:
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         cfg.folder = hydra.runtime.output_dir
+        with contextlib.suppress(OSError):
+            Path(cfg.folder).rmdir()  # Hydra has made it; the run makes its own once everything is checked
     return execute(cfg, hydra.runtime.choices, hydra.overrides.task, unread)
 
 
@@ -112,6 +114,8 @@ def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) 
     if resume is not None and (figures := _finished_already(cfg, folder)):
         log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
         return figures
+    if resume is not None:
+        checkpoint.read(resume)  # a damaged one is refused before anything is written
 
     with _train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
         if not cfg.run:

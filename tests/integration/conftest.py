@@ -1,4 +1,4 @@
-"""What the integration tests share: the shipped train.py, called in this process or in one of its own, and finished runs."""
+"""What the integration tests share: the shipped train.py, in this process or in one of its own, and finished runs."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def call(*arguments: str) -> Done:
         logging.getLogger("neurona").handlers.clear()
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.setattr(sys, "argv", [str(TRAIN), *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
@@ -123,7 +124,7 @@ def run_process(folder: Path, *arguments: str, program: str | None = None) -> Do
 
 @pytest.fixture
 def train_process(tmp_path: Path) -> Callable[..., Done]:
-    """``python train.py …`` in a process of its own. program: Python that runs in place of train.py, its first argument."""
+    """``python train.py …`` in a process of its own. program: Python to run instead, train.py its first argument."""
     return lambda *arguments, program=None: run_process(tmp_path, *arguments, program=program)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
         return newest()
 
 
+def resume(run: Any, *overrides: str) -> None:
+    """Continues a run, no sooner than in the next second: TensorBoard reads event files in the order of their names."""
+    time.sleep(1.01)
+    neurona.run([f"run={run.folder}", "quiet=true", *overrides])
+
+
 def assert_same_run(run: Any, reference: Any, scalars: Any) -> None:
     assert run.weights("last") == reference.weights("last")
     assert run.weights("best") == reference.weights("best")
@@ -77,12 +84,24 @@ def test_a_stopped_run_is_continued_exactly(
     if signal != "SIGKILL":
         assert f"python train.py run={run.folder.relative_to(Path.cwd())}" in done.out
         assert "Traceback" not in done.err
-    neurona.run([f"run={run.folder}", "quiet=true"])
+    resume(run)
     assert_same_run(run, uninterrupted, scalars)
 
 
 class Stopped(Exception):
     pass
+
+
+def stop_in(patch: pytest.MonkeyPatch, hook: str, epoch: int) -> None:
+    """Makes a hook of the classifier raise Stopped at its end, in the epoch given."""
+    original = getattr(Classifier, hook)
+
+    def stop(self: Classifier, *arguments: Any) -> None:
+        original(self, *arguments)
+        if self.current_epoch == epoch:
+            raise Stopped("power cut")
+
+    patch.setattr(Classifier, hook, stop)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +110,20 @@ class Stopped(Exception):
 def test_a_run_that_failed_anywhere_is_continued_exactly(
     uninterrupted: Any, newest: Any, scalars: Any, monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int
 ) -> None:
-    original = getattr(Classifier, hook)
-
-    def fail(self: Classifier, *arguments: Any) -> None:
-        original(self, *arguments)
-        if self.current_epoch == epoch:
-            raise Stopped("power cut")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, hook, fail)
+        stop_in(patch, hook, epoch)
         with pytest.raises(Stopped):
             neurona.run(SETTINGS)
     run = newest()
     assert (run.metrics["status"], run.metrics["error"]) == ("failed", "power cut")
-    neurona.run([f"run={run.folder}", "quiet=true"])
+    resume(run)
     assert_same_run(run, uninterrupted, scalars)
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(train: Any, fit: Any) -> None:
     run = fit()
     before = run.contents()
-    done = train(f"run={run.folder}")
+    done = train(f"run={run.folder}", "quiet=false")
     assert (done.status, done.err) == (0, "")
     assert "is finished" in done.out
     assert "trainer.max_epochs=" in done.out
@@ -122,7 +134,7 @@ def test_an_extended_run_equals_one_of_that_length(fit: Any, scalars: Any, train
     reference = fit("data=digits", "model.dropout=0.2", "trainer.max_epochs=4")
     run = fit("data=digits", "model.dropout=0.2")
     assert run.metrics["epochs"] == 2
-    neurona.run([f"run={run.folder}", "trainer.max_epochs=4"])
+    resume(run, "trainer.max_epochs=4")
     assert run.weights("last") == reference.weights("last")
     assert run.weights("best") == reference.weights("best")
     assert run.metrics["val/loss"] == reference.metrics["val/loss"]
@@ -130,9 +142,21 @@ def test_an_extended_run_equals_one_of_that_length(fit: Any, scalars: Any, train
     for tag, steps in scalars(run.folder).items():
         assert steps == sorted(set(steps)), tag
     before = run.contents()
-    done = train(f"run={run.folder}", "trainer.max_epochs=4")
+    done = train(f"run={run.folder}", "trainer.max_epochs=4", "quiet=false")
     assert "is finished" in done.out
     assert run.contents() == before
+
+
+def test_an_extension_that_was_interrupted_is_continued_to_its_end(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = fit("trainer.max_epochs=5")
+    run = fit()
+    with monkeypatch.context() as patch:
+        stop_in(patch, "on_train_epoch_end", 3)
+        with pytest.raises(Stopped):
+            neurona.run([f"run={run.folder}", "trainer.max_epochs=5"])
+    neurona.run([f"run={run.folder}"])
+    assert run.metrics["epochs"] == 5
+    assert run.weights() == reference.weights()
 
 
 def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:

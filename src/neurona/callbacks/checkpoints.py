@@ -57,7 +57,8 @@ class BestAndLast(Checkpoint):
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
             self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
-            trainer.save_checkpoint(self.best_path)
+            if not trainer.is_last_batch:  # at the end of an epoch the last checkpoint, made next, serves as the best
+                trainer.save_checkpoint(self.best_path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,7 +76,7 @@ class BestAndLast(Checkpoint):
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
         trainer.save_checkpoint(self.last_path)
-        if not trainer.enable_validation:
+        if self.best.get("step") == trainer.global_step:
             _link(self.last_path, self.best_path)
 
     def _set_best(self, trainer: Trainer, score: float) -> None:
