@@ -46,6 +46,8 @@ def needs_every_step(callback: Callback) -> bool:
 def listeners(trainer: Trainer) -> list[str]:
     """Names of what wants to see every step; a Lightning batch is then one plain ``(features, targets)``."""
     module = type(trainer.lightning_module)
+    if not hasattr(module, "steps_per_batch"):  # not a Classifier: it knows nothing of chunks
+        return [module.__name__]
     own = [hook for hook in PER_STEP_HOOKS if getattr(module, hook) is not getattr(LightningModule, hook)]
     return [f"{module.__name__}.{hook}" for hook in own] + [
         type(callback).__name__ for callback in trainer.callbacks if needs_every_step(callback)

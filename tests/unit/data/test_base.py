@@ -111,8 +111,6 @@ def test_fingerprint_tells_the_data_as_used() -> None:
 class Counting(LightningModule):
     """Counts the rows that validation and training hand it."""
 
-    steps_per_batch = 1
-
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(3))
