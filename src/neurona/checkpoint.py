@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +71,19 @@ def spec(contents: dict[str, Any]) -> DataSpec:
     return DataSpec(**contents["neurona"]["spec"])
 
 
-def modules(contents: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Preprocessing and network as the checkpoint describes them, with its weights."""
+def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
+    """Preprocessing and network as the checkpoint describes them, with its weights.
+
+    allow: modules besides this project's and its libraries whose classes it may name.
+    """
     described, sizes = contents["neurona"], spec(contents)
+    nodes = OmegaConf.create(
+        {"allow": list(allow), "preprocessing": {"_target_": described["preprocessing"]}, "model": described["model"]}
+    )
     parts = {
-        "preprocessing": instantiate(
-            OmegaConf.create({"_target_": described["preprocessing"]}), nn.Module, num_features=sizes.num_features
-        ),
+        "preprocessing": instantiate(nodes.preprocessing, nn.Module, num_features=sizes.num_features),
         "network": instantiate(
-            OmegaConf.create(described["model"]),
+            nodes.model,
             nn.Module,
             num_features=sizes.num_features,
             num_classes=sizes.num_classes,

@@ -18,6 +18,10 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, *, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
+    def forget_after(self, step: int) -> None:
+        """Hides what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
+        self._kwargs["purge_step"] = step + 1
+
     @rank_zero_only
     def save(self) -> None:
         """Writes the events gathered so far."""

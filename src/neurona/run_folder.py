@@ -43,6 +43,12 @@ class RunFolder:
         except BlockingIOError:
             raise ConfigError("run", path, "another process is working on this run; wait for it or stop it") from None
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.close()
+
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """Makes the folder, with a number behind its name if it is taken."""
@@ -83,11 +89,12 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(known, indent=2) + "\n")
 
     def describe(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
-        """Writes what is needed to understand the run and to run it again."""
+        """Writes what is needed to understand the run and to go on with it; its provenance is where it began."""
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(masked(cfg)))
         stored = {"overrides": list(overrides), "absolute": absolute_paths(cfg)}
         write_atomically(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
-        write_atomically(self.path / "provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
+        if not (self.path / "provenance.json").exists():
+            write_atomically(self.path / "provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
 
 
 def best_checkpoint(folder: Path, key: str = "run") -> Path:

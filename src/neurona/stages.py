@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import re
 import sys
@@ -74,12 +75,13 @@ def execute(
     config.check_imported(unread)
     _quieten(cfg.quiet)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
-    if cfg.stage == "fit":
-        return _fit(cfg, choices, overrides)
-    return _evaluate(cfg)
+    with contextlib.ExitStack() as held:
+        return _fit(cfg, choices, overrides, held) if cfg.stage == "fit" else _evaluate(cfg, held)
 
 
-def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+def _fit(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], held: contextlib.ExitStack
+) -> dict[str, Any]:
     """Fits, then tests the best checkpoint once."""
     optimization = instantiate(cfg.optimizer, Optimization)
     if cfg.model._target_.startswith("neurona."):
@@ -106,7 +108,7 @@ def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) 
 
     cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
     trainer = _trainer(cfg, datamodule)
-    folder = RunFolder.open(Path(cfg.run)) if cfg.run else RunFolder.create(Path(cfg.folder))
+    folder = held.enter_context(RunFolder.open(Path(cfg.run)) if cfg.run else RunFolder.create(Path(cfg.folder)))
     if str(folder.path) != cfg.folder:
         cfg.folder = str(folder.path)
         trainer = _trainer(cfg, datamodule)
@@ -115,11 +117,13 @@ def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) 
         log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
         return figures
     if resume is not None:
-        checkpoint.read(resume)  # a damaged one is refused before anything is written
+        taken = checkpoint.read(resume)["global_step"]  # a damaged one is refused before anything is written
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.forget_after(taken)
 
     with _train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
-        if not cfg.run:
-            folder.describe(cfg, overrides)
+        folder.describe(cfg, overrides)
         _introduce(cfg, classifier, trainer, folder.path)
         started = time.perf_counter()
         trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
@@ -131,15 +135,16 @@ def _fit(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) 
         figures["seconds"] = round(time.perf_counter() - started, 3)
     for logger in trainer.loggers:
         _log_hyperparameters(logger, cfg, choices, figures)
-    _conclude(figures, folder.path)
+    with _train_log(folder.path):
+        _conclude(figures, folder.path)
     return figures
 
 
-def _evaluate(cfg: DictConfig) -> dict[str, Any]:
+def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
     """Validates, tests or predicts with an earlier run's best checkpoint."""
     if cfg.run is None:
         raise ConfigError("stage", cfg.stage, "works on an earlier run: add run=<its folder>")
-    folder = RunFolder.open(Path(cfg.run))
+    folder = held.enter_context(RunFolder.open(Path(cfg.run)))
     contents = checkpoint.read(folder.best_checkpoint)
     datamodule = _read_data(cfg)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
@@ -147,7 +152,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
     cfg.folder = str(folder.path)
     seed_everything(cfg.seed, verbose=False)
-    preprocessing, network = checkpoint.modules(contents)
+    preprocessing, network = checkpoint.modules(contents, cfg.allow)
     classifier = instantiate(
         cfg.classifier, Classifier, preprocessing=preprocessing, network=network, spec=datamodule.spec
     )
@@ -249,8 +254,12 @@ def _trainer(cfg: DictConfig, datamodule: Any) -> Trainer:
 
 
 def _without(node: DictConfig, *names: str) -> DictConfig:
-    """A copy of a configuration node without some of its keys, its interpolations resolved."""
-    return OmegaConf.create({name: value for name, value in _plain(node).items() if name not in names})
+    """A copy of a configuration node, in its place, without some of its keys."""
+    rest = copy.deepcopy(node)
+    with open_dict(rest):
+        for name in names:
+            del rest[name]
+    return rest
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
