@@ -16,6 +16,9 @@ from neurona.data.lesson import Lesson
 from neurona.data.preprocessing import Scaling
 
 NUM_CLASSES = 10
+SEPARATION = 1.5
+"""Distance of a class from the centre in standard deviations of the noise: the loss does not vanish, nor do gradients."""
+NOISE = 192  # grey levels, uniform
 
 
 class Synthetic(InMemoryData):
@@ -58,11 +61,13 @@ class Synthetic(InMemoryData):
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_samples, self.num_features)
         if self.dtype == "uint8":
-            features = torch.empty(shape, dtype=torch.uint8).random_(0, 192, generator=generator)
-            means = torch.randint(64, (NUM_CLASSES, self.num_features), generator=generator, dtype=torch.uint8)
+            features = torch.empty(shape, dtype=torch.uint8).random_(0, NOISE, generator=generator)
+            levels = min(255 - NOISE, round(NOISE * SEPARATION / self.num_features**0.5))
+            means = torch.randint(levels + 1, (NUM_CLASSES, self.num_features), generator=generator, dtype=torch.uint8)
         else:
             features = torch.empty(shape).normal_(generator=generator)
-            means = torch.randn(NUM_CLASSES, self.num_features, generator=generator) / 4
+            means = torch.randn(NUM_CLASSES, self.num_features, generator=generator)
+            means *= SEPARATION / self.num_features**0.5
         for index, mean in enumerate(means):
             features[index::NUM_CLASSES] += mean  # in place: no second copy of the data
         return Table(features, torch.arange(self.num_samples) % NUM_CLASSES, tuple(map(str, range(NUM_CLASSES))))

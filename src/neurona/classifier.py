@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona import checkpoint, chunking
-from neurona.config import ConfigError
+from neurona.config import ConfigError, RunError
 from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
 from neurona.metrics import EvaluationMetrics
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SUMS = ("loss", "correct", "samples")
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(RunError):
     """The training loss became NaN or infinite."""
 
 
@@ -192,7 +192,8 @@ class Classifier(LightningModule):
                 sums[name] += value
         self.samples_taken += sum(samples)
         is_complete = self.trainer.global_step == steps[-1]
-        if is_complete and steps[-1] % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if is_complete and every and steps[-1] % every == 0:
             loss, _ = _means(self._log_sums)
             _clear(self._log_sums)
             self._log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate})

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neurona import signatures
-from neurona.config import ConfigError, UserError, did_you_mean, key_paths, unknown_key
+from neurona.config import ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "allow", "hydra")  # root keys that may be given with run=
 NOT_REPLAYED = ("run", "stage", "init_from", "folder", "allow", "hydra")
@@ -40,7 +40,7 @@ def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
         _set_environment("HYDRA_FULL_ERROR", full_error)
         try:
             task(cfg)
-        except UserError as error:
+        except (UserError, RunError) as error:
             _exit(error, full_error)
 
     try:
@@ -196,12 +196,12 @@ def _key(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
 
 
-def _exit(error: UserError, full_error: str | None) -> NoReturn:
+def _exit(error: UserError | RunError, full_error: str | None) -> NoReturn:
     if full_error == "1":
         traceback.print_exception(error)
     else:
         print(error, file=sys.stderr)
-    sys.exit(2)
+    sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 def _set_environment(name: str, value: str | None) -> None:

@@ -45,6 +45,10 @@ class UserError(ValueError):
     """A mistake of the user's: shown as one short paragraph, exit status 2."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on, through no mistake in its configuration: shown as one paragraph, exit status 1."""
+
+
 class ConfigError(UserError):
     """A configuration value that is not allowed.
 
@@ -86,6 +90,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
             _check_type(key, value, ast.Constant(ROOT[key]), __name__)
     if not 0 <= values["seed"] < 2**32:
         raise ConfigError("seed", values["seed"], "must be from 0 to 4294967295")
+    if values["threads"] is not None and values["threads"] < 1:
+        raise ConfigError("threads", values["threads"], "must be 1 or more, or null")
     for key, target in _targets("", values):
         _check_permitted(key, target, values["allow"])
     unread: Unread = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 
 
 class TensorBoard(TensorBoardLogger):
@@ -75,3 +77,43 @@ class Csv(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+
+def log_configuration(loggers: Iterable[Logger], folder: Path) -> None:
+    """The resolved configuration as text."""
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+
+
+def log_hyperparameters(
+    loggers: Iterable[Logger], cfg: DictConfig, choices: Mapping[str, str], figures: Mapping[str, Any]
+) -> None:
+    """One row per run, the same columns for all runs of a configuration, with the final figures."""
+    params: dict[str, Any] = {name: choices[name] for name in ("data", "model", "optimizer", "optimizer/schedule")}
+    params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
+    for group in ("data", "model", "optimizer", "classifier"):
+        params |= _flat(OmegaConf.to_container(cfg[group], resolve=True), group)
+    final = {
+        f"hparams/{name}": value
+        for name, value in figures.items()
+        if name.startswith(("val/", "test/")) and "/accuracy_of/" not in name
+    }
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_hyperparams(params, final, figures["steps"])
+        else:
+            logger.log_hyperparams(params)
+        logger.finalize("success")
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+    """A nested mapping as one of dotted keys, lists as strings: what the HPARAMS tab can show."""
+    if not isinstance(node, dict):
+        return {prefix: node if isinstance(node, int | float | str) else str(node)}
+    flat: dict[str, Any] = {}
+    for name, child in node.items():
+        if name != "_target_":
+            flat |= _flat(child, f"{prefix}.{name}")
+    return flat

@@ -52,7 +52,10 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """Makes the folder, with a number behind its name if it is taken."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError("folder", path, f"cannot be made: {error.strerror}") from error
         number, free = 1, path
         while True:
             try:
@@ -61,6 +64,8 @@ class RunFolder:
             except FileExistsError:
                 number += 1
                 free = path.with_name(f"{path.name}-{number}")
+            except OSError as error:
+                raise ConfigError("folder", path, f"cannot be made: {error.strerror}") from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import re
+import math
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from neurona import checkpoint, command, config
+from neurona import checkpoint, command, config, console
 from neurona.callbacks.predictions import CsvPredictions
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, instantiate
 from neurona.data.spec import DataSpec
-from neurona.loggers import TensorBoard
+from neurona.loggers import TensorBoard, log_configuration, log_hyperparameters
 from neurona.optimizer import Optimization
 from neurona.run_folder import RunFolder, best_checkpoint
 
@@ -73,7 +72,7 @@ def execute(
 ) -> dict[str, Any]:
     """Finishes the checks that need imports, then runs the stage."""
     config.check_imported(unread)
-    _quieten(cfg.quiet)
+    console.quieten(cfg.quiet)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     with contextlib.ExitStack() as held:
         return _fit(cfg, choices, overrides, held) if cfg.stage == "fit" else _evaluate(cfg, held)
@@ -122,9 +121,10 @@ def _fit(
             if isinstance(logger, TensorBoard):
                 logger.forget_after(taken)
 
-    with _train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
+    with console.train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
         folder.describe(cfg, overrides)
-        _introduce(cfg, classifier, trainer, folder.path)
+        console.introduce(cfg, classifier, trainer, folder.path)
+        log_configuration(trainer.loggers, folder.path)
         started = time.perf_counter()
         trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
         fit_seconds = time.perf_counter() - started
@@ -133,10 +133,9 @@ def _fit(
         trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
         figures |= _scalars(trainer)
         figures["seconds"] = round(time.perf_counter() - started, 3)
-    for logger in trainer.loggers:
-        _log_hyperparameters(logger, cfg, choices, figures)
-    with _train_log(folder.path):
-        _conclude(figures, folder.path)
+    log_hyperparameters(trainer.loggers, cfg, choices, figures)
+    with console.train_log(folder.path):
+        console.conclude(figures, folder.path)
     return figures
 
 
@@ -169,7 +168,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
         enable_checkpointing=False,
         default_root_dir=cfg.folder,
     )
-    with _train_log(folder.path), _exit_statuses():
+    with console.train_log(folder.path), _exit_statuses():
         started = time.perf_counter()
         if cfg.stage == "predict":
             trainer.predict(classifier, datamodule, return_predictions=False)
@@ -184,7 +183,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - started, 3),
         }
         folder.write_metrics(figures, cfg.stage)
-        _conclude(figures, folder.path)
+        console.conclude(figures, folder.path)
     return figures
 
 
@@ -239,18 +238,43 @@ def _trainer(cfg: DictConfig, datamodule: Any) -> Trainer:
     node = _without(cfg.trainer, "callbacks")
     if not getattr(datamodule, "has_validation", True):
         node.limit_val_batches = 0
-    if node.limit_val_batches == 0 and (stopping := cfg.trainer.callbacks.get("early_stopping")) and stopping.patience:
-        key = "trainer.callbacks.early_stopping.patience"
-        raise ConfigError(
-            key, stopping.patience, "needs a validation part; set data.val_fraction above 0, or patience=null"
-        )
+    _check_trainer(node, cfg.trainer.callbacks, datamodule)
     loggers: list[Any] = [
         instantiate(child, Logger)  # type: ignore[type-abstract]
         for child in cfg.logger.values()
         if child is not None
     ]
     plugins = [checkpoint.AtomicCheckpointIO()]
-    return instantiate(node, Trainer, callbacks=callbacks, logger=loggers, plugins=plugins, default_root_dir=cfg.folder)
+    trainer = instantiate(
+        node, Trainer, callbacks=callbacks, logger=loggers, plugins=plugins, default_root_dir=cfg.folder
+    )
+    if trainer.world_size > 1:
+        raise ConfigError("trainer.devices", cfg.trainer.devices, "must be 1: a run trains on one device")
+    return trainer
+
+
+def _check_trainer(node: DictConfig, callbacks: DictConfig, datamodule: Any) -> None:
+    """Refuses what Lightning would refuse later, in words that fit less well, or take without an effect."""
+    for name, remedy in (
+        ("gradient_clip_val", "belongs to the optimiser: optimizer.clip_norm, or optimizer.clip_value"),
+        ("accumulate_grad_batches", "belongs to the optimiser: optimizer.accumulate"),
+    ):
+        if name in node:
+            raise ConfigError(f"trainer.{name}", node[name], remedy)
+    if node.max_epochs == 0 or node.max_steps == 0 or node.limit_train_batches == 0:
+        name = next(name for name in ("max_epochs", "max_steps", "limit_train_batches") if node[name] == 0)
+        raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")
+    interval = node.val_check_interval
+    if isinstance(interval, int) and node.check_val_every_n_epoch is not None and hasattr(datamodule, "train_rows"):
+        batches = math.ceil(len(datamodule.train_rows) / datamodule.batch_size)
+        if interval > batches:
+            problem = f"an epoch has {batches} mini-batches; check_val_every_n_epoch=null counts across epochs"
+            raise ConfigError("trainer.val_check_interval", interval, problem)
+    stopping = callbacks.get("early_stopping")
+    if node.limit_val_batches == 0 and stopping and stopping.patience:
+        key = "trainer.callbacks.early_stopping.patience"
+        problem = "needs a validation part; set data.val_fraction above 0, or patience=null"
+        raise ConfigError(key, stopping.patience, problem)
 
 
 def _without(node: DictConfig, *names: str) -> DictConfig:
@@ -306,104 +330,3 @@ def _best_figures(trainer: Trainer) -> dict[str, Any]:
 
 def _scalars(trainer: Trainer) -> dict[str, float]:
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
-
-
-# What people see.
-
-
-def _quieten(quiet: bool) -> None:
-    """Console output of this project; of the libraries, warnings that call for action only."""
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stdout))
-        log.propagate = False
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        "The number of training batches",  # short epochs log once an epoch as well
-        "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
-        "GPU available but not used",  # trainer=cpu asked for it
-        "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
-    ):
-        warnings.filterwarnings("ignore", re.escape(message))
-
-
-@contextlib.contextmanager
-def _train_log(folder: Path) -> Iterator[None]:
-    """Copies this project's and Lightning's messages into ``train.log``."""
-    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    loggers = [log, logging.getLogger("lightning.pytorch")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        handler.close()
-
-
-def _introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> None:
-    spec = classifier.spec
-    log.info("data     %s: %d features, %d classes", cfg.data._target_, spec.num_features, spec.num_classes)
-    log.info("network  %s: %s parameters", cfg.model._target_, f"{classifier.num_parameters:,}")
-    for name, module in classifier.network.named_modules():
-        if not any(module.children()):
-            count = sum(parameter.numel() for parameter in module.parameters())
-            log.info("         %-14s %-48s %s", name, str(module)[:48], f"{count:>9,}" if count else "")
-    log.info("device   %s, %d threads", trainer.strategy.root_device, torch.get_num_threads())
-    log.info("folder   %s", folder)
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            logger.experiment.add_text("config", f"```yaml\n{text}\n```")
-
-
-def _conclude(figures: Mapping[str, Any], folder: Path) -> None:
-    """The closing table."""
-    names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
-    parts = [part for part in ("val", "test") if f"{part}/loss" in figures]
-    if parts:
-        log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
-    for name in names:
-        if parts:
-            log.info("%-20s%s", name, "".join(f"{figures[f'{part}/{name}']:>12.4f}" for part in parts))
-    if "samples_per_second" in figures:
-        log.info("\n%.1f s, %s samples/s", figures["seconds"], f"{figures['samples_per_second']:,}")
-    log.info("%s", folder)
-    if figures["stage"] == "predict":
-        log.info("predictions: %s", folder / "predictions.csv")
-    if figures["stage"] == "fit":
-        log.info("tensorboard --logdir %s", folder.parent)
-        log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])
-
-
-def _log_hyperparameters(
-    logger: Logger, cfg: DictConfig, choices: Mapping[str, str], figures: Mapping[str, Any]
-) -> None:
-    """One row per run, the same columns for all runs of a configuration, with the final figures."""
-    params: dict[str, Any] = {name: choices[name] for name in ("data", "model", "optimizer", "optimizer/schedule")}
-    params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
-    for group in ("data", "model", "optimizer", "classifier"):
-        params |= _flat(_plain(cfg[group]), group)
-    final = {
-        f"hparams/{name}": value
-        for name, value in figures.items()
-        if name.startswith(("val/", "test/")) and "/accuracy_of/" not in name
-    }
-    if isinstance(logger, TensorBoard):
-        logger.log_hyperparams(params, final, figures["steps"])
-    else:
-        logger.log_hyperparams(params)
-    logger.finalize("success")
-
-
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
-    """A nested mapping as one of dotted keys, lists as strings: what the HPARAMS tab can show."""
-    if not isinstance(node, dict):
-        return {prefix: node if isinstance(node, int | float | str) else str(node)}
-    flat: dict[str, Any] = {}
-    for name, child in node.items():
-        if name != "_target_":
-            flat |= _flat(child, f"{prefix}.{name}")
-    return flat
