@@ -17,7 +17,7 @@ from neurona.data.preprocessing import Scaling
 
 NUM_CLASSES = 10
 SEPARATION = 1.5
-"""Distance of a class from the centre in standard deviations of the noise: the loss does not vanish, nor do gradients."""
+"""Of a class from the centre, in standard deviations of the noise: neither loss nor gradients vanish."""
 NOISE = 192  # grey levels, uniform
 
 

@@ -38,8 +38,9 @@ def test_the_default_run_says_what_it_did_and_nothing_else(default_process: Any)
     assert "64 features, 10 classes" in done.out
     assert "17,226 parameters" in done.out  # 64·128 + 128 + 128·64 + 64 + 64·10 + 10
     for name in FIGURES:
-        figures = [f"{run.metrics[f'{part}/{name}']:.4f}" for part in ("val", "test")]
-        assert re.search(rf"^{name} +{figures[0]} +{figures[1]}$", done.out, re.MULTILINE)
+        figures = [run.metrics.get(f"{part}/{name}") for part in ("train", "val", "test")]
+        shown = " +".join(f"{figure:.4f}" for figure in figures if figure is not None)
+        assert re.search(rf"^{name} +{shown}$", done.out, re.MULTILINE)
     assert f"{run.metrics['seconds']:.1f} s, {run.metrics['samples_per_second']:,} samples/s" in done.out
 
 
@@ -200,7 +201,7 @@ def test_a_loss_that_is_not_finite_names_the_step(train_process: Any, newest: An
     metrics = newest().metrics
     assert metrics["status"] == "failed"
     assert f"at optimiser step {step}" in metrics["error"]
-    assert "NonFiniteLoss" in done.err
+    assert "Traceback" not in done.err
     assert f"python train.py run={newest().folder.relative_to(Path.cwd())}" in done.out
 
 
