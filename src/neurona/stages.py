@@ -112,10 +112,14 @@ def _fit(
         cfg.folder = str(folder.path)
         trainer = _trainer(cfg, datamodule)
     resume = folder.last_checkpoint if cfg.run and folder.last_checkpoint.is_file() else None
-    if resume is not None and (figures := _finished_already(cfg, folder)):
-        log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
-        return figures
     if resume is not None:
+        changed = _changed_limits(cfg, folder)
+        if not changed and folder.metrics()["status"] == "finished":
+            log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
+            return folder.metrics()
+        if changed and optimization.schedule.needs_length:
+            problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
+            raise ConfigError(f"trainer.{changed[0]}", cfg.trainer[changed[0]], problem)
         taken = checkpoint.read(resume)["global_step"]  # a damaged one is refused before anything is written
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
@@ -190,11 +194,10 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
 # The parts, in the order of use.
 
 
-def _finished_already(cfg: DictConfig, folder: RunFolder) -> dict[str, Any] | None:
-    """The figures of a run that is to be continued but has reached its end, or None if something is left to do."""
-    figures, before = folder.metrics(), OmegaConf.load(folder.path / "config.yaml").trainer
-    limits = ("max_epochs", "max_steps", "max_time")
-    return figures if figures["status"] == "finished" and all(before[x] == cfg.trainer[x] for x in limits) else None
+def _changed_limits(cfg: DictConfig, folder: RunFolder) -> list[str]:
+    """The limits of the fit that are other than the run had before."""
+    before = OmegaConf.load(folder.path / "config.yaml").trainer
+    return [name for name in ("max_epochs", "max_steps", "max_time") if before[name] != cfg.trainer[name]]
 
 
 def _read_data(cfg: DictConfig) -> Any:
