@@ -26,7 +26,7 @@ from neurona import signatures
 from neurona.config import ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "allow", "hydra")  # root keys that may be given with run=
-NOT_REPLAYED = ("run", "stage", "init_from", "folder", "allow", "hydra")
+NOT_REPLAYED = ("run", "stage", "init_from", "folder", "quiet", "allow", "hydra")
 STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
 
 
