@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, ProgressBar, Timer
 
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
@@ -32,6 +32,9 @@ PER_STEP_HOOKS = (
     "on_before_optimizer_step",
 )
 
+TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
+MODULE_HOOKS = (*PER_STEP_HOOKS, *TRANSFER_HOOKS, "backward")
+
 CHUNK_AWARE = (ModelCheckpoint, Timer, ProgressBar, DeviceStatsMonitor)
 """Lightning's callbacks whose per-batch hooks do the same work at the boundaries. Others say ``chunk_aware = True``."""
 
@@ -40,7 +43,7 @@ def needs_every_step(callback: Callback) -> bool:
     """Whether a callback overrides a per-step hook and has not declared itself content with the ends of chunks."""
     if isinstance(callback, CHUNK_AWARE) or getattr(callback, "chunk_aware", False):
         return False
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in PER_STEP_HOOKS)
+    return any(_overrides(type(callback), Callback, hook) for hook in PER_STEP_HOOKS)
 
 
 def listeners(trainer: Trainer) -> list[str]:
@@ -48,10 +51,14 @@ def listeners(trainer: Trainer) -> list[str]:
     module = type(trainer.lightning_module)
     if not hasattr(module, "steps_per_batch"):  # not a Classifier: it knows nothing of chunks
         return [module.__name__]
-    own = [hook for hook in PER_STEP_HOOKS if getattr(module, hook) is not getattr(LightningModule, hook)]
-    return [f"{module.__name__}.{hook}" for hook in own] + [
-        type(callback).__name__ for callback in trainer.callbacks if needs_every_step(callback)
-    ]
+    names = [f"{module.__name__}.{hook}" for hook in MODULE_HOOKS if _overrides(module, LightningModule, hook)]
+    if (data := type(trainer.datamodule)) is not type(None):
+        names += [f"{data.__name__}.{hook}" for hook in TRANSFER_HOOKS if _overrides(data, LightningDataModule, hook)]
+    return names + [type(callback).__name__ for callback in trainer.callbacks if needs_every_step(callback)]
+
+
+def _overrides(kind: type, base: type, hook: str) -> bool:
+    return getattr(kind, hook) is not getattr(base, hook)
 
 
 def position(trainer: Trainer) -> int:

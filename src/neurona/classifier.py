@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 SUMS = ("loss", "correct", "samples")
 
 
+REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
+
+
 class NonFiniteLoss(RunError):
     """The training loss became NaN or infinite."""
 
@@ -96,10 +99,16 @@ class Classifier(LightningModule):
         """Counts the classes of the training part where the weights are to balance them."""
         if stage == "fit" and self.balanced:
             datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            counts = datamodule.class_counts
+            counts = getattr(datamodule, "class_counts", None)
+            if counts is None:
+                problem = "needs class_counts, samples per class in training, on the data module; or give the weights"
+                raise ConfigError("classifier.class_weights", "balanced", problem)
             self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
 
     def on_train_start(self) -> None:
+        if self.optimization.accumulate > 1 and math.isinf(self.trainer.num_training_batches):
+            problem = "needs a training loader of known length, to make a step of the epoch's last mini-batches"
+            raise ConfigError("optimizer.accumulate", self.optimization.accumulate, problem)
         self._steps = steps_for(self)
         if self.compile_steps:
             from neurona import compiled
@@ -141,7 +150,7 @@ class Classifier(LightningModule):
         """Optimiser steps of the whole fit, ``math.inf`` where nothing limits them."""
         batches, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
         by_steps = math.inf if self.trainer.max_steps == -1 else self.trainer.max_steps
-        if math.isinf(batches) or epochs is None or epochs == -1:
+        if math.isinf(self.trainer.num_training_batches) or math.isinf(batches) or epochs is None or epochs == -1:
             return by_steps
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.optimization.accumulate)
         return min(steps_per_epoch * epochs, by_steps)
@@ -158,7 +167,7 @@ class Classifier(LightningModule):
         mini_batches: Iterable[Any] = batch if isinstance(batch, Chunk) else (batch,)
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
         steps = self._steps
-        steps.uncounted = 0
+        steps.begin()
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
         losses, logits, targets, numbers = [], [], [], []
         for index, (x, y) in enumerate(mini_batches, start=batch_idx):
@@ -181,10 +190,8 @@ class Classifier(LightningModule):
         *values, num_correct = torch.stack([*losses, correct]).tolist()
         for step, value in zip(steps, values, strict=True):
             if not math.isfinite(value):
-                raise NonFiniteLoss(
-                    f"the training loss became {value} at optimiser step {step} (epoch {self.current_epoch}); a lower "
-                    "optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
-                )
+                where = f"at optimiser step {step} (epoch {self.current_epoch})"
+                raise NonFiniteLoss(f"the training loss became {value} {where}; {REMEDIES}")
         samples = [len(y) for y in targets]
         loss_sum = sum(value * n for value, n in zip(values, samples, strict=True))
         for sums in (self._epoch_sums, self._log_sums):
@@ -242,6 +249,8 @@ class Classifier(LightningModule):
         self.confusion_matrix = computed.pop("confusion_matrix").cpu()
         class_accuracy = computed.pop("class_accuracy")
         figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
+        if not math.isfinite(figures[f"{part}/loss"]):
+            raise NonFiniteLoss(f"{part}/loss is {figures[f'{part}/loss']}: {REMEDIES}")
         for name, value in zip(self.spec.class_names, class_accuracy.tolist(), strict=True):
             figures[f"{part}/accuracy_of/{name}"] = value
         self._report(figures)
@@ -283,18 +292,12 @@ class Classifier(LightningModule):
 
 
 def _given_weights(weights: Any, spec: DataSpec) -> Tensor:
-    if (
-        isinstance(weights, str)
-        or len(weights) != spec.num_classes
-        or min(weights) < 0
-        or not 0 < sum(weights) < math.inf
-    ):
-        raise ConfigError(
-            "classifier.class_weights",
-            weights,
-            f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0",
-        )
-    return torch.tensor(weights, dtype=torch.float32)
+    if not isinstance(weights, str) and len(weights) == spec.num_classes:
+        given = torch.tensor(weights, dtype=torch.float32)
+        if (given >= 0).all() and 0 < given.sum() < math.inf:
+            return given
+    problem = f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0"
+    raise ConfigError("classifier.class_weights", weights, problem)
 
 
 def _means(sums: dict[str, float]) -> tuple[float, float]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+VARYING = ("params", "lr", "betas", "momentum", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
+"""Keys of a parameter group that are handed to the compiled function, or mean nothing to it."""
+
 State = dict[str, Tensor]
 Update = Callable[[Tensor, Tensor, State, Tensor, Tensor], None]
 """(parameter, gradient, its optimiser state, learning rate, momentum), changed in place."""
@@ -41,7 +44,25 @@ class CompiledSteps(DirectSteps):
         trainer: Any = classifier.trainer
         self._batch_size: int | None = getattr(trainer.datamodule, "batch_size", None)
         self._rates = (math.nan, math.nan)
-        self._ready = False
+        # Stateless from the start, or resumed: then the first step is a compiled one too, as it was before.
+        self._ready = bool(self.optimizer.state) or not _has_state(self.optimizer)
+        self._fixed: tuple[Any, ...] = ()
+
+    def begin(self) -> None:
+        super().begin()
+        if self._function is not None and self._fixed != self._look():
+            self._function = None  # something that was compiled in has changed: compile again
+
+    def _look(self) -> tuple[Any, ...]:
+        """Everything besides the learning rate and momentum that the compiled function takes for fixed."""
+        tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+        group = {key: value for key, value in self.optimizer.param_groups[0].items() if key not in VARYING}
+        return (
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+            [module.training for module in self.classifier.network.modules()],
+            {**group, "beta2": self.optimizer.param_groups[0].get("betas", (0, 0))[1]},
+            self.classifier.label_smoothing,
+        )
 
     def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
         if not self._ready or len(targets) != self._batch_size:
@@ -64,7 +85,7 @@ class CompiledSteps(DirectSteps):
     def _compile(self, features: Tensor, targets: Tensor) -> bool:
         """Makes the function for mini-batches like this one, ahead of time: nothing is changed if that fails."""
         loss = _Loss(self.classifier)
-        wanted = {id(parameter) for parameter in self.parameters}
+        wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
         states = {
             name: {k: v for k, v in self.optimizer.state.get(parameter, {}).items() if isinstance(v, Tensor)}
@@ -72,7 +93,9 @@ class CompiledSteps(DirectSteps):
         }
         parameters = {name: parameter.detach() for name, parameter in trained.items()}
         # One element, not none: the compiler would take a float64 scalar for a number that may become a constant.
-        rates = [torch.zeros(1, dtype=self.parameters[0].dtype) for _ in range(2)]
+        precise = torch.promote_types(self.parameters[0].dtype, torch.float32)
+        rates = [torch.zeros(1, dtype=precise) for _ in range(2)]
+        self._rates, self._fixed = (math.nan, math.nan), self._look()
         self._inputs = (parameters, dict(loss.named_buffers()), states, *rates)
         function = _step_function(loss, self.optimization, update_rule(self.optimizer))
         # No guards and assertions: all that they would look at in every step is fixed for the length of a fit.
@@ -151,7 +174,8 @@ def _adam(group: dict[str, Any]) -> Update:
         elif weight_decay:
             gradient = gradient + weight_decay * parameter
         step = state["step"].add_(1).to(lr.dtype)
-        mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+        mean = state["exp_avg"]
+        mean.copy_(mean + (gradient - mean) * (1 - beta1))
         square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         # 1 - beta ** step, without the cancellation that float32 would suffer at the first steps
         correction1 = -torch.expm1(step * beta1.log())
@@ -203,6 +227,10 @@ _RULES = {
 }
 
 
+def _has_state(optimizer: torch.optim.Optimizer) -> bool:
+    return not isinstance(optimizer, torch.optim.SGD) or optimizer.param_groups[0]["momentum"] > 0
+
+
 def _momentum(group: dict[str, Any]) -> float:
     """What a one-cycle schedule moves against the learning rate: Adam's first beta, or the momentum."""
     return group["betas"][0] if "betas" in group else group["momentum"]
@@ -210,11 +238,17 @@ def _momentum(group: dict[str, Any]) -> float:
 
 def obstacles(classifier: Classifier) -> Iterable[str]:
     """Why a fit cannot be compiled, if it cannot."""
+    from neurona.classifier import Classifier
+
     trainer: Any = classifier.trainer
     if listeners := chunking.listeners(trainer):
         yield f"{', '.join(listeners)} wants every step, and a compiled one has no hooks and no .grad"
     if not adds_nothing(trainer):
         yield "several devices and gradient scaling (trainer.precision=16-mixed) are not compiled"
+    own = [name for name in ("loss", "forward") if getattr(type(classifier), name) is not getattr(Classifier, name)]
+    if own and not getattr(type(classifier), "compilable", False):
+        name = type(classifier).__name__
+        yield f"{name}.{own[0]} may depend on more than its arguments; {name}.compilable = True says that it does not"
     if classifier.optimization.accumulate > 1:
         yield "optimizer.accumulate above 1 is not compiled"
     if type(trainer.optimizers[0]) not in _RULES or len(trainer.optimizers[0].param_groups) > 1:

@@ -30,6 +30,10 @@ class Steps:
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self.uncounted = 0
 
+    def begin(self) -> None:
+        """Called before the mini-batches of a Lightning batch."""
+        self.uncounted = 0
+
     def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
 

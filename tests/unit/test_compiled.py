@@ -53,7 +53,9 @@ def fit(
     seed_everything(0, verbose=False)
     precision = options.pop("precision", "32-true")
     spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
-    classifier = Classifier(Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options)
+    classifier = options.pop("kind", Classifier)(
+        Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options
+    )
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
         enable_model_summary=False, precision=precision, callbacks=list(callbacks),
@@ -156,6 +158,51 @@ def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
     assert not torch.allclose(one["network.linear1.weight"], without["network.linear1.weight"], atol=1e-3)
 
 
+class Changes(Callback):
+    """Changes something between the first and the second epoch."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            self.change(trainer, pl_module)
+
+
+def freeze(trainer, classifier):
+    classifier.network.linear1.requires_grad_(False)
+
+
+def decay(trainer, classifier):
+    trainer.optimizers[0].param_groups[0]["weight_decay"] = 0.5
+
+
+def replace(trainer, classifier):
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
+
+
+def smooth(trainer, classifier):
+    classifier.label_smoothing = 0.5
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", [freeze, decay, replace, smooth])
+def test_what_changes_during_a_fit_is_noticed(change):
+    assert_agrees(optimization=sgd, callbacks=[Changes(change)])
+
+
+@needs_compiler
+def test_two_fits_in_one_process_do_not_share_a_function():
+    for decay in (0.0, 0.5):
+        assert_agrees(optimization=lambda d=decay: optimizer.adam(weight_decay=d, schedule=schedule.constant()))
+
+
+class OwnLoss(Classifier):
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return value * (1 + self.current_epoch), logits
+
+
 class EveryStep(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         assert all(parameter.grad is not None for parameter in pl_module.network.parameters())
@@ -166,8 +213,9 @@ class EveryStep(Callback):
     [
         ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
         ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
+        ({"kind": OwnLoss}, "OwnLoss.loss may depend on more than its arguments"),
     ],
-    ids=["callback", "accumulation"],
+    ids=["callback", "accumulation", "own_loss"],
 )
 def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, caplog):
     logging.getLogger("neurona").propagate = True
