@@ -6,9 +6,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``neurona.run``, imported when it is first asked for: it brings torch."""
+    """``neurona.run`` and ``neurona.load``, imported when they are first asked for: they bring torch."""
     if name == "run":
         from neurona.stages import run
 
         return run
+    if name == "load":
+        from neurona.predictor import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, Timer
 
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
@@ -35,7 +35,7 @@ PER_STEP_HOOKS = (
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
 MODULE_HOOKS = (*PER_STEP_HOOKS, *TRANSFER_HOOKS, "backward")
 
-CHUNK_AWARE = (ModelCheckpoint, Timer, ProgressBar, DeviceStatsMonitor)
+CHUNK_AWARE = (ModelCheckpoint, Timer, DeviceStatsMonitor)
 """Lightning's callbacks whose per-batch hooks do the same work at the boundaries. Others say ``chunk_aware = True``."""
 
 

@@ -109,6 +109,10 @@ class Classifier(LightningModule):
         if self.optimization.accumulate > 1 and math.isinf(self.trainer.num_training_batches):
             problem = "needs a training loader of known length, to make a step of the epoch's last mini-batches"
             raise ConfigError("optimizer.accumulate", self.optimization.accumulate, problem)
+        clips = self.optimization.clip_norm is not None or self.optimization.clip_value is not None
+        if clips and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            problem = "scales the gradients, which cannot be clipped then; bf16-mixed does not"
+            raise ConfigError("trainer.precision", self.trainer.precision, problem)
         self._steps = steps_for(self)
         if self.compile_steps:
             from neurona import compiled
@@ -187,7 +191,7 @@ class Classifier(LightningModule):
         steps: the number of the optimiser step that each mini-batch belongs to; the last may not be complete.
         """
         correct = (torch.cat(logits).argmax(1) == torch.cat(targets)).sum()
-        *values, num_correct = torch.stack([*losses, correct]).tolist()
+        *values, num_correct = torch.stack([*(loss.float() for loss in losses), correct.float()]).tolist()
         for step, value in zip(steps, values, strict=True):
             if not math.isfinite(value):
                 where = f"at optimiser step {step} (epoch {self.current_epoch})"
@@ -215,6 +219,8 @@ class Classifier(LightningModule):
         _clear(self._epoch_sums)
         self._report({"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.learning_rate})
         self._log_to_loggers({"epoch": self.current_epoch})
+        for logger in self.loggers:
+            logger.save()
         if not self.trainer.enable_validation:
             self._step_plateau(loss)
 

@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from neurona.run_folder import write_atomically
+
 
 class TensorBoard(TensorBoardLogger):
     """Event files directly in ``save_dir``: no version folders, no ``hparams.yaml`` (``config.yaml`` holds
@@ -61,6 +63,13 @@ class Csv(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """``config.yaml`` holds them."""
 
+    def forget_after(self, step: int) -> None:
+        """Drops what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
+        if self.path.exists():
+            header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+            write_atomically(self.path, "".join([header, *kept]))
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Keeps the figures until the next ``save``."""
@@ -91,7 +100,7 @@ def log_hyperparameters(
     loggers: Iterable[Logger], cfg: DictConfig, choices: Mapping[str, str], figures: Mapping[str, Any]
 ) -> None:
     """One row per run, the same columns for all runs of a configuration, with the final figures."""
-    params: dict[str, Any] = {name: choices[name] for name in ("data", "model", "optimizer", "optimizer/schedule")}
+    params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     for group in ("data", "model", "optimizer", "classifier"):
         params |= _flat(OmegaConf.to_container(cfg[group], resolve=True), group)

@@ -31,6 +31,8 @@ class EvaluationMetrics(nn.Module):
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """logits: (batch, num_classes) float; targets: (batch,) int64."""
+        if self.loss.mean_value.dtype != torch.float32:  # a Trainer in half precision has converted it
+            self.loss.set_dtype(torch.float32)
         log_probabilities = torch.log_softmax(logits.float(), dim=1)
         self.loss.update(nn.functional.nll_loss(log_probabilities, targets), weight=len(targets))
         probabilities = log_probabilities.exp()

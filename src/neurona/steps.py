@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona import chunking
@@ -28,6 +27,8 @@ class Steps:
         self.optimizer: Any = classifier.optimizers()
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+        groups: Any = self.optimizer.param_groups
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.uncounted = 0
 
     def begin(self) -> None:
@@ -44,8 +45,6 @@ class Steps:
         if completes:
             self.clip()
             self.update()
-            # Autocast keeps the weights it has cast; the update has just changed them.
-            torch.clear_autocast_cache()
             if self.scheduler is not None:
                 self.scheduler.step()
         return loss.detach(), logits.detach()
@@ -55,9 +54,9 @@ class Steps:
 
     def clip(self) -> None:
         if self.optimization.clip_norm is not None:
-            self.classifier.clip_gradients(self.optimizer, self.optimization.clip_norm, "norm")
+            nn.utils.clip_grad_norm_(self.parameters, self.optimization.clip_norm)
         elif self.optimization.clip_value is not None:
-            self.classifier.clip_gradients(self.optimizer, self.optimization.clip_value, "value")
+            nn.utils.clip_grad_value_(self.parameters, self.optimization.clip_value)
 
     def update(self) -> None:
         self.optimizer.step()
@@ -70,7 +69,6 @@ class DirectSteps(Steps):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
         self.optimizer = self.optimizer.optimizer
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def backward(self, loss: Tensor, share: float) -> None:
         (loss * share if share != 1 else loss).backward()

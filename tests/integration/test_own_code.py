@@ -70,8 +70,8 @@ class Steps(Callback):
         self.seen.append(trainer.global_step)
 '''
 YAMLS = {
-    "model/wide.yaml": "_target_: own_code.Wide\nwidth: 32\n",
-    "data/quadrants.yaml": "_target_: own_code.Quadrants\nbatch_size: 16\n",
+    "model/own_code_wide.yaml": "_target_: own_code.Wide\nwidth: 32\n",
+    "data/own_code_quadrants.yaml": "_target_: own_code.Quadrants\nbatch_size: 16\n",
 }
 CONFIGS = ["--config-dir", "own_configs"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning's advice on DataLoaders
@@ -92,7 +92,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_network_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
     done = train(
-        *CONFIGS, *own, "model=wide", "model.width=16", "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.03"
+        *CONFIGS, *own, "model=own_code_wide", "model.width=16", "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.03"
     )
     assert done.status == 0, done.err
     run = newest()
@@ -104,13 +104,13 @@ def test_a_network_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
 
 
 def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *own, "model=wide", "model.widht=16", "data=iris")
+    done = train(*CONFIGS, *own, "model=own_code_wide", "model.widht=16", "data=iris")
     assert done.status == 2
     assert "did you mean model.width?" in done.err
 
 
 def test_ordinary_data_loaders(train: Any, newest: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *own, "data=quadrants", "trainer.max_epochs=10", "optimizer.lr=0.01")
+    done = train(*CONFIGS, *own, "data=own_code_quadrants", "trainer.max_epochs=10", "optimizer.lr=0.01")
     assert done.status == 0, done.err
     run = newest()
     assert run.metrics["steps"] == 10 * 25
@@ -140,7 +140,7 @@ def test_a_callback_that_wants_every_step_gets_it_and_changes_nothing(fit: Any, 
 
 
 def test_a_module_that_is_not_allowed_is_refused(train: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, "model=wide", "data=iris")
+    done = train(*CONFIGS, "model=own_code_wide", "data=iris")
     assert done.status == 2
     assert "allow=[own_code]" in done.err
     assert "own_code" not in sys.modules

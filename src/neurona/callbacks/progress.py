@@ -35,6 +35,7 @@ class Progress(Callback):
             unit="step",
             leave=False,
             dynamic_ncols=True,
+            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
             disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
 
@@ -46,7 +47,8 @@ class Progress(Callback):
 
     def _show(self, trainer: Trainer, pl_module: Classifier) -> None:
         loss, accuracy = pl_module.epoch_means()
-        figures = {"loss": loss, "accuracy": accuracy} | _validation(trainer)
+        figures = {"loss": loss, "acc": accuracy}
+        figures |= {name.replace("accuracy", "acc"): value for name, value in _validation(trainer).items()}
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
         self._bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()})
 

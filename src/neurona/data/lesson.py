@@ -19,7 +19,7 @@ class Lesson(InMemoryData):
     The 40 centres are standard normal in a random 10-dimensional subspace of the 100 dimensions; each row is a centre
     plus normal noise of standard deviation ``noise`` in all 100. Row i belongs to class i mod 10, cluster i mod 40. As
     a class is four clusters with others in between, no hyperplane separates it. With the defaults (10,000 rows, 7,000
-    to train; data seeds 0 to 3) the best possible accuracy is 99 %; a 100-64-64-10 ReLU network reaches 95 to 97 % on
+    to train; data seeds 0 to 3) the best possible accuracy is 99 %; a 100-64-64-10 ReLU network reaches 94 to 96 % on
     the test part in 10 epochs of Adam (learning rate 1e-3, batches of 32), a linear model 48 to 65 %.
 
     The other parameters are ``InMemoryData``'s. Raises ConfigError for a value out of range.

@@ -111,7 +111,7 @@ def test_the_bar_counts_optimiser_steps_and_shows_the_epochs_means(fit, monkeypa
     assert [(n, text) for n, text, _ in bar.shown] == [(6, "epoch 1/3"), (12, "epoch 2/3"), (18, "epoch 3/3")]
     for (_, _, shown), figures in zip(bar.shown, epochs, strict=True):
         assert shown["loss"] == f"{figures['train/loss']:.4f}"
-        assert shown["accuracy"] == f"{figures['train/accuracy']:.4f}"
+        assert shown["acc"] == f"{figures['train/accuracy']:.4f}"
     assert bar.shown[2][2]["val/loss"] == f"{epochs[1]['val/loss']:.4f}"  # validation follows the epoch's last step
 
 

@@ -1,0 +1,48 @@
+"""A loaded run predicts what its own stages wrote."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import neurona
+from neurona.config import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    neurona.run(["trainer.max_epochs=3", "quiet=true", "logger=none", f"folder={folder}"])
+    neurona.run(["stage=predict", f"run={folder}", "quiet=true"])
+    return folder
+
+
+def test_probabilities_and_classes_are_those_of_predictions_csv(run):
+    model, data = neurona.load(run), load_digits()
+    with (run / "predictions.csv").open() as file:
+        written = list(csv.DictReader(file))
+    rows = [int(line["row"]) for line in written]
+    probabilities = model.predict_proba(data.data[rows])
+    expected = np.array([[float(line[f"p({name})"]) for name in model.classes_] for line in written])
+    assert probabilities.shape == (len(rows), 10)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert model.predict(data.data[rows]).tolist() == [line["class"] for line in written]
+    accuracy = np.mean([line["target"] == line["prediction"] for line in written])
+    assert model.score(data.data[rows], data.target[rows]) == pytest.approx(accuracy)
+    assert model.score(data.data[rows], data.target[rows].astype(str)) == pytest.approx(accuracy)
+
+
+def test_images_and_rows_give_the_same(run):
+    model, data = neurona.load(run), load_digits()
+    np.testing.assert_array_equal(model.predict_proba(data.images[:5]), model.predict_proba(data.data[:5].tolist()))
+
+
+def test_mistakes_are_named(run, tmp_path):
+    with pytest.raises(DataError, match=r"shape \(2, 3\); the run was trained with \(rows, 64\)"):
+        neurona.load(run).predict(np.zeros((2, 3)))
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        neurona.load(tmp_path)
