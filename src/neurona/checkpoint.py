@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,30 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import OmegaConf
 from torch import nn
 
-from neurona.config import ConfigError, instantiate
+from neurona.config import ConfigError, is_within, make, targets
 from neurona.data.spec import DataSpec
+from neurona.run_folder import replacing
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
 
+CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "neurona"}
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under another name and renames it once it is on the disk: a reader finds the old or the
-    new.
-    """
+    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")
-        with temporary.open("wb") as file:
+        with replacing(target) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
 
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:
@@ -51,19 +46,23 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint's contents on the CPU: plain containers and tensors, nothing in it is executed.
 
-    Raises ConfigError if the file is missing, damaged or not one of this project's.
+    Raises ConfigError if the file is missing, damaged, incomplete or not one of this project's.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        contents["neurona"]["model"], contents["state_dict"]
+        lacking = CONTENTS - contents.keys()
+        described = contents["neurona"]
+        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and described["rng"]:
+            spec(contents)
+            return contents
+        problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
     except FileNotFoundError:
         raise ConfigError("checkpoint", path, "does not exist; the run has not saved one yet") from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            "checkpoint", path, f"cannot be read ({reason}); it is damaged or not one of neurona's"
-        ) from None
-    return contents
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except Exception:  # whatever torch finds, its advice to unpickle the file regardless is not to be followed
+        problem = "cannot be read as plain data and tensors"
+    raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
 
 
 def spec(contents: dict[str, Any]) -> DataSpec:
@@ -74,42 +73,55 @@ def spec(contents: dict[str, Any]) -> DataSpec:
 def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
     """Preprocessing and network as the checkpoint describes them, with its weights.
 
-    allow: modules besides this project's and its libraries whose classes it may name.
+    allow: modules besides this project's and its libraries whose classes it may name; a class inside the network's
+    description must be in one of them, whosever it is. Raises ConfigError if description and weights do not fit.
     """
     described, sizes = contents["neurona"], spec(contents)
-    nodes = OmegaConf.create(
-        {"allow": list(allow), "preprocessing": {"_target_": described["preprocessing"]}, "model": described["model"]}
-    )
-    parts = {
-        "preprocessing": instantiate(nodes.preprocessing, nn.Module, num_features=sizes.num_features),
-        "network": instantiate(
-            nodes.model,
+    for key, node in targets("model", described["model"]):
+        target = node["_target_"]
+        if key != "model" and not is_within(str(target), allow):
+            problem = f"is made by a checkpoint within its network; if you trust it, add allow=[{target}]"
+            raise ConfigError(f"{key}._target_", target, problem)
+    try:
+        preprocessing = make(
+            "preprocessing", {"_target_": described["preprocessing"]}, nn.Module, allow, num_features=sizes.num_features
+        )
+        network = make(
+            "model",
+            described["model"],
             nn.Module,
+            allow,
             num_features=sizes.num_features,
             num_classes=sizes.num_classes,
-        ),
-    }
-    for name, module in parts.items():
-        prefix = f"{name}."
-        state = {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}
-        module.load_state_dict(state)
-    return parts["preprocessing"], parts["network"]
+        )
+        for prefix, module in (("preprocessing.", preprocessing), ("network.", network)):
+            state = {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}
+            module.load_state_dict(state)
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        problem = f"description and weights do not fit together ({' '.join(str(error).split())}); it is damaged"
+        raise ConfigError("checkpoint", described["model"].get("_target_", ""), problem) from error
+    return preprocessing, network
 
 
 def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
-    """Copies into ``network`` every weight of the checkpoint's network whose name and shape agree.
+    """Copies into ``network`` the weights of the checkpoint's network.
 
-    Returns the names left as they were (the head, where the classes differ). Raises ConfigError if none agree.
+    Returns the names left as they were: the first layer where the features differ in number, the head where the classes
+    do. Raises ConfigError if anything else differs in name or shape: it would be another network.
     """
     own = network.state_dict()
     given = {k.removeprefix("network."): v for k, v in contents["state_dict"].items() if k.startswith("network.")}
-    agreeing = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if not agreeing:
-        raise ConfigError(
-            "init_from", "", "no weight has the name and shape of one of this network's; is model= the same?"
-        )
-    network.load_state_dict(agreeing, strict=False)
-    return sorted(own.keys() - agreeing.keys())
+    differing = {name for name in own.keys() | given.keys() if name not in own or name not in given}
+    differing |= {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
+    ends = tuple(f"{layer}." for layer in (layers[0], layers[-1]))
+    others = sorted(name for name in differing if not name.startswith(ends))
+    if others or differing == own.keys():
+        names = ", ".join(others or sorted(differing))
+        problem = f"its network is another one ({names} differ); give the model= it was fitted with"
+        raise ConfigError("init_from", "", problem)
+    network.load_state_dict({name: given[name] for name in own.keys() - differing}, strict=False)
+    return sorted(differing)
 
 
 def rng_state() -> dict[str, Any]:
@@ -120,6 +132,7 @@ def rng_state() -> dict[str, Any]:
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -129,5 +142,7 @@ def restore_rng(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
+    if state["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

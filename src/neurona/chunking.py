@@ -97,6 +97,11 @@ def _distances(trainer: Trainer) -> Iterator[int]:
         yield trainer.val_check_batch - seen % trainer.val_check_batch
 
 
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is followed by a validation, before the next one is taken."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
 def advance(trainer: Trainer, taken: int, steps: int) -> None:
     """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
 

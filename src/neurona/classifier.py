@@ -78,6 +78,8 @@ class Classifier(LightningModule):
         self._optimization = optimization
         self._epoch_sums = dict.fromkeys(SUMS, 0.0)
         self._log_sums = dict.fromkeys(SUMS, 0.0)
+        self.confusion_matrix: list[list[int]] = []
+        """Of the last validation or test: samples by target (row) and prediction (column)."""
         self.samples_taken = 0
         """Training samples taken by this process."""
         self._rng: dict[str, Any] | None = None
@@ -252,7 +254,7 @@ class Classifier(LightningModule):
     def _finish_evaluation(self, part: str) -> dict[str, float]:
         computed = self.metrics.compute()
         self.metrics.reset()
-        self.confusion_matrix = computed.pop("confusion_matrix").cpu()
+        self.confusion_matrix = computed.pop("confusion_matrix").tolist()
         class_accuracy = computed.pop("class_accuracy")
         figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
         if not math.isfinite(figures[f"{part}/loss"]):

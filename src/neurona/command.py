@@ -5,8 +5,10 @@ Exit status: 0 done; 2 the user's mistake; 1 a failure; 130 Ctrl-C; 143 preempte
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,9 +18,11 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,13 +30,21 @@ from neurona import signatures
 from neurona.config import ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "allow", "hydra")  # root keys that may be given with run=
-NOT_REPLAYED = ("run", "stage", "init_from", "folder", "quiet", "allow", "hydra")
+NOT_REPLAYED = ("run", "stage", "folder", "quiet", "allow", "hydra")
+SINGLE = {  # root keys that do not go with a sweep
+    "run": "names one run and does not go with a sweep (-m); leave out one of the two",
+    "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
+}
 STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
 
 
 def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
-    """Composes ``train`` from the command line, calls the task with it (for each job of a sweep), and exits."""
+    """Composes ``train`` from the command line, calls the task with it (for each job of a sweep), and exits.
+
+    A job of a sweep that fails says so and leaves the others to go on; the exit status is the highest of all.
+    """
     given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    launcher, failed = os.getpid(), [0]
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
@@ -40,27 +52,35 @@ def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
         _set_environment("HYDRA_FULL_ERROR", full_error)
         try:
             task(cfg)
-        except (UserError, RunError) as error:
-            _exit(error, full_error)
+        except Exception as error:
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN and os.getpid() == launcher:
+                failed.append(_show(error, full_error, f"job {hydra_config.job.num}: "))
+                with contextlib.suppress(OSError):  # Hydra has made it; what the run has written stays
+                    Path(hydra_config.runtime.output_dir).rmdir()
+                return
+            if isinstance(error, UserError | RunError):
+                sys.exit(_show(error, full_error))
+            raise
 
     try:
         sys.argv = [given[0], *_replayed(given[1:])]
         _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
         hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job)()
     except UserError as error:
-        _exit(error, full_error)
+        sys.exit(_show(error, full_error))
     except Exception as error:
         if any(frame.name == "run_job" for frame in traceback.extract_tb(error.__traceback__)):
             raise  # the task had begun: a failure
         explained = explain(error)
         explained.__cause__ = error
-        _exit(explained, full_error)
+        sys.exit(_show(explained, full_error))
     except BaseException as end:
         for name in (type(cause).__name__ for cause in (end, end.__context__)):
             if name in STATUS:
                 sys.exit(STATUS[name])
         raise
-    sys.exit(0)
+    sys.exit(max(failed))
 
 
 def replay(overrides: list[str]) -> list[str]:
@@ -74,31 +94,37 @@ def replay(overrides: list[str]) -> list[str]:
     named = [override for override in given if override.key_or_group == "run"]
     if not named or not named[-1].value():
         return overrides
+    if named[-1].is_sweep_override():
+        raise ConfigError("run", _value(named[-1]), "must be one run's folder")
     folder = Path(str(named[-1].value()))
     lines, absolute = _stored(folder)
-    stored = [override for override in _parsed(lines) if _root(override) not in NOT_REPLAYED]
     stage = next((o.value() for o in reversed(given) if o.key_or_group == "stage"), "fit")
     free = ("trainer",) if stage == "fit" else ("trainer", "data")
-    new = [override for override in given if override.input_line not in lines or _root(override) in NOT_REPLAYED]
-    for override in new:
-        if _root(override) not in (*BESIDE_RUN, *free):
+    skipped = NOT_REPLAYED if stage == "fit" else (*NOT_REPLAYED, "init_from")
+    stored = [override for override in _parsed(lines) if _root(override) not in skipped]
+    before, now = ({_key(o): o.input_line for o in those} for those in (stored, given))
+    for override in given:
+        is_changed = before.get(_key(override)) != override.input_line
+        if is_changed and _root(override) not in (*BESIDE_RUN, *free):
             raise ConfigError(
                 str(override.key_or_group),
-                override.value(),
+                _value(override),
                 f"belongs to the run in {folder} and stays as it is; run= takes {', '.join((*free, *BESIDE_RUN[1:-1]))}"
                 f" beside it. For a new run from its weights give init_from={folder} instead of run=",
             )
-    keys = {_key(override) for override in new}
-    other_data = "data" in keys
-    kept = [o for o in stored if _key(o) not in keys and not (other_data and _root(o) == "data")]
+    other_data = "data" in now and now["data"] != before.get("data")
+    kept = [o for o in stored if _key(o) not in now and not (other_data and _root(o) == "data")]
     paths = []
     for key, path in absolute.items():
         relative = [str(override.value()) for override in kept if _key(override) == key]
-        if key in keys or other_data or not (Path(path).exists() or (relative and not Path(relative[0]).exists())):
+        is_asked_for = not other_data if key.startswith("data.") else key not in skipped
+        if key in now or not is_asked_for or not re.fullmatch(r"data\.\w+|init_from", key):
+            continue
+        if not (Path(path).exists() or (relative and not Path(relative[-1]).exists())):
             continue
         kept = [override for override in kept if _key(override) != key]
         paths.append(f"{key}={QuotedString(path, Quote.single).with_quotes()}")
-    return [*(str(override.input_line) for override in kept), *paths, *(str(override.input_line) for override in new)]
+    return [*(str(override.input_line) for override in kept), *paths, *overrides]
 
 
 def explain(error: Exception) -> UserError:
@@ -151,16 +177,19 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
 
 
 def _replayed(arguments: list[str]) -> list[str]:
-    """The arguments of the command line, those of a run named by ``run=`` included."""
+    """The arguments of the command line, those of a run named by ``run=`` included, the settings last."""
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    parsed = parser.parse_args(arguments)
-    if parsed.shell_completion or not any(argument.startswith("run=") for argument in parsed.overrides):
+    parsed = parser.parse_intermixed_args(arguments)
+    if parsed.shell_completion:
         return arguments
-    overrides = replay(parsed.overrides)
-    if parsed.multirun and overrides != parsed.overrides:
-        raise ConfigError("run", "…", "names one run and does not go with a sweep (-m); leave out one of the two")
-    return [argument for argument in arguments if argument not in parsed.overrides] + overrides
+    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
+        raise ConfigError("--config-dir", parsed.config_dir, "is not a folder; give the one of your own yamls")
+    for override in _parsed(parsed.overrides) if parsed.multirun else ():
+        if override.key_or_group in SINGLE and override.value():
+            raise ConfigError(str(override.key_or_group), _value(override), SINGLE[str(override.key_or_group)])
+    options = [argument for argument in arguments if argument not in parsed.overrides]
+    return options + replay(parsed.overrides)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -170,13 +199,15 @@ def _refuse(message: str) -> NoReturn:
 def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
     file = folder / "overrides.yaml"
     if not file.is_file():
-        runs = [path.parent.name for path in folder.parent.glob("*/overrides.yaml")]
+        runs = [path.parent.name for path in folder.parent.glob("*/overrides.yaml") if path.parent != folder]
         inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml"))
         hint = f"; the latest run in it is {folder / inside[-1]}" if inside else did_you_mean(folder.name, runs)
         raise ConfigError("run", folder, f"is not a run folder: it has no overrides.yaml{hint}")
     try:
         stored: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        return [str(line) for line in stored["overrides"]], dict(stored["absolute"])
+        return [str(line) for line in stored["overrides"]], {
+            str(key): str(path) for key, path in stored["absolute"].items()
+        }
     except Exception as error:
         raise ConfigError("run", folder, f"its overrides.yaml is damaged ({type(error).__name__})") from error
 
@@ -196,12 +227,17 @@ def _key(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
 
 
-def _exit(error: UserError | RunError, full_error: str | None) -> NoReturn:
-    if full_error == "1":
+def _value(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+def _show(error: Exception, full_error: str | None, job: str = "") -> int:
+    """Prints a mistake as one line, a defect with its traceback. Returns the exit status."""
+    if full_error == "1" or not isinstance(error, UserError | RunError):
         traceback.print_exception(error)
-    else:
-        print(error, file=sys.stderr)
-    sys.exit(2 if isinstance(error, UserError) else 1)
+    if job or full_error != "1":
+        print(f"{job}{error}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1
 
 
 def _set_environment(name: str, value: str | None) -> None:

@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
 
-import hydra.utils
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,6 +36,8 @@ ROOT = {  # the keys of train.yaml that code reads, as annotations
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
+FUNCTIONS = ("neurona.optimizer", "neurona.schedule")  # whose functions it may name as well
+MAX_THREADS = 4096
 _META = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 _KINDS = (("bool", bool), ("float", int | float), ("str | float | bool", str), ("list", list), ("dict", dict))
 
@@ -82,18 +83,26 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
     Returns the nodes whose signatures cannot be read without importing them, for ``check_imported``.
     """
     declared = _base(choices, config_name)
+    for key in declared:
+        if key not in cfg:
+            raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
     values = _resolved(cfg)
     for key, value in values.items():
         if key not in declared:
+            if key in DELTAS:
+                problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
+                raise ConfigError(key, choices.get(key), problem)
             raise unknown_key(key, value, list(key_paths(declared)))
         if key in ROOT:
             _check_type(key, value, ast.Constant(ROOT[key]), __name__)
     if not 0 <= values["seed"] < 2**32:
         raise ConfigError("seed", values["seed"], "must be from 0 to 4294967295")
-    if values["threads"] is not None and values["threads"] < 1:
-        raise ConfigError("threads", values["threads"], "must be 1 or more, or null")
-    for key, target in _targets("", values):
-        _check_permitted(key, target, values["allow"])
+    if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
+        raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
+    if values["run"] is not None and _base(choices, config_name, ()).get("run") is not None:
+        raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
+    for key, node in targets("", values):
+        _check_permitted(key, node, values["allow"])
     unread: Unread = []
     for key, value in values.items():
         _check_node(key, value, declared[key], unread)
@@ -109,30 +118,39 @@ def check_imported(unread: Unread) -> None:
 
 
 def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
-    """The object that a node with a ``_target_`` describes. arguments: what the code, not the yaml, provides.
-
-    Lists and mappings reach the constructor as plain ones. Raises ConfigError if a target, here or further in, is in
-    none of ``PACKAGES`` nor of the modules under ``allow`` at the root of the node's configuration (a stranger's could
-    name anything), if the result is no ``base_class``, or if a library's constructor refuses its arguments.
+    """The object that a node with a ``_target_`` describes, as ``make`` does: what ``allow`` is at the root of the
+    node's configuration is allowed. arguments: what the code, not the yaml, provides.
     """
-    key = str(node._get_full_key(None))
     allow = OmegaConf.select(node._get_root(), "allow", default=[])
-    for path, target in _targets(key, OmegaConf.to_container(node)):
-        _check_permitted(path, target, allow)
-        made = _import(path, target)
-        if not isinstance(made, type) and signatures.is_library(target):
-            raise ConfigError(_join(path, "_target_"), target, "must be a class, or a function of your own")
-    target = node["_target_"]
-    made = _import(key, target)
-    if isinstance(made, type) and not issubclass(made, base_class):
-        raise ConfigError(_join(key, "_target_"), target, f"must be a {base_class.__qualname__}")
-    try:
-        instance = hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**arguments)
-    except Exception as error:
-        raise _refusal(key, target, error) from error
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return make(str(node._get_full_key(None)), plain, base_class, allow, **arguments)
+
+
+def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
+    """The object that a plain node with a ``_target_`` describes; what is described further in is made first.
+
+    A stranger's configuration could name anything, so nothing is called but subclasses of ``base_class`` (further in:
+    of networks and Lightning's components), the functions of ``FUNCTIONS``, and what the modules under ``allow``
+    define. Raises ConfigError for anything else, or if a library's constructor refuses its arguments.
+    """
+    instance = _make(key, node, base_class, allow, arguments)
     if not isinstance(instance, base_class):
-        raise ConfigError(_join(key, "_target_"), target, f"must make a {base_class.__qualname__}")
+        raise ConfigError(_join(key, "_target_"), node["_target_"], f"must make a {base_class.__qualname__}")
     return instance
+
+
+def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a ``_target_`` at or below a key of plain values: its path and itself."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield key, value
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, child in children:
+        yield from targets(_join(key, name), child)
+
+
+def is_within(path: str, modules: Collection[str]) -> bool:
+    """Whether a dotted path is one of these modules or lies in one."""
+    return any(f"{path}.".startswith(f"{module}.") for module in modules)
 
 
 def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigError:
@@ -162,9 +180,9 @@ def did_you_mean(word: object, known: Collection[Any]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _base(choices: Mapping[str, Any], config_name: str) -> dict[str, Any]:
+def _base(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
     loader = GlobalHydra.instance().config_loader()
-    given = {g: c for g, c in choices.items() if c and g.split("/")[0] not in (*DELTAS, "hydra")}
+    given = {g: c for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra")}
 
     def composed(groups: Collection[str]) -> DictConfig:
         overrides = [f"{group}={given[group]}" for group in given if group in groups]
@@ -193,7 +211,9 @@ def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: boo
     if value == "???":
         raise ConfigError(key, value, "has no value yet: set it")
     if not isinstance(value, dict):
-        if isinstance(base, dict) and "." not in key and key not in COMPONENTS:
+        if key in COMPONENTS:
+            raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
+        if isinstance(base, dict) and "." not in key:
             raise ConfigError(
                 key, value, f"must be a mapping; a choice of a group is made with {key}=… on the command line"
             )
@@ -261,24 +281,69 @@ def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) 
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{did_you_mean(value, choices)}")
 
 
-def _check_permitted(key: str, target: Any, allow: Collection[str]) -> None:
-    path = _join(key, "_target_")
+def _check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -> None:
+    path, target = _join(key, "_target_"), node["_target_"]
     if not isinstance(target, str) or "." not in target:
         raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
+    for name in _META[1:]:
+        if name in node:
+            raise ConfigError(_join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
     package = target.partition(".")[0]
-    if package not in PACKAGES and not any(f"{target}.".startswith(f"{module}.") for module in allow):
+    if not is_within(target, (*PACKAGES, *allow)):
         near = get_close_matches(package, PACKAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"if you trust that module, add allow=[{package}]"
         raise ConfigError(path, target, f"is none of {', '.join(PACKAGES)}; {hint}")
 
 
-def _targets(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every node with a ``_target_`` at or below a key: its path and its target."""
-    if isinstance(value, dict) and "_target_" in value:
-        yield key, value["_target_"]
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, child in children:
-        yield from _targets(_join(key, name), child)
+def _make(
+    key: str, node: Mapping[str, Any], base_class: type | None, allow: Collection[str], arguments: dict[str, Any]
+) -> Any:
+    """base_class: of a class at ``_target_``; None for a node further in."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    _check_permitted(key, node, allow)
+    path, target = _join(key, "_target_"), node["_target_"]
+    made = _import(key, target)
+    is_own = is_within(f"{made.__module__}.{getattr(made, '__qualname__', '')}", allow)
+    if isinstance(made, type) and base_class and not issubclass(made, base_class):
+        raise ConfigError(path, target, f"must be a {base_class.__qualname__}")
+    if isinstance(made, type) and not base_class and not is_own and not issubclass(made, _components()):
+        names = ", ".join(component.__name__ for component in _components())
+        raise ConfigError(path, target, f"must be one of {names}; if you trust it, add allow=[{made.__module__}]")
+    if not isinstance(made, type) and not is_own and made.__module__ not in FUNCTIONS:
+        raise ConfigError(path, target, "must be a class, or a function of your own")
+    given = {name: _made(_join(key, name), child, allow) for name, child in node.items() if name != "_target_"}
+    try:
+        return made(**given | arguments)
+    except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
+        if isinstance(error, UserError) or not signatures.is_library(made.__module__):
+            raise
+        raise ConfigError(key or "_target_", target, " ".join(str(error).split())) from error
+
+
+def _made(key: str, value: Any, allow: Collection[str]) -> Any:
+    """A value with the objects described in it."""
+    if isinstance(value, list | tuple):
+        return [_made(_join(key, index), child, allow) for index, child in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" in value:
+        return _make(key, value, None, allow, {})
+    return {name: _made(_join(key, name), child, allow) for name, child in value.items()}
+
+
+def _components() -> tuple[type, ...]:
+    """What may stand further in: parts of a network, of the Trainer or of a data module."""
+    from lightning.pytorch import Callback, LightningDataModule
+    from lightning.pytorch.accelerators import Accelerator
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins import CheckpointIO, ClusterEnvironment, Precision
+    from lightning.pytorch.profilers import Profiler
+    from lightning.pytorch.strategies import Strategy
+    from torch.nn import Module
+
+    plugins = (Accelerator, CheckpointIO, ClusterEnvironment, Precision, Strategy)
+    return (Module, Callback, Logger, Profiler, LightningDataModule, *plugins)
 
 
 def _import(key: str, target: str) -> Any:
@@ -291,19 +356,6 @@ def _import(key: str, target: str) -> Any:
         hint = did_you_mean(name, [other for other in dir(found) if not other.startswith("_")])
         raise ConfigError(_join(key, "_target_"), target, f"{module} has no class {name}{hint}")
     return getattr(found, name)
-
-
-def _refusal(key: str, target: str, error: Exception) -> Exception:
-    """What to raise: a ConfigError where the arguments are at fault, else the error as it was."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    cause: BaseException = error
-    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    mistakes = (ValueError, TypeError, ImportError, InstantiationException, MisconfigurationException)
-    if isinstance(cause, UserError) or not isinstance(cause, mistakes) or not signatures.is_library(target):
-        return cause if isinstance(cause, Exception) else error
-    return ConfigError(key or "_target_", target, " ".join(str(cause).split()))
 
 
 def _join(key: str, name: object) -> str:

@@ -42,6 +42,7 @@ def quieten(quiet: bool) -> None:
 def train_log(folder: Path) -> Iterator[None]:
     """Copies this project's and Lightning's messages into ``train.log``."""
     handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk stops the run elsewhere
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [log, logging.getLogger("lightning.pytorch")]
     for logger in loggers:
@@ -51,7 +52,8 @@ def train_log(folder: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> None:

@@ -6,6 +6,7 @@ here (or in a module of your own) and a yaml.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,14 +37,16 @@ class Optimization:
     def __post_init__(self) -> None:
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"optimizer.{name}", value, "must be above 0; null switches clipping off")
+            if value is not None and not 0 < value < math.inf:
+                problem = "must be above 0, and finite; null switches clipping off"
+                raise ConfigError(f"optimizer.{name}", value, problem)
         if self.clip_norm is not None and self.clip_value is not None:
             raise ConfigError(
                 "optimizer.clip_value", self.clip_value, "clip by norm or by value, not both: set one to null"
             )
-        if self.accumulate < 1:
-            raise ConfigError("optimizer.accumulate", self.accumulate, "must be 1 or more mini-batches per step")
+        if not 1 <= self.accumulate < 2**31:
+            problem = "must be 1 or more mini-batches per step, below 2147483648"
+            raise ConfigError("optimizer.accumulate", self.accumulate, problem)
 
 
 def adam(
@@ -60,7 +63,12 @@ def adam(
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1 and its defaults); weight_decay is an L2 penalty."""
     _check(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     algorithm = partial(
-        torch.optim.Adam, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True
+        torch.optim.Adam,
+        lr=lr,
+        betas=(float(betas[0]), float(betas[1])),
+        eps=eps,
+        weight_decay=weight_decay,
+        fused=True,
     )
     return Optimization(
         algorithm=algorithm, schedule=schedule, clip_norm=clip_norm, clip_value=clip_value, accumulate=accumulate
@@ -81,7 +89,12 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2); torch's defaults."""
     _check(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     algorithm = partial(
-        torch.optim.AdamW, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True
+        torch.optim.AdamW,
+        lr=lr,
+        betas=(float(betas[0]), float(betas[1])),
+        eps=eps,
+        weight_decay=weight_decay,
+        fused=True,
     )
     return Optimization(
         algorithm=algorithm, schedule=schedule, clip_norm=clip_norm, clip_value=clip_value, accumulate=accumulate
@@ -142,14 +155,14 @@ def rmsprop(
 
 
 def _check(*, lr: float, weight_decay: float, betas: Sequence[float] = (0.0, 0.0), **others: float) -> None:
-    if lr <= 0:
-        raise ConfigError("optimizer.lr", lr, "must be above 0")
-    if weight_decay < 0:
-        raise ConfigError("optimizer.weight_decay", weight_decay, "must be 0 or more")
+    if not 0 < lr < math.inf:
+        raise ConfigError("optimizer.lr", lr, "must be above 0, and finite")
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError("optimizer.weight_decay", weight_decay, "must be 0 or more, and finite")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ConfigError("optimizer.betas", list(betas), "must be two numbers in [0, 1)")
-    if (eps := others.pop("eps", None)) is not None and eps <= 0:
-        raise ConfigError("optimizer.eps", eps, "must be above 0")
+    if (eps := others.pop("eps", None)) is not None and not 0 < eps < math.inf:
+        raise ConfigError("optimizer.eps", eps, "must be above 0, and finite")
     for name, value in others.items():
         if not 0 <= value < 1:
             raise ConfigError(f"optimizer.{name}", value, "must be in [0, 1)")

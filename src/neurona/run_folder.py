@@ -6,24 +6,27 @@ train.log
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import fcntl
+import io
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.resolvers import oc
 
-from neurona.config import ConfigError
+from neurona.config import ConfigError, RunError
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tensorboard")
 
@@ -31,11 +34,13 @@ PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "nu
 class RunFolder:
     """A run's folder, held by one process at a time.
 
-    Raises ConfigError if another process works on it.
+    Raises ConfigError if another process works on it or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not os.access(path, os.W_OK):
+            raise ConfigError("run", path, "cannot be written; copy the folder and give the copy")
         self._lock = (path / ".lock").open("a")
         weakref.finalize(self, self._lock.close)
         try:
@@ -52,6 +57,10 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """Makes the folder, with a number behind its name if it is taken."""
+        if path.name in ("", ".."):
+            raise ConfigError("folder", path, "must name a folder of the run's own")
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise ConfigError("folder", path, "is a file; name a folder")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -80,18 +89,38 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The best checkpoint, or the last while there is no best. Raises ConfigError if there is neither."""
+        """The best checkpoint, or the last while there is no best. Raises ConfigError as ``best_checkpoint``."""
         return best_checkpoint(self.path)
 
     def metrics(self) -> dict[str, Any]:
-        """The contents of ``metrics.json``."""
-        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        """The contents of ``metrics.json``; nothing if it is missing or damaged."""
+        return _metrics(self.path)
+
+    def settings(self) -> DictConfig:
+        """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
+        try:
+            stored: Any = OmegaConf.load(self.path / "config.yaml")
+            stored.trainer.max_epochs  # noqa: B018
+        except Exception as error:
+            problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
+            raise ConfigError("run", self.path, problem) from None
+        return stored
 
     def write_metrics(self, figures: Mapping[str, Any], stage: str) -> None:
         """``metrics.json`` for fitting, ``metrics_<stage>.json`` for the other stages; flat, sorted as given."""
         name = "metrics.json" if stage == "fit" else f"metrics_{stage}.json"
-        known = {key: None if value != value else value for key, value in figures.items()}  # JSON has no NaN
+        known = {  # JSON has no NaN
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in figures.items()
+        }
         write_atomically(self.path / name, json.dumps(known, indent=2) + "\n")
+
+    def write_confusion(self, part: str, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
+        """``confusion_matrix_<part>.csv``: a row per target, a column per prediction, in numbers of samples."""
+        text = io.StringIO()
+        rows = [[name, *counts] for name, counts in zip(class_names, matrix, strict=True)]
+        csv.writer(text, lineterminator="\n").writerows([["target", *class_names], *rows])
+        write_atomically(self.path / f"confusion_matrix_{part}.csv", text.getvalue())
 
     def describe(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Writes what is needed to understand the run and to go on with it; its provenance is where it began."""
@@ -105,40 +134,81 @@ class RunFolder:
 def best_checkpoint(folder: Path, key: str = "run") -> Path:
     """The best checkpoint of a run's folder, or the last while there is no best.
 
-    Raises ConfigError for ``key`` if the folder is not a run's or has no checkpoint.
+    Raises ConfigError for ``key`` if the folder is not a run's, has no checkpoint, or has lost the best.
     """
     if not (folder / "overrides.yaml").is_file():
         raise ConfigError(key, folder, "is not a run folder: it has no overrides.yaml")
-    for name in ("best.ckpt", "last.ckpt"):
-        if (path := folder / "checkpoints" / name).is_file():
-            return path
+    best, last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+    if best.is_file():
+        return best
+    if _metrics(folder).get("status") == "finished":
+        raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; bring it back, or train anew")
+    if last.is_file():
+        return last
     raise ConfigError(key, folder, "has no checkpoint yet; continue it first: python train.py run=<folder>")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or, whatever happens, leaves the one there as it was."""
+    """Writes a whole file or, whatever happens, leaves the one there as it was. Raises RunError as ``replacing``."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` once it is whole and on the disk, or not at all.
+
+    Raises RunError if it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        for cause in (error, error.__context__):  # torch reports a failure of its own while handling the disk's
+            if isinstance(cause, OSError):
+                raise unwritable(path, cause) from error
+        raise
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """What to raise where the disk refuses a file."""
+    reason = error.strerror or str(error)
+    return RunError(f"{path}: cannot be written ({reason}); make room, or give another place with folder=…")
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    try:
+        figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return figures if isinstance(figures, dict) else {}
 
 
 def masked(cfg: DictConfig) -> DictConfig:
     """The configuration with every interpolation resolved, except that values from the environment are left out."""
-    OmegaConf.register_new_resolver("oc.env", lambda name, default=None: f"<environment variable {name}>", replace=True)
-    try:
-        resolved = OmegaConf.to_container(cfg, resolve=True)
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-    return OmegaConf.create(resolved)  # type: ignore[return-value]
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: hide(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [hide(child) for child in value]
+        return "<from the environment>" if isinstance(value, str) and "${oc.env:" in value else value
+
+    hidden = OmegaConf.create(hide(OmegaConf.to_container(cfg)))
+    return OmegaConf.create(OmegaConf.to_container(hidden, resolve=True))  # type: ignore[return-value]
 
 
 def absolute_paths(cfg: DictConfig) -> dict[str, str]:
-    """The data paths of the configuration (``data.root``, ``data.*path``) that are relative, made absolute."""
-    names = [key for key in map(str, cfg.data) if key == "root" or key.endswith("path")]
-    return {f"data.{name}": os.path.abspath(cfg.data[name]) for name in names if isinstance(cfg.data[name], str)}
+    """The paths of the configuration (``init_from``, ``data.root``, ``data.*path``), made absolute."""
+    names = [f"data.{key}" for key in map(str, cfg.data) if key == "root" or key.endswith("path")]
+    paths = {name: OmegaConf.select(cfg, name) for name in ("init_from", *names)}
+    return {k: os.path.abspath(os.path.expanduser(path)) for k, path in paths.items() if isinstance(path, str)}
 
 
 def provenance(seed: int) -> dict[str, Any]:

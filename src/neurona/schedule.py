@@ -63,8 +63,8 @@ def one_cycle(
     """
     _check_fraction("rise_fraction", rise_fraction)
     for name, value in (("start_divisor", start_divisor), ("final_divisor", final_divisor)):
-        if value <= 0:
-            raise ConfigError(f"optimizer.schedule.{name}", value, "must be above 0")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"optimizer.schedule.{name}", value, "must be above 0, and finite")
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
@@ -90,8 +90,8 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
     if not 0 < factor < 1:
         raise ConfigError("optimizer.schedule.factor", factor, "must be between 0 and 1")
     for name, value in (("patience", patience), ("threshold", threshold), ("min_lr", min_lr)):
-        if value < 0:
-            raise ConfigError(f"optimizer.schedule.{name}", value, "must be 0 or more")
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"optimizer.schedule.{name}", value, "must be 0 or more, and finite")
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr)

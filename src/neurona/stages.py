@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import errno
 import logging
-import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
@@ -26,15 +25,20 @@ from torch import nn
 from neurona import checkpoint, command, config, console
 from neurona.callbacks.predictions import CsvPredictions
 from neurona.classifier import Classifier
-from neurona.config import ConfigError, instantiate
+from neurona.config import ConfigError, RunError, instantiate
 from neurona.data.spec import DataSpec
-from neurona.loggers import TensorBoard, log_configuration, log_hyperparameters
+from neurona.loggers import Csv, TensorBoard, log_configuration, log_hyperparameters
 from neurona.optimizer import Optimization
-from neurona.run_folder import RunFolder, best_checkpoint
+from neurona.run_folder import RunFolder, best_checkpoint, unwritable
+from neurona.trainer import build, changed_limits, check_room, without
 
 log = logging.getLogger("neurona")
 
 CONFIG_DIR = Path(__file__).parents[2] / "configs"
+
+PART = {"validate": "val", "test": "test"}
+
+DEFAULT_THREADS = torch.get_num_threads()
 
 SMALL_STEP_FLOPS = 3e7
 """Below this much arithmetic per step, handing work to a second thread costs more than it saves."""
@@ -83,12 +87,14 @@ def _fit(
 ) -> dict[str, Any]:
     """Fits, then tests the best checkpoint once."""
     optimization = instantiate(cfg.optimizer, Optimization)
-    if cfg.model._target_.startswith("neurona."):
-        with torch.device("meta"):  # its ranges are checked before any data is read
-            instantiate(cfg.model, nn.Module, num_features=64, num_classes=10)
+    earlier = held.enter_context(RunFolder.open(Path(cfg.run))) if cfg.run else None
+    resume = _resumed(earlier) if earlier else None
+    _check_network(cfg, num_features=64, num_classes=10)  # its ranges, before any data is read
+    seed_everything(cfg.seed, verbose=False)
     datamodule = _read_data(cfg)
     spec = datamodule.spec
-    seed_everything(cfg.seed, verbose=False)
+    _check_network(cfg, spec.num_features, spec.num_classes)
+    seed_everything(cfg.seed, verbose=False)  # again: whatever the data drew, the weights are the same
     network = instantiate(cfg.model, nn.Module, num_features=spec.num_features, num_classes=spec.num_classes)
     preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
     classifier = instantiate(
@@ -102,28 +108,34 @@ def _fit(
         compile_steps=cfg.compile,
     )
     _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
-    if cfg.init_from is not None:
+    _check_fit(classifier, datamodule)
+    if cfg.init_from is not None and resume is None:
         _start_from(cfg.init_from, network)
 
     cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
-    trainer = _trainer(cfg, datamodule)
-    folder = held.enter_context(RunFolder.open(Path(cfg.run)) if cfg.run else RunFolder.create(Path(cfg.folder)))
+    trainer = build(cfg, datamodule, classifier)
+    folder = earlier or held.enter_context(RunFolder.create(Path(cfg.folder)))
     if str(folder.path) != cfg.folder:
         cfg.folder = str(folder.path)
-        trainer = _trainer(cfg, datamodule)
-    resume = folder.last_checkpoint if cfg.run and folder.last_checkpoint.is_file() else None
+        trainer = build(cfg, datamodule, classifier)
     if resume is not None:
-        changed = _changed_limits(cfg, folder)
-        if not changed and folder.metrics()["status"] == "finished":
+        changed = changed_limits(cfg.trainer, folder.settings().trainer)
+        if not changed and folder.metrics().get("status") == "finished":
             log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
             return folder.metrics()
         if changed and optimization.schedule.needs_length:
             problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
             raise ConfigError(f"trainer.{changed[0]}", cfg.trainer[changed[0]], problem)
-        taken = checkpoint.read(resume)["global_step"]  # a damaged one is refused before anything is written
+        contents = checkpoint.read(resume)  # a damaged one is refused before anything is written
+        if changed:
+            check_room(trainer, contents, changed)
+        try:
+            classifier.load_state_dict(contents["state_dict"])
+        except Exception:
+            raise ConfigError("checkpoint", resume, "its weights do not fit the run's network; it is damaged") from None
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.forget_after(taken)
+            if isinstance(logger, TensorBoard | Csv):
+                logger.forget_after(contents["global_step"])
 
     with console.train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
         folder.describe(cfg, overrides)
@@ -136,8 +148,10 @@ def _fit(
         figures |= _best_figures(trainer)
         trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
         figures |= _scalars(trainer)
+        folder.write_confusion("test", spec.class_names, classifier.confusion_matrix)
         figures["seconds"] = round(time.perf_counter() - started, 3)
-    log_hyperparameters(trainer.loggers, cfg, choices, figures)
+        figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
+        log_hyperparameters(trainer.loggers, cfg, choices, figures)
     with console.train_log(folder.path):
         console.conclude(figures, folder.path)
     return figures
@@ -165,14 +179,14 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
         rows = getattr(datamodule, "test_rows", None)
         callbacks.append(CsvPredictions(folder.path / "predictions.csv", datamodule.spec.class_names, rows))
     trainer = instantiate(
-        _without(cfg.trainer, "callbacks", "enable_checkpointing"),
+        without(cfg.trainer, "callbacks", "enable_checkpointing"),
         Trainer,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         default_root_dir=cfg.folder,
     )
-    with console.train_log(folder.path), _exit_statuses():
+    with console.train_log(folder.path), _ended(folder):
         started = time.perf_counter()
         if cfg.stage == "predict":
             trainer.predict(classifier, datamodule, return_predictions=False)
@@ -187,6 +201,8 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - started, 3),
         }
         folder.write_metrics(figures, cfg.stage)
+        if cfg.stage in PART:
+            folder.write_confusion(PART[cfg.stage], datamodule.spec.class_names, classifier.confusion_matrix)
         console.conclude(figures, folder.path)
     return figures
 
@@ -194,10 +210,42 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
 # The parts, in the order of use.
 
 
-def _changed_limits(cfg: DictConfig, folder: RunFolder) -> list[str]:
-    """The limits of the fit that are other than the run had before."""
-    before = OmegaConf.load(folder.path / "config.yaml").trainer
-    return [name for name in ("max_epochs", "max_steps", "max_time") if before[name] != cfg.trainer[name]]
+def _resumed(folder: RunFolder) -> Path | None:
+    """The checkpoint from which a run goes on; None if it has not come to one. Raises ConfigError if it is lost."""
+    last, best = folder.last_checkpoint, folder.path / "checkpoints" / "best.ckpt"
+    if last.is_file():
+        return last
+    # A best one of the first epoch can be older than the first last one.
+    if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
+        problem = "has lost its checkpoints/last.ckpt; bring it back, or start a new run with init_from="
+        raise ConfigError("run", folder.path, problem)
+    return None
+
+
+def _check_network(cfg: DictConfig, num_features: int, num_classes: int) -> None:
+    """Refuses ranges, and weights that this machine's memory cannot hold, before there are any."""
+    if not cfg.model._target_.startswith("neurona."):
+        return
+    with torch.device("meta"):
+        network = instantiate(cfg.model, nn.Module, num_features=num_features, num_classes=num_classes)
+    needed = sum(parameter.nbytes for parameter in network.parameters())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        problem = f"its weights take {needed / 2**30:,.0f} GiB of the {memory / 2**30:,.0f} there are; make it smaller"
+        raise ConfigError("model", cfg.model._target_, problem)
+
+
+def _check_fit(classifier: Classifier, datamodule: Any) -> None:
+    """Refuses what the data cannot give the classifier."""
+    if classifier.balanced and not hasattr(datamodule, "class_counts"):
+        problem = "needs data that count their classes (class_counts); give one weight per class"
+        raise ConfigError("classifier.class_weights", "balanced", problem)
+    normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.network.modules())
+    if normalized and hasattr(datamodule, "train_rows"):
+        rows, size = len(datamodule.train_rows), datamodule.batch_size
+        if size == 1 or rows % size == 1:
+            problem = f"of {rows} rows leaves a mini-batch of one, which batch normalization cannot take; use another"
+            raise ConfigError("data.batch_size", size, problem)
 
 
 def _read_data(cfg: DictConfig) -> Any:
@@ -220,13 +268,14 @@ def _require_same_sizes(trained: DataSpec, given: DataSpec) -> None:
 
 
 def _start_from(folder: str, network: nn.Module) -> None:
-    left = checkpoint.transfer(checkpoint.read(best_checkpoint(Path(folder), "init_from")), network)
+    contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
+    left = checkpoint.transfer(contents, network)
     log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(left)}" if left else "")
 
 
-def _set_threads(threads: int | None, flops_per_sample_over_6: int) -> None:
+def _set_threads(threads: int | None, parameters_times_samples: int) -> None:
     if threads is None:
-        threads = 1 if 6 * flops_per_sample_over_6 < SMALL_STEP_FLOPS else torch.get_num_threads()
+        threads = 1 if 6 * parameters_times_samples < SMALL_STEP_FLOPS else DEFAULT_THREADS
     torch.set_num_threads(threads)
 
 
@@ -235,92 +284,55 @@ def _new_folder(choices: Mapping[str, str]) -> str:
     return f"logs/{name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
 
-def _trainer(cfg: DictConfig, datamodule: Any) -> Trainer:
-    callbacks = [instantiate(node, Callback) for node in cfg.trainer.callbacks.values() if node is not None]
-    callbacks = [callback for callback in callbacks if getattr(callback, "active", True)]
-    node = _without(cfg.trainer, "callbacks")
-    if not getattr(datamodule, "has_validation", True):
-        node.limit_val_batches = 0
-    _check_trainer(node, cfg.trainer.callbacks, datamodule)
-    loggers: list[Any] = [
-        instantiate(child, Logger)  # type: ignore[type-abstract]
-        for child in cfg.logger.values()
-        if child is not None
-    ]
-    plugins = [checkpoint.AtomicCheckpointIO()]
-    trainer = instantiate(
-        node, Trainer, callbacks=callbacks, logger=loggers, plugins=plugins, default_root_dir=cfg.folder
-    )
-    if trainer.world_size > 1:
-        raise ConfigError("trainer.devices", cfg.trainer.devices, "must be 1: a run trains on one device")
-    return trainer
-
-
-def _check_trainer(node: DictConfig, callbacks: DictConfig, datamodule: Any) -> None:
-    """Refuses what Lightning would refuse later, in words that fit less well, or take without an effect."""
-    for name, remedy in (
-        ("gradient_clip_val", "belongs to the optimiser: optimizer.clip_norm, or optimizer.clip_value"),
-        ("accumulate_grad_batches", "belongs to the optimiser: optimizer.accumulate"),
-    ):
-        if name in node:
-            raise ConfigError(f"trainer.{name}", node[name], remedy)
-    if node.max_epochs == 0 or node.max_steps == 0 or node.limit_train_batches == 0:
-        name = next(name for name in ("max_epochs", "max_steps", "limit_train_batches") if node[name] == 0)
-        raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")
-    interval = node.val_check_interval
-    if isinstance(interval, int) and node.check_val_every_n_epoch is not None and hasattr(datamodule, "train_rows"):
-        batches = math.ceil(len(datamodule.train_rows) / datamodule.batch_size)
-        if interval > batches:
-            problem = f"an epoch has {batches} mini-batches; check_val_every_n_epoch=null counts across epochs"
-            raise ConfigError("trainer.val_check_interval", interval, problem)
-    stopping = callbacks.get("early_stopping")
-    if node.limit_val_batches == 0 and stopping and stopping.patience:
-        key = "trainer.callbacks.early_stopping.patience"
-        problem = "needs a validation part; set data.val_fraction above 0, or patience=null"
-        raise ConfigError(key, stopping.patience, problem)
-
-
-def _without(node: DictConfig, *names: str) -> DictConfig:
-    """A copy of a configuration node, in its place, without some of its keys."""
-    rest = copy.deepcopy(node)
-    with open_dict(rest):
-        for name in names:
-            del rest[name]
-    return rest
-
-
 def _plain(node: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
 def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> Iterator[dict[str, Any]]:
-    """Yields the run's figures and keeps ``metrics.json`` true: running, finished, failed or interrupted."""
+    """Yields the run's figures and keeps ``metrics.json`` true: running, finished, failed or interrupted.
+
+    The figures of a run that goes on stay until there are newer ones. Raises RunError where the disk is full.
+    """
     figures: dict[str, Any] = {"status": "running", "stage": "fit", "num_parameters": classifier.num_parameters}
-    folder.write_metrics(figures, "fit")
+    figures |= {"epochs": 0, "steps": 0}
+    figures |= {name: value for name, value in folder.metrics().items() if name not in ("status", "error")}
+
+    def write() -> None:
+        if trainer.global_step:
+            figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
+        folder.write_metrics(figures, "fit")
+
+    write()
     try:
-        with _exit_statuses():
+        with _ended(folder):
             yield figures
-        figures["status"] = "finished"
     except BaseException as error:
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         figures["error"] = (str(error).splitlines() or [type(error).__name__])[0]
         log.info("%s; to continue: python train.py run=%s", figures["status"], folder.path)
+        with contextlib.suppress(RunError):  # the disk may be what failed
+            write()
         raise
-    finally:
-        figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
-        folder.write_metrics(figures, "fit")
+    figures["status"] = "finished"
+    write()
 
 
 @contextlib.contextmanager
-def _exit_statuses() -> Iterator[None]:
-    """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143."""
+def _ended(folder: RunFolder) -> Iterator[None]:
+    """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143, and a
+    RunError where the disk is full.
+    """
     try:
         yield
     except SIGTERMException:
         sys.exit(143)
     except SystemExit:
         raise KeyboardInterrupt from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise unwritable(folder.path, error) from error
 
 
 def _best_figures(trainer: Trainer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -27,7 +27,7 @@ class Steps:
         self.optimizer: Any = classifier.optimizers()
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
-        groups: Any = self.optimizer.param_groups
+        groups: Any = cast(Any, self.optimizer).param_groups
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.uncounted = 0
 

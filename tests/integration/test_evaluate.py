@@ -122,7 +122,7 @@ def test_a_run_without_a_checkpoint_is_refused(train: Any, fit: Any) -> None:
         (run.folder / "checkpoints" / f"{checkpoint}.ckpt").unlink()
     done = train("stage=test", f"run={run.folder}")
     assert done.status == 2
-    assert "has no checkpoint yet" in done.err
+    assert "has lost its checkpoints/best.ckpt" in done.err
     done = train(f"init_from={run.folder}", "data=iris")
     assert done.status == 2
     assert done.err.startswith("init_from=")

@@ -92,7 +92,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_network_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
     done = train(
-        *CONFIGS, *own, "model=own_code_wide", "model.width=16", "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.03"
+        *CONFIGS,
+        *own,
+        "model=own_code_wide",
+        "model.width=16",
+        "data=iris",
+        "trainer.max_epochs=30",
+        "optimizer.lr=0.03",
     )
     assert done.status == 0, done.err
     run = newest()
@@ -144,3 +150,10 @@ def test_a_module_that_is_not_allowed_is_refused(train: Any, own: list[str]) -> 
     assert done.status == 2
     assert "allow=[own_code]" in done.err
     assert "own_code" not in sys.modules
+
+
+def test_classes_are_not_balanced_where_the_data_do_not_count_them(train: Any, own: list[str]) -> None:
+    done = train(*CONFIGS, *own, "data=own_code_quadrants", "classifier.class_weights=balanced")
+    assert done.status == 2
+    assert done.err.startswith("classifier.class_weights=balanced: needs data that count their classes")
+    assert not Path("logs").exists()

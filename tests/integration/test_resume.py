@@ -13,7 +13,7 @@ import torch
 
 import neurona
 from neurona.classifier import Classifier
-from neurona.config import ConfigError
+from neurona.config import ConfigError, RunError
 
 # Dropout draws from the random generator, the rate of the schedule and Adam's moments depend on every step before.
 SETTINGS = [
@@ -213,3 +213,90 @@ def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: 
     with pytest.raises(ConfigError, match="trainer.max_epochs=3: the run's learning-rate schedule was laid out"):
         neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
     assert run.metrics["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["trainer.max_epochs=1"], "trainer.max_epochs=1: the run has made 2 epochs already"),
+        (["trainer.max_steps=9"], "trainer.max_steps=9: the run has made 14 steps already"),
+        (["trainer.max_epochs=3", "trainer.max_steps=14"], "trainer.max_steps=14: the run has made 14 steps already"),
+        (["trainer.max_epochs=3", "trainer.limit_train_batches=2"], "trainer.limit_train_batches=2: was 1.0"),
+        (["trainer.callbacks.checkpoints.monitor=val/accuracy"], "checkpoints.monitor=val/accuracy: was val/loss"),
+    ],
+)
+def test_a_limit_already_reached_or_a_setting_that_stays_is_refused(fit: Any, given: list[str], message: str) -> None:
+    run = fit()  # iris: 150 - 30 - 22 rows make 7 mini-batches of 16
+    before = run.contents()
+    with pytest.raises(ConfigError) as caught:
+        neurona.run([f"run={run.folder}", "quiet=true", *given])
+    assert message in str(caught.value)
+    assert run.contents() == before
+
+
+def test_the_figures_stay_until_an_extension_has_new_ones(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fit()
+    before = run.metrics
+    with monkeypatch.context() as patch:
+        stop_in(patch, "on_train_epoch_end", 3)
+        with pytest.raises(Stopped):
+            neurona.run([f"run={run.folder}", "trainer.max_epochs=5", "quiet=true"])
+    after = run.metrics
+    assert (after["status"], after["error"]) == ("failed", "power cut")
+    changed = {"status", "epochs", "steps"}
+    assert {k: v for k, v in before.items() if k not in changed} == {
+        k: v for k, v in after.items() if k not in {*changed, "error"}
+    }
+
+
+def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(fit: Any) -> None:
+    run = fit()
+    (run.folder / "checkpoints" / "last.ckpt").unlink()
+    before = run.contents()
+    for status in ("finished", "running"):
+        (run.folder / "metrics.json").write_text(f'{{"status": "{status}"}}')
+        with pytest.raises(ConfigError, match=r"has lost its checkpoints/last\.ckpt"):
+            neurona.run([f"run={run.folder}", "trainer.max_epochs=4", "quiet=true"])
+    assert run.contents().keys() == before.keys()
+
+
+def test_a_run_with_weights_of_another_goes_on_after_that_one_is_gone(fit: Any) -> None:
+    source = fit()
+    run = fit(f"init_from={source.folder}", "seed=5")
+    source.folder.rename(source.folder.with_name("moved"))
+    neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
+    assert run.metrics["epochs"] == 3
+
+
+@pytest.mark.parametrize("damage", ["", '{"status": "fini'])
+def test_damaged_figures_of_a_finished_run_are_made_again(fit: Any, damage: str) -> None:
+    run = fit()
+    before = run.metrics
+    (run.folder / "metrics.json").write_text(damage)
+    neurona.run([f"run={run.folder}", "quiet=true"])
+    untimed = [{k: v for k, v in figures.items() if k not in TIMED} for figures in (before, run.metrics)]
+    assert untimed[0] == untimed[1]
+
+
+def test_a_full_disk_ends_a_run_in_one_line(fit: Any, newest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(contents: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"best\.ckpt: cannot be written \(No space left on device\); make room"):
+        fit()
+    run = newest()
+    assert run.metrics["status"] == "failed"
+    assert list((run.folder / "checkpoints").iterdir()) == []
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(fit: Any) -> None:
+    run = fit()
+    contents = run.checkpoint()
+    del contents["state_dict"]["network.head.bias"]
+    torch.save(contents, run.folder / "checkpoints" / "last.ckpt")
+    before = run.contents()
+    with pytest.raises(ConfigError, match="its weights do not fit"):
+        neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
+    assert run.contents() == before

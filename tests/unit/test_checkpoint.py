@@ -15,7 +15,7 @@ from torch import nn
 from neurona import checkpoint
 from neurona.checkpoint import AtomicCheckpointIO
 from neurona.classifier import Classifier
-from neurona.config import ConfigError
+from neurona.config import ConfigError, RunError
 from neurona.data import preprocessing
 from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
@@ -120,9 +120,88 @@ def test_what_is_no_checkpoint_is_refused(written, damage, tmp_path):
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_nothing_in_a_checkpoint_is_executed(save, tmp_path):
     save({"neurona": {"model": {}}, "state_dict": _Trap(tmp_path / "executed")}, tmp_path / "trap.ckpt")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read as plain data and tensors") as caught:
         checkpoint.read(tmp_path / "trap.ckpt")
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "executed").exists()
+
+
+def _without(*path):
+    def damage(contents):
+        for key in path[:-1]:
+            contents = contents[key]
+        del contents[path[-1]]
+
+    return damage
+
+
+def _set(value, *path):
+    def damage(contents):
+        for key in path[:-1]:
+            contents = contents[key]
+        contents[path[-1]] = value
+
+    return damage
+
+
+INCOMPLETE = {
+    "no rng": _without("neurona", "rng"),
+    "no preprocessing": _without("neurona", "preprocessing"),
+    "no step": _without("global_step"),
+    "no optimiser": _without("optimizer_states"),
+    "no loops": _without("loops"),
+    "no callbacks": _without("callbacks"),
+    "an empty spec": _set({}, "neurona", "spec"),
+    "a list for a model": _set([1], "neurona", "model"),
+}
+MISFITS = {
+    "a missing weight": _without("state_dict", "network.head.weight"),
+    "another shape": _set(torch.zeros(2, 2), "state_dict", "network.head.weight"),
+    "no tensor": _set("text", "state_dict", "network.head.weight"),
+    "another preprocessing": _set("torch.nn.Identity", "neurona", "preprocessing"),
+    "no class": _without("neurona", "model", "_target_"),
+    "an unknown argument": _set(1, "neurona", "model", "hiden"),
+    "an argument of another type": _set([None], "neurona", "model", "hidden"),
+    "a size of another type": _set("six", "neurona", "spec", "num_features"),
+}
+
+
+@pytest.mark.parametrize("damage", INCOMPLETE.values(), ids=INCOMPLETE.keys())
+def test_an_incomplete_checkpoint_is_refused(written, damage):
+    contents = torch.load(written[0], weights_only=True)
+    damage(contents)
+    torch.save(contents, written[0])
+    with pytest.raises(ConfigError, match="damaged or not one of neurona's"):
+        checkpoint.read(written[0])
+
+
+@pytest.mark.parametrize("damage", MISFITS.values(), ids=MISFITS.keys())
+def test_weights_that_do_not_fit_their_description_are_refused(written, damage):
+    contents = checkpoint.read(written[0])
+    damage(contents)
+    with pytest.raises(ConfigError, match="do not fit together"):
+        checkpoint.modules(contents)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("hidden", {"_target_": "torch.nn.GELU"}, r"model\.hidden\._target_=.*add allow=\[torch\.nn\.GELU\]"),
+        ("hidden", [{"_target_": "neurona.stages.run"}], r"model\.hidden\.0\._target_="),
+        ("hidden", ({"_target_": "neurona.stages.run"},), r"model\.hidden\.0\._target_="),
+        ("_target_", "os.system", r"is none of neurona"),
+        ("_target_", "neurona.stages.run", r"must be a class"),
+        ("_target_", "torch.optim.SGD", r"must be a Module"),
+        ("_args_", [1], r"has no meaning here"),
+        ("_partial_", True, r"has no meaning here"),
+        ("activation", "${oc.env:HOME}", r"\$\{oc\.env:HOME\}"),
+    ],
+)
+def test_a_checkpoint_names_its_network_and_nothing_else(written, key, value, message):
+    contents = checkpoint.read(written[0])
+    contents["neurona"]["model"][key] = value
+    with pytest.raises(ConfigError, match=message):
+        checkpoint.modules(contents)
 
 
 # Another run's weights.
@@ -187,9 +266,10 @@ def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(tmp_path, 
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", fails_midway)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path):

@@ -32,18 +32,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 KEPT = ["experiment=lesson", "data=table", "data.target='a=b, \"c\"'", "model.hidden=[3,4]", "trainer=gpu"]
+FIT = [*KEPT, "init_from=logs/other"]
 
 
 @pytest.mark.parametrize(
     ("given", "result"),
     [
-        ([], [*KEPT, "trainer.max_epochs=5"]),
-        (["trainer.max_epochs=9"], [*KEPT, "trainer.max_epochs=9"]),
-        (["+trainer.devices=2", "quiet=true"], [*KEPT, "trainer.max_epochs=5", "+trainer.devices=2", "quiet=true"]),
-        (["trainer=cpu"], [*KEPT[:4], "trainer.max_epochs=5", "trainer=cpu"]),
-        (["model.hidden=[3,4]", "trainer=gpu"], [*KEPT, "trainer.max_epochs=5"]),
-        (["allow=[mine]"], [*KEPT, "trainer.max_epochs=5", "allow=[mine]"]),
-        (["hydra.verbose=true"], [*KEPT, "trainer.max_epochs=5", "hydra.verbose=true"]),
+        ([], [*FIT, "trainer.max_epochs=5"]),
+        (["trainer.max_epochs=9"], [*FIT, "trainer.max_epochs=9"]),
+        (["+trainer.devices=2", "quiet=true"], [*FIT, "trainer.max_epochs=5", "+trainer.devices=2", "quiet=true"]),
+        (["trainer=cpu"], [*FIT[:4], FIT[5], "trainer.max_epochs=5", "trainer=cpu"]),
+        (["model.hidden=[3,4]", "trainer=gpu"], [*FIT, "trainer.max_epochs=5"]),
+        (["init_from=logs/other"], [*FIT, "trainer.max_epochs=5"]),
+        (["allow=[mine]"], [*FIT, "trainer.max_epochs=5", "allow=[mine]"]),
+        (["hydra.verbose=true"], [*FIT, "trainer.max_epochs=5", "hydra.verbose=true"]),
         (
             ["stage=test", "data=iris", "data.split_seed=1"],
             ["experiment=lesson", *KEPT[3:], "trainer.max_epochs=5", "stage=test", "data=iris", "data.split_seed=1"],
@@ -57,8 +59,7 @@ KEPT = ["experiment=lesson", "data=table", "data.target='a=b, \"c\"'", "model.hi
 def test_replay_puts_the_stored_overrides_first(run: str, given: list[str], result: list[str]) -> None:
     replayed = command.replay([run, *given])
     assert sorted(replayed) == sorted([*result, run])
-    explicit = [line for line in replayed if line not in KEPT[:5] and line != "trainer.max_epochs=5"]
-    assert replayed[-len(explicit) :] == explicit
+    assert replayed[-len(given) - 1 :] == [run, *given]
     assert command.replay(replayed) == replayed
 
 
@@ -83,6 +84,36 @@ def test_what_belongs_to_the_run_cannot_be_changed(run: str, given: list[str], k
 
 def test_without_run_nothing_changes() -> None:
     assert command.replay(["seed=1", "run=null", "run="]) == ["seed=1", "run=null", "run="]
+
+
+@pytest.mark.parametrize("run_key", ["run", "+run", "++run"])
+def test_however_run_is_written_its_settings_are_replayed(run: str, run_key: str) -> None:
+    given = run.replace("run", run_key, 1)
+    assert command.replay([given]) == [*command.replay([run])[:-1], given]
+
+
+@pytest.mark.parametrize("given", ["trainer.max_epochs=4", "trainer.max_epochs=2"])
+def test_of_a_repeated_key_the_last_counts(tmp_path: Path, given: str) -> None:
+    stored_run(tmp_path / "r", "trainer.max_epochs=4", "trainer.max_epochs=2")
+    run = f"run={tmp_path / 'r'}"
+    assert command.replay([run, given]) == [run, given]
+    assert command.replay([run])[-2:] == ["trainer.max_epochs=2", run]
+    assert command.replay([run, "trainer.max_epochs=7", given]) == [run, "trainer.max_epochs=7", given]
+
+
+def test_a_run_started_from_anothers_weights_remembers_it_while_it_fits(tmp_path: Path) -> None:
+    first = stored_run(tmp_path / "first")
+    stored_run(tmp_path / "r", "data=iris", "init_from=first", init_from=str(first))
+    run = f"run={tmp_path / 'r'}"
+    assert command.replay([run]) == ["data=iris", f"init_from='{first}'", run]
+    assert command.replay([run, "stage=test"]) == ["data=iris", run, "stage=test"]
+
+
+@pytest.mark.parametrize("key", ["hydra.launcher._target_", "allow", "database", "model.hidden", "init_from.x@hydra"])
+def test_only_data_and_weights_are_among_a_runs_paths(tmp_path: Path, key: str) -> None:
+    stored_run(tmp_path / "r", "seed=1", **{key: str(tmp_path)})
+    run = f"run={tmp_path / 'r'}"
+    assert command.replay([run]) == ["seed=1", run]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +153,7 @@ def test_a_default_path_is_made_absolute_only_while_it_exists(tmp_path: Path) ->
         ("run=logs/broken", "its overrides.yaml is damaged"),
         ("run=logs/partial", "its overrides.yaml is damaged"),
         ("run=[", "cannot be read"),
+        ("run=logs/first,logs/other", "run=logs/first,logs/other: must be one run's folder"),
     ],
 )
 @pytest.mark.usefixtures("run")
@@ -149,7 +181,7 @@ SCRIPT = """
     import os, signal, sys, time
     from pathlib import Path
     from neurona import command
-    from neurona.config import ConfigError
+    from neurona.config import ConfigError, RunError
 
     class SIGTERMException(SystemExit):
         pass
@@ -160,6 +192,8 @@ SCRIPT = """
             raise ConfigError("seed", cfg.seed, "is wrong")
         if cfg.end == "failure":
             raise ValueError("a defect")
+        if cfg.end == "run":
+            raise RunError("a loss that turned NaN")
         if cfg.end == "sigterm":
             raise SIGTERMException
         if cfg.end == "interrupt":
@@ -225,10 +259,13 @@ def call(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
         ("~nothing", "does not exist"),
         ("run=elsewhere", "run=elsewhere: is not a run folder"),
         ("end=mistake", "seed=0: is wrong"),
+        ("--config-dir=/nope", "--config-dir=/nope: is not a folder"),
+        ("-m run=old,old", "run=old,old: names one run and does not go with a sweep"),
+        ("-m folder=x seed=1,2", "folder=x: names one run's folder and does not go with a sweep"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(script: Path, argument: str, message: str) -> None:
-    done = call(script, argument)
+    done = call(script, *argument.split())
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -295,13 +332,47 @@ def test_shell_completion(script: Path) -> None:
     assert "model=linear" in done.stdout
 
 
-def test_a_sweep_runs_every_job(script: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, script.name, "-m", "seed=1,2", "hydra.sweep.dir=sweep"],
+def sweep(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, script.name, *arguments, f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra:job.num}"],
         cwd=script.parent,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["end=done", "-m", "seed=1,2"], ["seed=1,2", "-m"]])
+def test_a_sweep_runs_every_job(script: Path, tmp_path: Path, arguments: list[str]) -> None:
+    done = sweep(script, tmp_path / "sweep", *arguments)
     assert done.returncode == 0, done.stderr
     assert [line[-1] for line in done.stdout.splitlines() if line.startswith("[")] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "lines"),
+    [
+        ("mistake,done", 2, ["job 0: seed=0: is wrong"]),
+        ("run,mistake,run,done", 2, ["job 0: a loss", "job 1: seed=0: is wrong", "job 2: a loss"]),
+        ("done,run", 1, ["job 1: a loss that turned NaN"]),
+    ],
+)
+def test_a_failing_job_leaves_the_others_to_go_on(
+    script: Path, tmp_path: Path, ends: str, status: int, lines: list[str]
+) -> None:
+    done = sweep(script, tmp_path / "sweep", "-m", f"end={ends}")
+    assert done.returncode == status
+    assert len([line for line in done.stdout.splitlines() if line.startswith("[")]) == len(ends.split(","))
+    shown = done.stderr.splitlines()
+    assert len(shown) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(shown, lines, strict=True))
+    assert len([path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]) == ends.count("done")
+
+
+def test_a_defect_in_a_job_shows_its_traceback_and_leaves_the_others_to_go_on(script: Path, tmp_path: Path) -> None:
+    done = sweep(script, tmp_path / "sweep", "-m", "end=failure,done")
+    assert done.returncode == 1
+    assert len([line for line in done.stdout.splitlines() if line.startswith("[")]) == 2
+    assert "ValueError: a defect" in done.stderr
+    assert done.stderr.splitlines()[-1] == "job 0: a defect"
+    assert done.stderr.count("Traceback") == 1

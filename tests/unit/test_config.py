@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,8 @@ TREE = {
         defaults: [{override /model: linear}]
         seed: 3
         """,
+    "experiment/no_header": "seed: 1",
+    "experiment/with_run": "# @package _global_\nrun: elsewhere",
     "experiment/bad_root": "# @package _global_\nsede: 1",
     "experiment/bad_nested": "# @package _global_\nmodel: {hiden: [3]}",
     "experiment/bad_trainer": "# @package _global_\ntrainer: {max_epocs: 3}",
@@ -205,6 +209,15 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["limits=3", "seed=1"], "limits=3: must be a mapping"),
         (["stage=fitt"], "stage=fitt: must be one of fit, validate, test, predict; did you mean fit?"),
         (["seed=1.5"], "seed=1.5: must be a whole number"),
+        (["threads=0"], "threads=0: must be from 1 to 4096, or null"),
+        (["threads=99999999999999999999"], "must be from 1 to 4096, or null"),
+        (["trainer.callbacks=null"], "trainer.callbacks=null: must be a mapping"),
+        (["trainer.callbacks=abc"], "trainer.callbacks=abc: must be a mapping"),
+        (["+model._partial_=true"], "model._partial_=True: has no meaning here"),
+        (["+optimizer._args_=[1]"], "optimizer._args_=[1]: has no meaning here"),
+        (["+trainer.callbacks.stopping._recursive_=false"], "_recursive_=False: has no meaning here"),
+        (["+logger.csv._convert_=all"], "logger.csv._convert_=all: has no meaning here"),
+        (["experiment=no_header"], "experiment=no_header: its yaml must begin with the line # @package _global_"),
         (["seed=-1"], "seed=-1: must be from 0 to 4294967295"),
         (["seed=4294967296"], "must be from 0 to 4294967295"),
         (["quiet=1"], "quiet=1: must be true or false"),
@@ -225,6 +238,30 @@ def test_refused(tree: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check(tree, *overrides)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["logger=[]", "~logger", "model=[]", "~seed"])
+def test_what_every_run_needs_cannot_be_left_out(tree: Path, override: str) -> None:
+    key = override.strip("~=[]")
+    with initialize_config_dir(str(tree), version_base="1.3"):
+        cfg = compose("train", [override], return_hydra_config=True)
+        with open_dict(cfg):
+            choices = cfg.pop("hydra").runtime.choices
+        with pytest.raises(ConfigError, match=f"{key}=: must be given"):
+            config.check(cfg, choices)
+
+
+def test_a_yaml_cannot_name_the_run_to_go_on_with(tree: Path) -> None:
+    with initialize_config_dir(str(tree), version_base="1.3"):
+        for overrides, is_allowed in ((["run=elsewhere"], True), (["experiment=with_run"], False)):
+            cfg = compose("train", overrides, return_hydra_config=True)
+            with open_dict(cfg):
+                choices = cfg.pop("hydra").runtime.choices
+            if is_allowed:
+                config.check(cfg, choices)
+                continue
+            with pytest.raises(ConfigError, match="run=elsewhere: belongs on the command line"):
+                config.check(cfg, choices)
 
 
 @pytest.mark.usefixtures("my_networks")
@@ -267,14 +304,9 @@ def test_instantiate_hands_over_plain_containers_and_the_very_objects_given() ->
     assert optimizer.defaults["lr"] == 0.5
     parts = config.instantiate(node(_target_="torch.nn.Unflatten", dim=1, unflattened_size=[2, 3]), nn.Module)
     assert type(parts.unflattened_size) is list
-    stacked = config.instantiate(
-        node(
-            _target_="torch.nn.Sequential",
-            _args_=[{"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}],
-        ),
-        nn.Module,
-    )
-    assert stacked[0].weight.shape == (2, 3)
+    linear = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}
+    listed = config.instantiate(node(_target_="torch.nn.ModuleList", modules=[linear]), nn.Module)
+    assert listed[0].weight.shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -295,12 +327,80 @@ def test_instantiate_hands_over_plain_containers_and_the_very_objects_given() ->
         ({"_target_": "torch.nn.Linear", "in_features": 1}, "missing 1 required positional argument: 'out_features'"),
         ({"_target_": "torch.nn.Nope"}, "torch.nn has no class Nope"),
         ({"_target_": "torch.nope.X"}, "cannot be imported"),
-        ({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Dropout", "p": 2}]}, "between 0 and 1"),
+        (
+            {"_target_": "torch.nn.ModuleList", "modules": [{"_target_": "torch.nn.Dropout", "p": 2}]},
+            r"model.modules.0=torch.nn.Dropout: .*between 0 and 1",
+        ),
+        *(
+            ({"_target_": "torch.nn.ReLU", name: 1}, f"model.{name}=1: has no meaning here")
+            for name in config._META[1:]
+        ),
     ],
 )
 def test_instantiate_refuses(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.instantiate(node(**keys), nn.Module)
+
+
+HANDLER = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler.SubprocessHandler"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Iterator[dict[str, object]]:
+    """A node whose class, of a permitted package, runs a program when it is made."""
+    marker = tmp_path / "executed"
+    none = dict.fromkeys(("stdout", "stderr", "numa_options"))
+    yield {"_target_": HANDLER, "entrypoint": "touch", "args": [str(marker)], "env": {}, "local_rank_id": 0, **none}
+    time.sleep(0.05)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda bad: bad,
+        lambda bad: {"_target_": "torch.nn.Linear", "bias": bad},
+        lambda bad: {"_target_": "torch.nn.ModuleList", "modules": [{"_target_": "torch.nn.ReLU", "inplace": bad}]},
+        lambda bad: {"_target_": "torch.nn.ModuleDict", "modules": {"a": {"b": bad}}},
+        lambda bad: {"_target_": "torch.nn.Linear", "bias": "${other}"},
+        lambda bad: {"_target_": "torch.nn.Linear", "bias": "${oc.decode:'${text}'}"},
+    ],
+)
+def test_a_class_that_runs_a_program_is_not_made(hostile: dict[str, object], place: Any) -> None:
+    cfg = OmegaConf.create({"allow": [], "model": place(hostile), "other": hostile, "text": f"{{_target_: {HANDLER}}}"})
+    with pytest.raises(ConfigError, match=r"must be (a|one of) .*Module"):
+        config.instantiate(cfg.model, nn.Module)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "neurona.stages.run",
+        "neurona.config.import_module",
+        "neurona.optimizer.partial",
+        "neurona.run_folder.Path",
+        "neurona.checkpoint.make",
+        "torch.hub.load_state_dict_from_url",
+        "torch.load",
+        "torch.os.system",
+    ],
+)
+def test_what_a_permitted_module_has_only_imported_is_not_called(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be|cannot be imported"):
+        config.instantiate(node(_target_="torch.nn.ModuleList", modules=[{"_target_": target}]), nn.Module)
+
+
+def test_an_allowed_module_may_define_anything_but_not_lend_others_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_parts.py").write_text("from os import mkdir\nfrom fractions import Fraction\nclass Part: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for target, is_allowed in (("my_parts.Part", True), ("my_parts.mkdir", False), ("my_parts.Fraction", False)):
+        nodes = {"_target_": "torch.nn.ModuleDict", "modules": {"part": {"_target_": target}}}
+        # torch refuses the part in words of its own, once it has been made
+        message = r"model=torch\.nn\.ModuleDict: .*Part is not a Module" if is_allowed else f"{target}: must be"
+        with pytest.raises(ConfigError, match=message):
+            config.instantiate(OmegaConf.create({"allow": ["my_parts"], "model": nodes}).model, nn.Module)
 
 
 def test_instantiate_lets_errors_of_ones_own_code_through() -> None:

@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from neurona import run_folder
-from neurona.config import ConfigError
+from neurona.config import ConfigError, RunError
 from neurona.run_folder import RunFolder, best_checkpoint, write_atomically
 
 
@@ -50,6 +50,19 @@ def test_twenty_at_once_get_twenty_folders(tmp_path):
     assert len({folder.path for folder in folders}) == len(list((tmp_path / "runs").iterdir())) == 20
 
 
+@pytest.mark.parametrize("name", ["/", ".", ".."])
+def test_a_name_that_is_not_the_runs_own_is_refused(name):
+    with pytest.raises(ConfigError, match="must name a folder"):
+        RunFolder.create(Path(name))
+
+
+def test_a_file_is_not_taken_for_a_folder(tmp_path):
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunFolder.create(tmp_path / "notes")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
 # Holding one.
 
 HOLD = """
@@ -71,6 +84,12 @@ def test_a_folder_another_process_works_on_is_refused_until_that_one_ends(run):
         assert caught.value.key == "run"
         holder.kill()
     RunFolder.open(run)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == run and mode & os.W_OK))
+    with pytest.raises(ConfigError, match="cannot be written"):
+        RunFolder.open(run)
 
 
 # Finding one again.
@@ -99,6 +118,15 @@ def test_the_best_checkpoint_is_the_last_while_there_is_no_best(run):
     assert folder.best_checkpoint == run / "checkpoints" / "best.ckpt"
 
 
+def test_the_last_does_not_stand_for_a_best_that_a_finished_run_has_lost(run):
+    folder = RunFolder.open(run)
+    (run / "checkpoints").mkdir()
+    folder.last_checkpoint.touch()
+    folder.write_metrics({"status": "finished"}, "fit")
+    with pytest.raises(ConfigError, match=r"has lost its checkpoints/best\.ckpt"):
+        best_checkpoint(run, "init_from")
+
+
 # What it holds.
 
 
@@ -110,10 +138,32 @@ def test_figures_of_fitting_and_of_other_stages_have_files_of_their_own(run):
     assert json.loads((run / "metrics_test.json").read_text()) == {"status": "finished", "test/loss": 0.2}
 
 
+@pytest.mark.parametrize("damage", [None, "", '{"status": "fini', "[1]", "\xff"])
+def test_damaged_figures_are_none(run, damage):
+    if damage is not None:
+        (run / "metrics.json").write_text(damage, encoding="latin-1")
+    assert RunFolder.open(run).metrics() == {}
+
+
+@pytest.mark.parametrize("damage", [None, "", "a: [", "seed: 1\n"])
+def test_a_damaged_configuration_is_refused(run, damage):
+    if damage is not None:
+        (run / "config.yaml").write_text(damage)
+    with pytest.raises(ConfigError, match=r"its config\.yaml cannot be read"):
+        RunFolder.open(run).settings()
+
+
+def test_figures_that_are_not_finite_are_null(run):
+    folder = RunFolder.open(run)
+    folder.write_metrics({"a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5, "e": 2, "f": "x"}, "fit")
+    assert folder.metrics() == {"a": None, "b": None, "c": None, "d": 1.5, "e": 2, "f": "x"}
+
+
 def configuration(**data):
     return OmegaConf.create(
         {
             "seed": 7,
+            "init_from": "earlier",
             "data": {"_target_": "neurona.data.mnist.Mnist", "batch_size": 32, **data},
             "model": {"hidden": [8], "inputs": "${data.batch_size}"},
             "logger": {"token": "${oc.env:NEURONA_TEST_SECRET}", "entity": "${oc.env:NEURONA_TEST_UNSET,nobody}"},
@@ -138,8 +188,8 @@ def test_the_configuration_is_resolved_except_for_the_environment(described):
     stored = OmegaConf.to_container(OmegaConf.load(described / "config.yaml"), resolve=False)
     assert stored["model"] == {"hidden": [8], "inputs": 32}
     assert stored["logger"] == {
-        "token": "<environment variable NEURONA_TEST_SECRET>",
-        "entity": "<environment variable NEURONA_TEST_UNSET>",
+        "token": "<from the environment>",
+        "entity": "<from the environment>",
     }
 
 
@@ -164,8 +214,9 @@ def test_overrides_are_stored_as_given_and_data_paths_absolute(described, tmp_pa
     stored = OmegaConf.to_container(OmegaConf.load(described / "overrides.yaml"), resolve=False)
     assert stored["overrides"] == OVERRIDES
     assert stored["absolute"] == {
+        "init_from": str(tmp_path / "earlier"),
         "data.root": str(tmp_path / "data"),
-        "data.train_path": str(tmp_path / "~" / "a.csv"),
+        "data.train_path": str(Path.home() / "a.csv"),
     }
 
 
@@ -201,9 +252,10 @@ def test_a_failure_while_writing_leaves_the_file_that_was_there(tmp_path, monkey
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match=r"metrics\.json: cannot be written \(No space left on device\)"):
         write_atomically(path, "new\n")
     assert path.read_text() == "old\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from neurona import chunking
 from neurona.config import ConfigError
 
 
@@ -17,14 +18,15 @@ class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch.
 
     Without a validation part the best is the last. every_n_steps: also ``last.ckpt`` after so many optimiser steps.
+    folder: where both go. A run killed at any moment has a best that is at least as new as what its last remembers.
     """
 
     chunk_aware = True
 
     def __init__(
         self,
-        *,
         folder: str,
+        *,
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         every_n_steps: int | None = None,
@@ -42,7 +44,7 @@ class BestAndLast(Checkpoint):
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step
+        self._saved_step, self._due = trainer.global_step, False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -57,8 +59,11 @@ class BestAndLast(Checkpoint):
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
             self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
-            if not trainer.is_last_batch:  # at the end of an epoch the last checkpoint, made next, serves as the best
+            if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
                 trainer.save_checkpoint(self.best_path)
+        if self._due and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.last_path)
+        self._due = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,7 +72,10 @@ class BestAndLast(Checkpoint):
         # Once per step, when it is complete: half of an accumulated gradient would be lost.
         if self._every_n_train_steps and step % self._every_n_train_steps == 0 and step != self._saved_step:
             self._saved_step = step
-            trainer.save_checkpoint(self.last_path)
+            # One from before a validation would, on a resume, go on behind it: without what it tells plateau and best.
+            self._due = chunking.validation_follows(trainer)
+            if not self._due:
+                trainer.save_checkpoint(self.last_path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
@@ -75,9 +83,11 @@ class BestAndLast(Checkpoint):
         if self.best and self.best["epoch"] == trainer.current_epoch:
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
-        trainer.save_checkpoint(self.last_path)
         if self.best.get("step") == trainer.global_step:
-            _link(self.last_path, self.best_path)
+            trainer.save_checkpoint(self.best_path)
+            _link(self.best_path, self.last_path)
+        else:
+            trainer.save_checkpoint(self.last_path)
 
     def _set_best(self, trainer: Trainer, score: float) -> None:
         self.best = {"epoch": trainer.current_epoch, "step": trainer.global_step, "score": score, "figures": {}}

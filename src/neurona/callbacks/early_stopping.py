@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Literal
 
@@ -25,6 +26,8 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
             raise ConfigError(
                 "trainer.callbacks.early_stopping.patience", patience, "must be 1 or more, or null for never"
             )
+        if not 0 <= min_delta < math.inf:
+            raise ConfigError("trainer.callbacks.early_stopping.min_delta", min_delta, "must be 0 or more, and finite")
         self.active = patience is not None
         super().__init__(
             monitor, min_delta, patience or sys.maxsize, mode=mode, strict=self.active, check_on_train_epoch_end=False

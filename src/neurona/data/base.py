@@ -67,8 +67,8 @@ class InMemoryData(LightningDataModule):
     ) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise ConfigError(f"data.{name}", size, "must be at least 1")
+            if not 1 <= size < 2**31:
+                raise ConfigError(f"data.{name}", size, "must be at least 1, and below 2**31")
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 <= fraction < 1:
                 raise ConfigError(f"data.{name}", fraction, "a fraction of the rows: at least 0, less than 1")

@@ -6,6 +6,7 @@ each dimension as a big-endian 32-bit integer, then the values, row by row.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
 import hashlib
@@ -153,6 +154,7 @@ class IdxImages(InMemoryData):
         if not self._missing():
             return
         lock_path = self.root / ".lock"
+        new_folders = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = lock_path.open("w")
@@ -168,6 +170,9 @@ class IdxImages(InMemoryData):
                 raise self._incomplete(f"; the download failed ({error})") from error
             finally:
                 lock_path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # up to the first that holds something
+                    for folder in new_folders:
+                        folder.rmdir()
 
     def read(self) -> Table:
         if self._missing():

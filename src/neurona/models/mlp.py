@@ -77,8 +77,8 @@ class MLP(nn.Sequential):
         widths = [hidden] if isinstance(hidden, int) else list(hidden)
         if not widths:
             raise ConfigError("model.hidden", widths, "needs at least one width; for a linear model use model=linear")
-        if min(widths) < 1:
-            raise ConfigError("model.hidden", widths, "every width must be at least 1")
+        if not 1 <= min(widths) <= max(widths) < 2**24:
+            raise ConfigError("model.hidden", widths, "every width must be at least 1, and below 2**24")
         activations = [activation_named(name) for name in _per_layer("model.activation", activation, widths)]
         dropouts = _per_layer("model.dropout", dropout, widths)
         if not all(0 <= probability < 1 for probability in dropouts):

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 
 from neurona import optimizer, schedule
 from neurona.callbacks.checkpoints import BestAndLast
+from neurona.checkpoint import AtomicCheckpointIO
 from neurona.config import ConfigError
 from neurona.models.linear import Linear
 
@@ -102,6 +103,32 @@ def test_the_figures_of_a_best_in_mid_epoch_are_not_those_of_the_epochs_end(fit)
     assert keeper.best["figures"]["val/loss"] == pytest.approx(0.1)
     assert keeper.best["figures"]["val/accuracy"] == noted.accuracies[2]
     assert keeper.best["figures"]["train/loss"] == noted.train_losses[1]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("write", range(8))
+def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(fit, tmp_path, monkeypatch, write):
+    count, replace = 0, Path.replace
+
+    def dies(source: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count > write:
+            raise Killed
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(Killed):
+        fit(val_losses=[0.9, 0.8, 0.7, 0.75, 0.6], plugins=[AtomicCheckpointIO()])
+    best, last = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        (remembered,) = torch.load(last, weights_only=True)["callbacks"].values()
+        assert epoch_and_step(best)[1] >= remembered["step"]
+        (own,) = torch.load(best, weights_only=True)["callbacks"].values()
+        assert own["step"] == epoch_and_step(best)[1]
 
 
 def test_without_validation_the_best_is_the_last(fit):

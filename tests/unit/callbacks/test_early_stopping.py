@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -62,3 +64,10 @@ def test_a_patience_out_of_range_is_refused(patience):
     with pytest.raises(ConfigError) as caught:
         EarlyStopping(patience=patience)
     assert caught.value.key == "trainer.callbacks.early_stopping.patience"
+
+
+@pytest.mark.parametrize("min_delta", [-0.1, math.nan, math.inf])
+def test_a_min_delta_out_of_range_is_refused(min_delta):
+    with pytest.raises(ConfigError) as caught:
+        EarlyStopping(patience=1, min_delta=min_delta)
+    assert caught.value.key == "trainer.callbacks.early_stopping.min_delta"

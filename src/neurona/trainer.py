@@ -1,0 +1,188 @@
+"""The Lightning Trainer of a fit, and what is refused before one begins or goes on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from neurona.callbacks.checkpoints import BestAndLast
+from neurona.checkpoint import AtomicCheckpointIO
+from neurona.classifier import Classifier
+from neurona.config import ConfigError, instantiate
+from neurona.console import FIGURES
+from neurona.data.base import InMemoryData
+
+LIMITS = ("max_epochs", "max_steps", "max_time")
+FIXED = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    *(f"callbacks.{name}.{key}" for name in ("checkpoints", "early_stopping") for key in ("monitor", "mode")),
+)
+"""Settings of the trainer that decide what a run's figures mean, or which of its states is the best."""
+
+LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
+
+
+def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifier) -> Trainer:
+    """The Trainer that the configuration describes. Raises ConfigError for what would fail, or do nothing, later."""
+    node = without(cfg.trainer, "callbacks")
+    if not getattr(datamodule, "has_validation", True):
+        node.limit_val_batches = 0
+    _check_limits(node)
+    _check_intervals(node, datamodule)
+    _check_monitors(node, cfg.trainer.callbacks, classifier)
+    loggers: list[Any] = [
+        instantiate(child, Logger)  # type: ignore[type-abstract]
+        for child in cfg.logger.values()
+        if child is not None
+    ]
+    made = instantiate(
+        node,
+        Trainer,
+        callbacks=_callbacks(cfg.trainer.callbacks, cfg.folder),
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=cfg.folder,
+    )
+    if made.world_size > 1:
+        raise ConfigError("trainer.devices", cfg.trainer.devices, "must be 1: a run trains on one device")
+    return made
+
+
+def without(node: DictConfig, *names: str) -> DictConfig:
+    """A copy of a configuration node, in its place, without some of its keys."""
+    rest = copy.deepcopy(node)
+    with open_dict(rest):
+        for name in names:
+            del rest[name]
+    return rest
+
+
+def changed_limits(now: DictConfig, before: DictConfig) -> list[str]:
+    """The limits of the fit that are other than the run had before. Raises ConfigError where what is fixed is.
+
+    now, before: the node ``trainer``.
+    """
+    for key in FIXED:
+        given, had = OmegaConf.select(now, key), OmegaConf.select(before, key)
+        if given != had:
+            problem = f"was {had} when the run began and stays so; for a new run from its weights use init_from="
+            raise ConfigError(f"trainer.{key}", given, problem)
+    return [name for name in LIMITS if before[name] != now[name]]
+
+
+def check_room(trainer: Trainer, contents: Mapping[str, Any], changed: Sequence[str]) -> None:
+    """Raises ConfigError for a limit that the run, whose last checkpoint this is, has reached already.
+
+    changed: the limits to name first.
+    """
+    seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    limits = {
+        "max_epochs": (trainer.max_epochs, epochs),
+        "max_steps": (trainer.max_steps, contents["global_step"]),
+        "max_time": (timer and timer.time_remaining(), seconds),
+    }
+    for name in [*changed, *limits]:
+        limit, reached = limits[name]
+        if limit not in (None, -1) and limit <= reached:
+            unit = "seconds" if name == "max_time" else name.removeprefix("max_")
+            problem = f"the run has made {reached:.10g} {unit} already; give it more, or -1 for no limit"
+            raise ConfigError(f"trainer.{name}", limit, problem)
+
+
+def _callbacks(nodes: DictConfig, folder: str) -> list[Callback]:
+    made: list[Callback] = []
+    if nodes.get("checkpoints") is None:
+        problem = "cannot be left out: a run is tested, and continued, from its checkpoints"
+        raise ConfigError("trainer.callbacks.checkpoints", "null", problem)
+    for name, node in nodes.items():
+        if name == "checkpoints":
+            made.append(instantiate(node, BestAndLast, folder=str(Path(folder) / "checkpoints")))
+        elif node is not None:
+            made.append(instantiate(node, Callback))
+    return [callback for callback in made if getattr(callback, "active", True)]
+
+
+def _check_limits(node: DictConfig) -> None:
+    for name, remedy in (
+        ("gradient_clip_val", "belongs to the optimiser: optimizer.clip_norm, or optimizer.clip_value"),
+        ("accumulate_grad_batches", "belongs to the optimiser: optimizer.accumulate"),
+    ):
+        if name in node:
+            raise ConfigError(f"trainer.{name}", node[name], remedy)
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if node[name] == 0:
+            raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")
+    if node.max_time is not None and not set(str(node.max_time)) & set("123456789"):
+        raise ConfigError("trainer.max_time", node.max_time, "leaves nothing to train; null for no limit")
+    if node.max_epochs is None and node.max_steps == -1 and node.max_time is None:
+        problem = "needs a number where max_steps and max_time set no limit; -1 trains until it is stopped"
+        raise ConfigError("trainer.max_epochs", "null", problem)
+    if node.limit_test_batches == 0:
+        raise ConfigError("trainer.limit_test_batches", 0, "must be above 0: a fit ends with a test")
+    for name, least in LEAST.items():
+        if node.get(name) is not None and node[name] < least:
+            raise ConfigError(f"trainer.{name}", node[name], f"must be {least} or more")
+
+
+def _check_intervals(node: DictConfig, datamodule: LightningDataModule) -> None:
+    """Compares counts of mini-batches with those there are, where the data tell."""
+    interval = node.val_check_interval
+    if interval == 0:
+        raise ConfigError("trainer.val_check_interval", 0, "must be above 0; for no validation, data.val_fraction=0")
+    data: Any = datamodule
+    if not isinstance(data, InMemoryData):
+        return
+    batches = math.ceil(len(data.train_rows) / data.batch_size)
+    of_val, of_test = (math.ceil(len(rows) / data.eval_batch_size) for rows in (data.val_rows, data.test_rows))
+    for key, part, total in (
+        ("limit_train_batches", "training", batches),
+        ("limit_val_batches", "validation", of_val),
+        ("limit_test_batches", "test", of_test),
+        ("overfit_batches", "training", batches),
+        ("overfit_batches", "validation", of_val if node.limit_val_batches else 0),
+    ):
+        if node[key] and total and not _limited(total, node[key]):
+            problem = f"leaves none of the {total} mini-batches of the {part} part; give a larger share, or a number"
+            raise ConfigError(f"trainer.{key}", node[key], problem)
+    batches = _limited(batches, node.overfit_batches or node.limit_train_batches)
+    if isinstance(interval, int) and node.check_val_every_n_epoch is not None and interval > batches:
+        problem = f"an epoch has {batches} mini-batches; check_val_every_n_epoch=null counts across epochs"
+        raise ConfigError("trainer.val_check_interval", interval, problem)
+
+
+def _limited(total: int, limit: int | float) -> int:
+    """Mini-batches that a limit leaves: a number of them, or a share, rounded down as Lightning does."""
+    return min(total, limit) if isinstance(limit, int) else int(total * limit)
+
+
+def _check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifier) -> None:
+    stopping = callbacks.get("early_stopping")
+    if node.limit_val_batches == 0 and stopping and stopping.get("patience"):
+        key = "trainer.callbacks.early_stopping.patience"
+        problem = "needs a validation part; set data.val_fraction above 0, or patience=null"
+        raise ConfigError(key, stopping.patience, problem)
+    if type(classifier) is not Classifier:  # one's own may report figures of its own
+        return
+    for name in ("checkpoints", "early_stopping"):
+        child = callbacks.get(name)
+        if child and child._target_.startswith("neurona."):
+            monitor = child.get("monitor", "val/loss")
+            known = [f"val/{figure}" for figure in FIGURES]
+            if monitor not in known and monitor.removeprefix("val/accuracy_of/") not in classifier.spec.class_names:
+                raise ConfigError(
+                    f"trainer.callbacks.{name}.monitor",
+                    monitor,
+                    f"must be one of {', '.join(known)}, or val/accuracy_of/<class>",
+                )
