@@ -80,6 +80,8 @@ def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
             if name in STATUS:
                 sys.exit(STATUS[name])
         raise
+    finally:
+        _set_environment("HYDRA_FULL_ERROR", full_error)
     sys.exit(max(failed))
 
 

@@ -21,6 +21,7 @@ FILES = {
     "provenance.json",
     "metrics.json",
     "train.log",
+    "confusion_matrix_test.csv",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
 }

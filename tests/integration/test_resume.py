@@ -210,7 +210,7 @@ def test_weights_of_another_architecture_are_refused(fit: Any, tmp_path: Path) -
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
 def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: str) -> None:
     run = fit("trainer.max_epochs=2", f"optimizer/schedule={schedule}")
-    with pytest.raises(ConfigError, match="trainer.max_epochs=3: the run's learning-rate schedule was laid out"):
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=3: the run's learning-rate schedule was laid out"):
         neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
     assert run.metrics["status"] == "finished"
 

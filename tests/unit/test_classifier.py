@@ -238,7 +238,7 @@ def test_validation_figures_have_the_steps_axis_and_the_classes_names(rows, make
         recall = sklearn.metrics.recall_score(targets == label, predictions == label)
         assert trainer.callback_metrics[f"val/accuracy_of/class {label}"].item() == pytest.approx(recall)
     matrix = sklearn.metrics.confusion_matrix(targets, predictions)
-    np.testing.assert_array_equal(classifier.confusion_matrix.numpy(), matrix)
+    np.testing.assert_array_equal(classifier.confusion_matrix, matrix)
 
 
 def test_testing_and_predicting_apply_the_preprocessing(rows, make_trainer, make_classifier):
