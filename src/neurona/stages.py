@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -189,6 +190,9 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
     with console.train_log(folder.path), _ended(folder):
         started = time.perf_counter()
         if cfg.stage == "predict":
+            if not is_overridden("predict_dataloader", datamodule):  # predict takes the test part
+                datamodule.setup("test")
+                datamodule.predict_dataloader = datamodule.test_dataloader
             trainer.predict(classifier, datamodule, return_predictions=False)
         elif cfg.stage == "test":
             trainer.test(classifier, datamodule, verbose=False)

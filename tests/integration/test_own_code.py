@@ -52,8 +52,6 @@ class Quadrants(LightningDataModule):
     def test_dataloader(self):
         return self._loader(2, 100)
 
-    predict_dataloader = test_dataloader
-
 
 class Halved(Classifier):
     def loss(self, features, targets):
