@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from neurona import checkpoint, command, config, console
-from neurona.callbacks.predictions import CsvPredictions
+from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError, instantiate
 from neurona.data.spec import DataSpec
@@ -190,9 +190,11 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
     with console.train_log(folder.path), _ended(folder):
         started = time.perf_counter()
         if cfg.stage == "predict":
+            given = datamodule.predict_dataloader
             if not is_overridden("predict_dataloader", datamodule):  # predict takes the test part
                 datamodule.setup("test")
-                datamodule.predict_dataloader = datamodule.test_dataloader
+                given = datamodule.test_dataloader
+            datamodule.predict_dataloader = lambda: AsGiven(given())
             trainer.predict(classifier, datamodule, return_predictions=False)
         elif cfg.stage == "test":
             trainer.test(classifier, datamodule, verbose=False)

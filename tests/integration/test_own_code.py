@@ -41,7 +41,7 @@ class Quadrants(LightningDataModule):
     def _loader(self, seed: int, rows: int, shuffle: bool = False) -> DataLoader:
         features = torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed))
         targets = 2 * (features[:, 0] > 0) + (features[:, 1] > 0)
-        return DataLoader(TensorDataset(features, targets.long()), batch_size=self.size, shuffle=shuffle)
+        return DataLoader(TensorDataset(features, targets.long()), self.size, shuffle)
 
     def train_dataloader(self):
         return self._loader(0, 400, shuffle=True)
