@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neurona import chunking
 
@@ -69,15 +72,63 @@ class DirectSteps(Steps):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
         self.optimizer = self.optimizer.optimizer
+        self._adam_state: tuple[list[Tensor], ...] | None = None
+
+    def begin(self) -> None:
+        super().begin()
+        self._adam_state = _adam_state(self.optimizer, self.parameters)
 
     def backward(self, loss: Tensor, share: float) -> None:
         (loss * share if share != 1 else loss).backward()
 
     def update(self) -> None:
-        self.optimizer.step()
+        gradients = [parameter.grad for parameter in self.parameters]
+        if self._adam_state is None or any(gradient is None for gradient in gradients):
+            self.optimizer.step()
+        else:
+            self._adam(gradients, *self._adam_state)
         for parameter in self.parameters:
             parameter.grad = None
         self.uncounted += 1
+
+    @torch.no_grad()
+    def _adam(self, gradients: list[Any], means: list[Tensor], squares: list[Tensor], steps: list[Tensor]) -> None:
+        """What ``Optimizer.step`` comes to, without its wrapping, which takes two thirds as long as the update."""
+        group = self.optimizer.param_groups[0]
+        adam(
+            self.parameters,
+            gradients,
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+            decoupled_weight_decay=group["decoupled_weight_decay"],
+        )
+
+
+def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...] | None:
+    """Means, squares and step counts of the parameters, where the optimiser is torch's fused Adam or AdamW and has made
+    a step; None elsewhere, or if its steps are watched.
+    """
+    group = optimizer.param_groups[0]
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1:
+        return None
+    if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
+        return None
+    own_hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    if any((*own_hooks, _global_optimizer_pre_hooks, _global_optimizer_post_hooks)):
+        return None
+    states = [optimizer.state[parameter] for parameter in parameters]
+    means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    return means, squares, steps
 
 
 def steps_for(classifier: Classifier) -> Steps:

@@ -105,11 +105,22 @@ def test_chunked_weights_are_bit_identical_to_single_steps(optimizer_name, sched
     def optimization():
         return OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]())
 
-    chunked, chunked_hash = fit(optimization=optimization(), max_epochs=1)
-    single, single_hash = fit(EveryStep(), optimization=optimization(), max_epochs=1)
-    assert chunked.global_step == single.global_step == BATCHES
+    chunked, chunked_hash = fit(optimization=optimization())  # two epochs: one chunk each
+    single, single_hash = fit(EveryStep(), optimization=optimization())
+    assert chunked.global_step == single.global_step == 2 * BATCHES
     assert chunked_hash == single_hash
     assert chunked.optimizers[0].param_groups[0]["lr"] == single.optimizers[0].param_groups[0]["lr"]
+
+
+def test_a_hook_on_the_optimizer_is_called_at_every_step():
+    calls = []
+
+    class Hooked(Recorder):
+        def on_train_start(self, trainer, pl_module) -> None:
+            trainer.optimizers[0].register_step_post_hook(lambda *_: calls.append(trainer.global_step))
+
+    fit(Hooked())
+    assert len(calls) == 2 * BATCHES
 
 
 @pytest.mark.parametrize(
