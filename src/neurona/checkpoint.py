@@ -126,9 +126,10 @@ def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
 
 def rng_state() -> dict[str, Any]:
     """The state of every global random generator a training step may draw from."""
+    version, numbers, next_gauss = random.getstate()
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (the global state is what is saved)
     return {
-        "python": random.getstate(),
+        "python": (version, torch.tensor(numbers), next_gauss),  # as a tensor: 625 numbers take long to pickle
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
@@ -138,7 +139,8 @@ def rng_state() -> dict[str, Any]:
 
 def restore_rng(state: dict[str, Any]) -> None:
     """Sets the generators back to what ``rng_state`` gave."""
-    random.setstate(state["python"])
+    version, numbers, next_gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), next_gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])

@@ -4,6 +4,9 @@ several.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -34,17 +37,17 @@ class OneVsRestAUROC(Metric):
         self.targets.append(targets)
 
     def compute(self) -> Tensor:
-        """(num_classes,) float32."""
-        probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
-        num_samples = len(targets)
-        of_own_class = probabilities.gather(1, targets[:, None])[:, 0]
+        """(num_classes,) float32, on the CPU, where numpy sorts several times as fast as torch."""
+        probabilities, targets = (dim_zero_cat(part).cpu().numpy() for part in (self.probabilities, self.targets))
+        of_own_class = np.take_along_axis(probabilities, targets[:, None], axis=1)[:, 0]
         areas = []
-        for index, ascending in enumerate(probabilities.T.contiguous().sort(dim=1).values):
+        for index, ascending in enumerate(np.sort(probabilities.T, axis=1)):
             own = of_own_class[targets == index]
-            # Of the pairs with any sample, those it wins and half of the ties, and the same among its own class.
-            ranks = torch.searchsorted(ascending, own) + torch.searchsorted(ascending, own, right=True)
-            areas.append((ranks.sum() - len(own) ** 2) / (2 * len(own) * (num_samples - len(own))))
-        return torch.stack(areas)
+            # Of the pairs with any sample, those it wins and half of the ties; less the same among its own class.
+            ranks = np.searchsorted(ascending, own) + np.searchsorted(ascending, own, side="right")
+            pairs = 2 * len(own) * (len(targets) - len(own))
+            areas.append((int(ranks.sum()) - len(own) ** 2) / pairs if pairs else math.nan)
+        return torch.tensor(areas)
 
 
 class EvaluationMetrics(nn.Module):
@@ -90,7 +93,7 @@ class EvaluationMetrics(nn.Module):
             "accuracy": correct.sum() / actual.sum(),
             "balanced_accuracy": recall[present].mean(),
             "macro_f1": f1[(actual + predicted) > 0].mean(),
-            "auroc": self.auroc.compute()[present & (actual < actual.sum())].mean(),
+            "auroc": self.auroc.compute().nanmean(),
             "calibration_error": self.calibration.compute(),
             "class_accuracy": recall,
             "confusion_matrix": confusion,
