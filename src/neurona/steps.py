@@ -76,14 +76,16 @@ class DirectSteps(Steps):
 
     def begin(self) -> None:
         super().begin()
-        self._adam_state = _adam_state(self.optimizer, self.parameters)
+        self._adam_state = None
 
     def backward(self, loss: Tensor, share: float) -> None:
         (loss * share if share != 1 else loss).backward()
 
     def update(self) -> None:
         gradients = [parameter.grad for parameter in self.parameters]
-        if self._adam_state is None or any(gradient is None for gradient in gradients):
+        if self._adam_state is None:  # looked for anew in every chunk: who listens may have changed in between
+            self._adam_state = _adam_state(self.optimizer, self.parameters)
+        if not self._adam_state or any(gradient is None for gradient in gradients):
             self.optimizer.step()
         else:
             self._adam(gradients, *self._adam_state)
@@ -114,18 +116,18 @@ class DirectSteps(Steps):
         )
 
 
-def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...] | None:
+def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...]:
     """Means, squares and step counts of the parameters, where the optimiser is torch's fused Adam or AdamW and has made
-    a step; None elsewhere, or if its steps are watched.
+    a step; nothing elsewhere, or if its steps are watched.
     """
     group = optimizer.param_groups[0]
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1:
-        return None
+        return ()
     if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
-        return None
+        return ()
     own_hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     if any((*own_hooks, _global_optimizer_pre_hooks, _global_optimizer_post_hooks)):
-        return None
+        return ()
     states = [optimizer.state[parameter] for parameter in parameters]
     means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
     return means, squares, steps

@@ -133,7 +133,7 @@ def test_tensorboard_shows_each_figure_once_per_step(default_process: Any, scala
     epochs = list(range(37, steps + 1, 37))
     for tag in ("train/loss", "train/accuracy", *(f"val/{name}" for name in FIGURES)):
         assert tags[tag] == epochs, tag
-    assert tags["train/step_loss"] == list(range(50, steps + 1, 50))
+    assert tags["train/step_loss"] == list(range(100, steps + 1, 100))
     for name in FIGURES:
         assert tags[f"test/{name}"] == [steps]
     for tag, seen in tags.items():
