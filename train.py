@@ -5,12 +5,16 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from neurona import command, config
+from neurona import command, config, launch
 
 
 def train(cfg: DictConfig) -> None:
     """Runs one stage of one configuration."""
-    unread = config.check(cfg, HydraConfig.get().runtime.choices)
+    hydra = HydraConfig.get()
+    unread = config.check(cfg, hydra.runtime.choices)
+    if number := launch.count(cfg):
+        launch.run(number, hydra)
+        return
     from neurona.stages import run_composed
 
     run_composed(cfg, unread)

@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, Tim
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
 MAX_LENGTH = 100
-"""Most optimiser steps in a chunk. Beyond this the overhead per batch is below 2 % of the smallest network's step, 7 % of
-its compiled one.
+"""Most optimiser steps in a chunk. Beyond this the overhead per batch is below 2 % of the smallest network's step, 7 %
+of its compiled one.
 """
 
 MAX_FLOPS = {"cpu": 5e10, "mps": 1e12, "cuda": 5e13}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from neurona import checkpoint, chunking
+from neurona import checkpoint, chunking, distributed
 from neurona.config import ConfigError, RunError
-from neurona.data.batches import Batch, Chunk
+from neurona.data.batches import Batch, Chunk, Part
 from neurona.data.spec import DataSpec
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
@@ -81,7 +81,7 @@ class Classifier(LightningModule):
         self.confusion_matrix: list[list[int]] = []
         """Of the last validation or test: samples by target (row) and prediction (column)."""
         self.samples_taken = 0
-        """Training samples taken by this process."""
+        """Training samples taken since this process was started, by all processes."""
         self._rng: dict[str, Any] | None = None
 
     # What researchers change: the loss of one mini-batch.
@@ -115,6 +115,8 @@ class Classifier(LightningModule):
         if clips and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             problem = "scales the gradients, which cannot be clipped then; bf16-mixed does not"
             raise ConfigError("trainer.precision", self.trainer.precision, problem)
+        if self.trainer.global_rank and self._rng is None:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)  # other dropout masks for other rows
         self._steps = steps_for(self)
         if self.compile_steps:
             from neurona import compiled
@@ -175,30 +177,51 @@ class Classifier(LightningModule):
         steps = self._steps
         steps.begin()
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
-        losses, logits, targets, numbers = [], [], [], []
-        for index, (x, y) in enumerate(mini_batches, start=batch_idx):
+        losses, logits, targets, samples, numbers = [], [], [], [], []
+        for index, mini_batch in enumerate(mini_batches, start=batch_idx):
+            x, y = mini_batch
             first = index - index % accumulate
             share = 1 / min(accumulate, last + 1 - first)
-            loss, predicted = steps.take(x, y, share, completes=index % accumulate == accumulate - 1 or index == last)
-            losses.append(loss)
+            own, size = self._own_part(mini_batch)
+            completes = index % accumulate == accumulate - 1 or index == last
+            loss, predicted = steps.take(x, y, share * own, completes=completes)
+            losses.append(loss if own == 1 else loss * own)
             logits.append(predicted)
             targets.append(y)
+            samples.append(size)
             numbers.append(first_step + index // accumulate)
         chunking.advance(self.trainer, len(losses), steps.uncounted)
-        self._record(losses, logits, targets, numbers)
+        self._record(losses, logits, targets, samples, numbers)
 
-    def _record(self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor], steps: list[int]) -> None:
+    def _own_part(self, batch: Sequence[Tensor]) -> tuple[float, int]:
+        """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
+        number of all rows.
+        """
+        own, processes = batch[1], self.trainer.world_size
+        if processes == 1:
+            return 1.0, len(own)
+        if not isinstance(batch, Part):  # an ordinary DataLoader, sharded by Lightning into equal parts
+            return 1 / processes, len(own) * processes
+        if self.class_weights is None:
+            return len(own) / len(batch.whole), len(batch.whole)
+        weights = self.class_weights
+        return (weights[own].sum() / weights[batch.whole].sum()).item(), len(batch.whole)
+
+    def _record(
+        self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor], samples: list[int], steps: list[int]
+    ) -> None:
         """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN.
 
+        losses: this process's parts of the mini-batches' losses. samples: rows of the mini-batches, all processes'.
         steps: the number of the optimiser step that each mini-batch belongs to; the last may not be complete.
         """
         correct = (torch.cat(logits).argmax(1) == torch.cat(targets)).sum()
-        *values, num_correct = torch.stack([*(loss.float() for loss in losses), correct.float()]).tolist()
+        figures = torch.stack([*(loss.float() for loss in losses), correct.float()])
+        *values, num_correct = self.trainer.strategy.reduce(figures, reduce_op="sum").tolist()
         for step, value in zip(steps, values, strict=True):
             if not math.isfinite(value):
                 where = f"at optimiser step {step} (epoch {self.current_epoch})"
                 raise NonFiniteLoss(f"the training loss became {value} {where}; {REMEDIES}")
-        samples = [len(y) for y in targets]
         loss_sum = sum(value * n for value, n in zip(values, samples, strict=True))
         for sums in (self._epoch_sums, self._log_sums):
             for name, value in zip(SUMS, (loss_sum, num_correct, sum(samples)), strict=True):
@@ -291,12 +314,13 @@ class Classifier(LightningModule):
         state["neurona"] = {
             **checkpoint.blueprint(self),
             "sums": [self._epoch_sums, self._log_sums],
-            "rng": checkpoint.rng_state(),
+            "rng": distributed.gathered(checkpoint.rng_state()),
         }
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
         self._epoch_sums, self._log_sums = state["neurona"]["sums"]
-        self._rng = state["neurona"]["rng"]
+        generators, rank = state["neurona"]["rng"], self.trainer.global_rank
+        self._rng = generators[rank] if rank < len(generators) else None
 
 
 def _given_weights(weights: Any, spec: DataSpec) -> Tensor:

@@ -243,7 +243,7 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
     trainer: Any = classifier.trainer
     if listeners := chunking.listeners(trainer):
         yield f"{', '.join(listeners)} wants every step, and a compiled one has no hooks and no .grad"
-    if not adds_nothing(trainer):
+    if trainer.world_size > 1 or not adds_nothing(trainer):
         yield "several devices and gradient scaling (trainer.precision=16-mixed) are not compiled"
     own = [name for name in ("loss", "forward") if getattr(type(classifier), name) is not getattr(Classifier, name)]
     if own and not getattr(type(classifier), "compilable", False):

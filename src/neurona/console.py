@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from neurona.classifier import Classifier
+from neurona.run_folder import RunFolder
 
 log = logging.getLogger("neurona")
 
@@ -28,10 +29,12 @@ def quieten(quiet: bool) -> None:
     if not log.handlers:
         log.addHandler(logging.StreamHandler(sys.stdout))
         log.propagate = False
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     for message in (
         "The number of training batches",  # short epochs log once an epoch as well
         "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
+        "It is recommended to use `self.log",  # with sync_dist: every process has the figures of all already
         "GPU available but not used",  # trainer=cpu asked for it
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
     ):
@@ -39,9 +42,12 @@ def quieten(quiet: bool) -> None:
 
 
 @contextlib.contextmanager
-def train_log(folder: Path) -> Iterator[None]:
+def train_log(folder: RunFolder) -> Iterator[None]:
     """Copies this project's and Lightning's messages into ``train.log``."""
-    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    if not folder.is_written:
+        yield
+        return
+    handler = logging.FileHandler(folder.path / "train.log", encoding="utf-8")
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk stops the run elsewhere
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [log, logging.getLogger("lightning.pytorch")]

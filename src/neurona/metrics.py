@@ -68,11 +68,12 @@ class EvaluationMetrics(nn.Module):
         self.calibration = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """logits: (batch, num_classes) float; targets: (batch,) int64."""
+        """logits: (batch, num_classes) float; targets: (batch,) int64. A batch may be empty."""
         if self.loss.mean_value.dtype != torch.float32:  # a Trainer in half precision has converted it
             self.loss.set_dtype(torch.float32)
         log_probabilities = torch.log_softmax(logits.float(), dim=1)
-        self.loss.update(nn.functional.nll_loss(log_probabilities, targets), weight=len(targets))
+        if len(targets):
+            self.loss.update(nn.functional.nll_loss(log_probabilities, targets), weight=len(targets))
         probabilities = log_probabilities.exp()
         self.confusion.update(probabilities, targets)
         self.auroc.update(probabilities, targets)

@@ -27,18 +27,26 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import ConfigError, RunError
+from neurona.distributed import rank
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tensorboard")
 
 
 class RunFolder:
-    """A run's folder, held by one process at a time.
+    """A run's folder, held by one run at a time: of several processes, the one of rank 0 writes.
 
-    Raises ConfigError if another process works on it or it cannot be written.
+    Raises ConfigError if another run works on it or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_written = rank() == 0
+        self._lock: IO[str] | None = None
+        if self.is_written:
+            self._hold()
+
+    def _hold(self) -> None:
+        path = self.path
         if not os.access(path, os.W_OK):
             raise ConfigError("run", path, "cannot be written; copy the folder and give the copy")
         self._lock = (path / ".lock").open("a")
@@ -52,7 +60,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -113,22 +122,26 @@ class RunFolder:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in figures.items()
         }
-        write_atomically(self.path / name, json.dumps(known, indent=2) + "\n")
+        self._write(name, json.dumps(known, indent=2) + "\n")
 
     def write_confusion(self, part: str, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
         """``confusion_matrix_<part>.csv``: a row per target, a column per prediction, in numbers of samples."""
         text = io.StringIO()
         rows = [[name, *counts] for name, counts in zip(class_names, matrix, strict=True)]
         csv.writer(text, lineterminator="\n").writerows([["target", *class_names], *rows])
-        write_atomically(self.path / f"confusion_matrix_{part}.csv", text.getvalue())
+        self._write(f"confusion_matrix_{part}.csv", text.getvalue())
 
     def describe(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Writes what is needed to understand the run and to go on with it; its provenance is where it began."""
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(masked(cfg)))
+        self._write("config.yaml", OmegaConf.to_yaml(masked(cfg)))
         stored = {"overrides": list(overrides), "absolute": absolute_paths(cfg)}
-        write_atomically(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
-        if not (self.path / "provenance.json").exists():
-            write_atomically(self.path / "provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
+        self._write("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
+        if self.is_written and not (self.path / "provenance.json").exists():
+            self._write("provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        if self.is_written:
+            write_atomically(self.path / name, text)
 
 
 def best_checkpoint(folder: Path, key: str = "run") -> Path:

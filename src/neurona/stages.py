@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from neurona import checkpoint, command, config, console
+from neurona import checkpoint, command, config, console, distributed, launch
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError, instantiate
@@ -59,6 +59,9 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
         with open_dict(cfg):
             hydra = cfg.pop("hydra")
         unread = config.check(cfg, hydra.runtime.choices)
+        if number := launch.count(cfg):
+            problem = f"{number} processes are started by the command line: python train.py …"
+            raise ConfigError("trainer.devices", cfg.trainer.devices, problem)
         return execute(cfg, hydra.runtime.choices, hydra.overrides.task, unread)
 
 
@@ -77,7 +80,8 @@ def execute(
 ) -> dict[str, Any]:
     """Finishes the checks that need imports, then runs the stage."""
     config.check_imported(unread)
-    console.quieten(cfg.quiet)
+    launch.end_with_parent()
+    console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     with contextlib.ExitStack() as held:
         return _fit(cfg, choices, overrides, held) if cfg.stage == "fit" else _evaluate(cfg, held)
@@ -115,7 +119,8 @@ def _fit(
 
     cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
     trainer = build(cfg, datamodule, classifier)
-    folder = earlier or held.enter_context(RunFolder.create(Path(cfg.folder)))
+    trainer.strategy.setup_environment()
+    folder = earlier or held.enter_context(_create_folder(Path(cfg.folder), trainer))
     if str(folder.path) != cfg.folder:
         cfg.folder = str(folder.path)
         trainer = build(cfg, datamodule, classifier)
@@ -138,10 +143,11 @@ def _fit(
             if isinstance(logger, TensorBoard | Csv):
                 logger.forget_after(contents["global_step"])
 
-    with console.train_log(folder.path), _recorded(folder, trainer, classifier) as figures:
+    with console.train_log(folder), _recorded(folder, trainer, classifier) as figures:
         folder.describe(cfg, overrides)
         console.introduce(cfg, classifier, trainer, folder.path)
-        log_configuration(trainer.loggers, folder.path)
+        if folder.is_written:
+            log_configuration(trainer.loggers, folder.path)
         started = time.perf_counter()
         trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
         fit_seconds = time.perf_counter() - started
@@ -153,7 +159,7 @@ def _fit(
         figures["seconds"] = round(time.perf_counter() - started, 3)
         figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
         log_hyperparameters(trainer.loggers, cfg, choices, figures)
-    with console.train_log(folder.path):
+    with console.train_log(folder):
         console.conclude(figures, folder.path)
     return figures
 
@@ -179,15 +185,19 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
     if cfg.stage == "predict":
         rows = getattr(datamodule, "test_rows", None)
         callbacks.append(CsvPredictions(folder.path / "predictions.csv", datamodule.spec.class_names, rows))
+    node = without(cfg.trainer, "callbacks", "enable_checkpointing")
+    distributed.follow_launcher(node)
     trainer = instantiate(
-        without(cfg.trainer, "callbacks", "enable_checkpointing"),
+        node,
         Trainer,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
+        plugins=[distributed.environment()],
         default_root_dir=cfg.folder,
     )
-    with console.train_log(folder.path), _ended(folder):
+    distributed.check(trainer, cfg.trainer)
+    with console.train_log(folder), _ended(folder):
         started = time.perf_counter()
         if cfg.stage == "predict":
             given = datamodule.predict_dataloader
@@ -248,10 +258,12 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
         raise ConfigError("classifier.class_weights", "balanced", problem)
     normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.network.modules())
     if normalized and hasattr(datamodule, "train_rows"):
-        rows, size = len(datamodule.train_rows), datamodule.batch_size
-        if size == 1 or rows % size == 1:
-            problem = f"of {rows} rows leaves a mini-batch of one, which batch normalization cannot take; use another"
-            raise ConfigError("data.batch_size", size, problem)
+        rows, size, processes = len(datamodule.train_rows), datamodule.batch_size, distributed.world_size()
+        # Of parts that differ by one row at most, some have one row if there are fewer than two for every process.
+        if any(0 < taken < 2 * processes for taken in (size, rows % size)):
+            shared = f"for one of {processes} processes " if processes > 1 else ""
+            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot take"
+            raise ConfigError("data.batch_size", size, f"{problem}; use another")
 
 
 def _read_data(cfg: DictConfig) -> Any:
@@ -273,6 +285,13 @@ def _require_same_sizes(trained: DataSpec, given: DataSpec) -> None:
             )
 
 
+def _create_folder(path: Path, trainer: Trainer) -> RunFolder:
+    """The new run's folder: rank 0 makes it, the others learn what it is called."""
+    made = RunFolder.create(path) if trainer.is_global_zero else None
+    named = trainer.strategy.broadcast(str(made.path) if made else "")
+    return made or RunFolder(Path(named))
+
+
 def _start_from(folder: str, network: nn.Module) -> None:
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
     left = checkpoint.transfer(contents, network)
@@ -281,7 +300,8 @@ def _start_from(folder: str, network: nn.Module) -> None:
 
 def _set_threads(threads: int | None, parameters_times_samples: int) -> None:
     if threads is None:
-        threads = 1 if 6 * parameters_times_samples < SMALL_STEP_FLOPS else DEFAULT_THREADS
+        cores = max(1, DEFAULT_THREADS // distributed.local_world_size())
+        threads = 1 if 6 * parameters_times_samples < SMALL_STEP_FLOPS else cores
     torch.set_num_threads(threads)
 
 
@@ -327,7 +347,7 @@ def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> It
 @contextlib.contextmanager
 def _ended(folder: RunFolder) -> Iterator[None]:
     """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143, and a
-    RunError where the disk is full.
+    RunError where the disk is full or another process of the run is gone.
     """
     try:
         yield
@@ -339,6 +359,12 @@ def _ended(folder: RunFolder) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise unwritable(folder.path, error) from error
+    except RuntimeError as error:
+        if not distributed.is_lost(error):
+            raise
+        reason = str(error).rpartition("]")[2].strip() or type(error).__name__
+        problem = f"another process of this run has ended or cannot be reached ({reason})"
+        raise RunError(f"{problem}; to continue: python train.py run={folder.path}") from error
 
 
 def _best_figures(trainer: Trainer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from neurona import chunking
+from neurona import chunking, distributed
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
@@ -32,6 +32,7 @@ class Steps:
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         groups: Any = cast(Any, self.optimizer).param_groups
         self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.is_shared = classifier.trainer.world_size > 1
         self.uncounted = 0
 
     def begin(self) -> None:
@@ -41,11 +42,18 @@ class Steps:
     def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
 
+        Where several processes share the mini-batch, its features and targets are this one's part, which may be empty.
         Returns the loss, a scalar, and the logits (batch, num_classes), both detached.
         """
-        loss, logits = self.classifier.loss(features, targets)
-        self.backward(loss, share)
+        if len(targets):
+            loss, logits = self.classifier.loss(features, targets)
+            self.backward(loss, share)
+        else:  # other processes have all rows of this mini-batch
+            loss = torch.zeros((), device=targets.device)
+            logits = loss.new_zeros((0, self.classifier.spec.num_classes))
         if completes:
+            if self.is_shared:
+                distributed.sum_gradients(self.parameters)
             self.clip()
             self.update()
             if self.scheduler is not None:
@@ -146,4 +154,4 @@ def adds_nothing(trainer: Any) -> bool:
     unscaled = type(plugin) in (Precision, DoublePrecision, HalfPrecision) or (
         type(plugin) is MixedPrecision and plugin.scaler is None
     )
-    return unscaled and isinstance(trainer.strategy, SingleDeviceStrategy)
+    return unscaled and isinstance(trainer.strategy, SingleDeviceStrategy | distributed.DataParallel)

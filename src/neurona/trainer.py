@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from neurona import distributed
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.checkpoint import AtomicCheckpointIO
 from neurona.classifier import Classifier
@@ -35,6 +36,7 @@ LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, 
 def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifier) -> Trainer:
     """The Trainer that the configuration describes. Raises ConfigError for what would fail, or do nothing, later."""
     node = without(cfg.trainer, "callbacks")
+    distributed.follow_launcher(node)
     if not getattr(datamodule, "has_validation", True):
         node.limit_val_batches = 0
     _check_limits(node)
@@ -50,11 +52,10 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
         Trainer,
         callbacks=_callbacks(cfg.trainer.callbacks, cfg.folder),
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), distributed.environment()],
         default_root_dir=cfg.folder,
     )
-    if made.world_size > 1:
-        raise ConfigError("trainer.devices", cfg.trainer.devices, "must be 1: a run trains on one device")
+    distributed.check(made, cfg.trainer)
     return made
 
 

@@ -85,7 +85,8 @@ class BestAndLast(Checkpoint):
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
         if self.best.get("step") == trainer.global_step:
             trainer.save_checkpoint(self.best_path)
-            _link(self.best_path, self.last_path)
+            if trainer.is_global_zero:
+                _link(self.best_path, self.last_path)
         else:
             trainer.save_checkpoint(self.last_path)
 

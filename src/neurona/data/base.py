@@ -174,7 +174,7 @@ class InMemoryData(LightningDataModule):
         return self._in_order(self.test_rows)
 
     def _in_order(self, rows: Tensor) -> BatchLoader:
-        return BatchLoader(self.features, self.targets, rows, self.eval_batch_size)
+        return BatchLoader(self.features, self.targets, rows, self.eval_batch_size, trainer=self.trainer)
 
 
 def check_seed(key: str, seed: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from neurona import chunking
+from neurona import chunking, distributed
 
 
 class Batch(NamedTuple):
@@ -22,16 +22,39 @@ class Batch(NamedTuple):
     features: Tensor
     targets: Tensor
 
+    def to(self, device: torch.device, **options: Any) -> Batch:
+        """The same on a device; Lightning calls this."""
+        return Batch(*(tensor.to(device, **options) for tensor in self))
+
+
+class Part(Batch):
+    """One process's rows of a mini-batch that several share; there may be none.
+
+    whole: the targets of all rows of the mini-batch, (n,).
+    """
+
+    whole: Tensor
+
+    def to(self, device: torch.device, **options: Any) -> Part:
+        """Moves it as a whole; Lightning calls this."""
+        moved = Part(*(tensor.to(device, **options) for tensor in self))
+        moved.whole = self.whole.to(device, **options)
+        return moved
+
 
 class Chunk:
     """Several mini-batches handed to Lightning as one batch.
 
     Each mini-batch is gathered when its turn comes, into a tensor of its own: the same memory alignment, hence the same
-    bits, as one mini-batch at a time, and no more memory than one.
+    bits, as one mini-batch at a time, and no more memory than one. rank, world_size: which part of each to take, of how
+    many.
     """
 
-    def __init__(self, features: Tensor, targets: Tensor, rows: Tensor, batch_size: int) -> None:
+    def __init__(
+        self, features: Tensor, targets: Tensor, rows: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.features, self.targets, self.rows, self.batch_size = features, targets, rows, batch_size
+        self.rank, self.world_size = rank, world_size
         self.device = features.device
 
     def __len__(self) -> int:
@@ -39,8 +62,18 @@ class Chunk:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self.rows.split(self.batch_size):
-            batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
-            yield batch if self.device == self.features.device else Batch(*(part.to(self.device) for part in batch))
+            if self.world_size == 1:
+                batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+            else:
+                batch = self._part(rows)
+            yield batch if self.device == self.features.device else batch.to(self.device)
+
+    def _part(self, rows: Tensor) -> Part:
+        own = distributed.part(len(rows), self.rank, self.world_size)
+        targets = self.targets.index_select(0, rows)
+        part = Part(self.features.index_select(0, rows[own]), targets[own])
+        part.whole = targets
+        return part
 
     def to(self, device: torch.device, **_: Any) -> Chunk:
         """Has the mini-batches made on another device than the data, which did not fit there; Lightning calls this."""
@@ -50,6 +83,8 @@ class Chunk:
 
 class BatchLoader:
     """Yields the mini-batches of some rows of a data set held in memory, as chunks while a Trainer fits, else singly.
+
+    Where the Trainer has several processes, each takes its part of every mini-batch.
 
     features, targets: the whole data set. rows: the rows to take. batch_size: rows in a mini-batch; the last one may be
     smaller and is kept. shuffle_seed: None keeps the order of ``rows``; with a seed, the order is a new permutation
@@ -90,14 +125,18 @@ class BatchLoader:
             return self._chunks(self.trainer)
         order = self.order(self.epoch)
         self.epoch += 1
-        return iter(Chunk(self.features, self.targets, order, self.batch_size))
+        return iter(self._chunk(order))
+
+    def _chunk(self, rows: Tensor) -> Chunk:
+        shared = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return Chunk(self.features, self.targets, rows, self.batch_size, *shared)
 
     def _chunks(self, trainer: Any) -> Iterator[Batch | Chunk]:
         # Lightning asks for the iterator before it has restored its counters: nothing is read before the first next().
         order = self.order(0 if trainer.overfit_batches else trainer.current_epoch)
         while (length := chunking.next_length(trainer)) > 0:
             start = chunking.position(trainer) * self.batch_size
-            chunk = Chunk(self.features, self.targets, order[start : start + length * self.batch_size], self.batch_size)
+            chunk = self._chunk(order[start : start + length * self.batch_size])
             yield next(iter(chunk)) if chunking.listeners(trainer) else chunk
 
     def state_dict(self) -> dict[str, Any]:

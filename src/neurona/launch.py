@@ -1,0 +1,181 @@
+"""Starts the processes of a run on several devices of this machine, and ends them together.
+
+``trainer=ddp trainer.devices=4`` makes the process of the command line start four, one per device, and wait for them.
+It imports no torch and trains nothing itself. Under torchrun or srun the processes are there already. Lightning's own
+launcher takes the first process for rank 0 and starts the others with the command line, sweeps included, again; a rank
+that dies makes it kill its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from hydra.conf import HydraConf
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from neurona.config import ConfigError, RunError
+
+STRATEGY = "neurona.distributed.DataParallel"
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LIFELINE = "NEURONA_LIFELINE"
+"""In a started process: the descriptor of a pipe that is closed when the process that started it is gone."""
+
+GRACE_SECONDS = 10.0
+"""Time the processes have to end by themselves once one of them has failed."""
+
+
+def is_launched() -> bool:
+    """Whether this process is one of several that torchrun, srun or ``start`` has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or in_slurm_step()
+
+
+def in_slurm_step() -> bool:
+    """Whether srun has started this process as one of several tasks."""
+    return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def count(cfg: DictConfig) -> int:
+    """Processes to start for a checked configuration: 0 if this one is to do the work itself.
+
+    Raises ConfigError for several hosts, which torchrun or Slurm must start, or a stage that takes one device.
+    """
+    strategy, devices = cfg.trainer.strategy, cfg.trainer.devices
+    if is_launched() or not isinstance(strategy, DictConfig) or strategy.get("_target_") != STRATEGY:
+        return 0
+    if cfg.trainer.num_nodes > 1:
+        raise ConfigError("trainer.num_nodes", cfg.trainer.num_nodes, "several hosts are started by torchrun or srun")
+    number = len(devices) if not isinstance(devices, int | str) else _number(devices, cfg.trainer.accelerator)
+    if number > 1 and cfg.stage == "predict":
+        raise ConfigError("trainer.devices", devices, "predict works on one device: add trainer=auto")
+    return number if number > 1 else 0
+
+
+def _number(devices: int | str, accelerator: str) -> int:
+    if str(devices).isdecimal():
+        return int(devices)
+    if accelerator == "cpu":
+        problem = "must be a number of processes: every one of them is a device of the CPU"
+        raise ConfigError("trainer.devices", devices, problem)
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def start(number: int, command: Sequence[str]) -> int:
+    """Runs the command in ``number`` processes, as torchrun's ranks, until all have ended. Returns the exit status.
+
+    Signals are handed on to all. A process that fails ends the others, and what it wrote is shown, as otherwise only
+    rank 0 is heard.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lifeline, held = os.pipe()
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": f"neurona-{os.getpid()}",
+        LIFELINE: str(lifeline),
+    }
+    errors: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(number)]  # noqa: SIM115
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            pass_fds=[lifeline],
+            start_new_session=True,  # Ctrl-C reaches this process alone, which hands it on
+            **{} if rank == 0 else {"stdout": subprocess.DEVNULL, "stderr": errors[rank]},  # type: ignore[call-overload]
+        )
+        for rank in range(number)
+    ]
+    os.close(lifeline)
+
+    def hand_on(signum: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signum)
+
+    before = {signum: signal.signal(signum, hand_on) for signum in FORWARDED} if _in_main_thread() else {}
+    try:
+        failed = _wait(processes)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        os.close(held)
+    if failed is None:
+        return 0
+    status = processes[failed].returncode
+    if failed and processes[0].returncode not in (2, 130, 143):
+        errors[failed].seek(0)
+        sys.stderr.write(errors[failed].read().decode(errors="replace"))
+        ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        print(f"process {failed} of {number} {ending}, which ended the run", file=sys.stderr)
+    return 1 if status < 0 else status
+
+
+def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
+    """Waits for all; those that outlive a failed one by ``GRACE_SECONDS`` are killed. Returns the first that failed."""
+    failed: int | None = None
+    deadline = float("inf")
+    while any(process.poll() is None for process in processes):
+        if failed is None and (failed := _first_failed(processes)) is not None:
+            deadline = time.monotonic() + GRACE_SECONDS
+        if time.monotonic() > deadline:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+        time.sleep(0.02)
+    return failed if failed is not None else _first_failed(processes)
+
+
+def _first_failed(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
+    return next((rank for rank, process in enumerate(processes) if process.poll()), None)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def end_with_parent() -> None:
+    """In a process that ``start`` has started: ends it, as SIGTERM does, once the one that started it is gone."""
+    if lifeline := os.environ.get(LIFELINE):
+
+        def wait() -> None:
+            os.read(int(lifeline), 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def run(number: int, hydra: HydraConf) -> None:
+    """Does in ``number`` processes what Hydra has composed for this one, and leaves with their exit status.
+
+    hydra: the node ``hydra``. A job of a sweep becomes a run of its own; it raises RunError where it fails.
+    """
+    if hydra.mode != RunMode.MULTIRUN:
+        sys.exit(start(number, [sys.executable, *sys.argv]))
+    folder = Path(hydra.runtime.output_dir)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # Hydra has made it; the run makes its own
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
+    command = [sys.executable, sys.argv[0], *hydra.overrides.task, f"folder={quoted}"]
+    if status := start(number, command):
+        raise RunError(f"its {number} processes ended with status {status}")
