@@ -17,10 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -95,40 +95,50 @@ def start(number: int, command: Sequence[str]) -> int:
         "TORCHELASTIC_RUN_ID": f"neurona-{os.getpid()}",
         LIFELINE: str(lifeline),
     }
-    errors: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(number)]  # noqa: SIM115
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            pass_fds=[lifeline],
-            start_new_session=True,  # Ctrl-C reaches this process alone, which hands it on
-            **{} if rank == 0 else {"stdout": subprocess.DEVNULL, "stderr": errors[rank]},  # type: ignore[call-overload]
-        )
-        for rank in range(number)
-    ]
-    os.close(lifeline)
+    processes: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as on_exit:
+        on_exit.callback(os.close, held)
+        on_exit.enter_context(_handed_on(processes))
+        errors = [on_exit.enter_context(tempfile.TemporaryFile()) for _ in range(number)]
+        for rank in range(number):
+            process = subprocess.Popen(
+                command,
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                pass_fds=[lifeline],
+                start_new_session=True,  # Ctrl-C reaches this process alone, which hands it on
+                stdout=subprocess.DEVNULL if rank else None,
+                stderr=errors[rank] if rank else None,
+            )
+            processes.append(process)
+        os.close(lifeline)
+        failed = _wait(processes)
+        if failed is None:
+            return 0
+        status = processes[failed].returncode
+        if failed and processes[0].returncode not in (2, 130, 143):
+            errors[failed].seek(0)
+            sys.stderr.write(errors[failed].read().decode(errors="replace"))
+            ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            print(f"process {failed} of {number} {ending}, which ended the run", file=sys.stderr)
+        return 1 if status < 0 else status
+
+
+@contextlib.contextmanager
+def _handed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Signals go to the processes instead of this one."""
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signum)
 
-    before = {signum: signal.signal(signum, hand_on) for signum in FORWARDED} if _in_main_thread() else {}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = {signum: signal.signal(signum, hand_on) for signum in FORWARDED if in_main_thread}
     try:
-        failed = _wait(processes)
+        yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        os.close(held)
-    if failed is None:
-        return 0
-    status = processes[failed].returncode
-    if failed and processes[0].returncode not in (2, 130, 143):
-        errors[failed].seek(0)
-        sys.stderr.write(errors[failed].read().decode(errors="replace"))
-        ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        print(f"process {failed} of {number} {ending}, which ended the run", file=sys.stderr)
-    return 1 if status < 0 else status
 
 
 def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
@@ -148,10 +158,6 @@ def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
 
 def _first_failed(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     return next((rank for rank, process in enumerate(processes) if process.poll()), None)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def end_with_parent() -> None:

@@ -1,0 +1,60 @@
+"""Run as several ranks: validates a fixed network on 1, 2 … 40 rows; rank 0 writes the figures to the file named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+
+from neurona import console, distributed
+from neurona.classifier import Classifier
+from neurona.data.batches import BatchLoader
+from neurona.data.preprocessing import Standardize
+from neurona.data.spec import DataSpec
+from neurona.models.mlp import MLP
+
+FEATURES, CLASSES, MOST_ROWS, BATCH = 6, 3, 40, 16
+
+
+class Rows(LightningDataModule):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.features = torch.randn(MOST_ROWS, FEATURES, generator=generator)
+        self.targets = torch.randint(0, CLASSES, (MOST_ROWS,), generator=generator)
+        self.rows = torch.arange(number)
+
+    def val_dataloader(self) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, self.rows, BATCH, trainer=self.trainer)
+
+
+def main(file: Path) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console.quieten(True)
+    network = MLP(FEATURES, CLASSES, hidden=[16], normalization="batch")
+    classifier = Classifier(Standardize(FEATURES), network, DataSpec(FEATURES, CLASSES, tuple("abc")))
+    figures = []
+    for number in range(1, MOST_ROWS + 1):
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=distributed.local_world_size(),
+            strategy=distributed.DataParallel() if distributed.world_size() > 1 else "auto",
+            plugins=[distributed.environment()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.validate(classifier, Rows(number), verbose=False)
+        scalars = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        figures.append({"confusion": classifier.confusion_matrix, **scalars})
+    if distributed.rank() == 0:
+        file.write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

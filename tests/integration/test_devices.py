@@ -1,0 +1,171 @@
+"""Several processes on one machine, connected by gloo, learn and report what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import neurona
+from neurona import launch
+from neurona.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+EVALUATE = Path(__file__).parent / "ranks" / "evaluate.py"
+
+# 1,168 rows for training: the last mini-batch has 16, which three processes share unevenly.
+SETTINGS = [
+    "data=digits",
+    "model.hidden=[32]",
+    "optimizer.accumulate=2",
+    "optimizer.clip_norm=1",
+    "optimizer/schedule=cosine",
+    "classifier.class_weights=balanced",
+    "classifier.label_smoothing=0.1",
+    "trainer.max_epochs=3",
+    "quiet=true",
+]
+COUNTED = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+def train(*overrides: str, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, ROOT / "train.py", *overrides], text=True, **options)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def figures(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / "run"
+    neurona.run([*SETTINGS, f"folder={folder}"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("three") / "run"
+    assert train("trainer=ddp_cpu", "trainer.devices=3", *SETTINGS, f"folder={folder}").wait() == 0
+    return folder
+
+
+def test_three_processes_learn_what_one_does(one, three):
+    expected = weights(one)
+    assert weights(three).keys() == expected.keys()
+    for name, tensor in weights(three).items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=1e-5)
+
+
+def test_three_processes_report_what_one_does(one, three):
+    expected, found = figures(one), figures(three)
+    assert found.keys() == expected.keys()
+    assert found["steps"] == expected["steps"]
+    for name in expected:
+        if name.partition("/")[0] in ("train", "val", "test"):
+            is_counted = name.split("/")[1] in (*COUNTED, "accuracy_of")
+            assert found[name] == pytest.approx(expected[name], abs=0 if is_counted else 1e-6)
+    assert (three / "confusion_matrix_test.csv").read_text() == (one / "confusion_matrix_test.csv").read_text()
+
+
+def test_one_process_writes_the_run_folder(one, three):
+    def names(folder):
+        return sorted(path.name.partition(".tfevents")[0] for path in folder.rglob("*"))
+
+    assert names(three) == names(one)
+    assert [path.name for path in three.parent.iterdir()] == ["run"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> dict[int, list[dict]]:
+    """By number of processes: the figures of 1, 2 … 40 rows."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    runpy.run_path(str(EVALUATE))["main"](folder / "1")
+    for number in (2, 3):
+        assert launch.start(number, [sys.executable, str(EVALUATE), str(folder / str(number))]) == 0
+    return {number: json.loads((folder / str(number)).read_text()) for number in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_every_row_is_counted_once_whatever_their_number(evaluated, number):
+    for rows, (expected, found) in enumerate(zip(evaluated[1], evaluated[number], strict=True), start=1):
+        assert sum(map(sum, found["confusion"])) == rows
+        assert found["confusion"] == expected["confusion"]
+        for name in expected.keys() - {"confusion"}:
+            assert found[name] == pytest.approx(expected[name], abs=1e-6, nan_ok=True), (rows, name)
+
+
+LONG = ["data=digits", "trainer.max_epochs=3000", "trainer.callbacks.checkpoints.every_n_steps=20", "quiet=true"]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ranks(folder: Path) -> list[int]:
+    """Process ids of the run's ranks, by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = dict(line.split("=", 1) for line in path.read_text().split("\0") if "=" in line)
+            if str(folder) in path.with_name("cmdline").read_text() and "RANK" in variables:
+                found[int(variables["RANK"])] = int(path.parent.name)
+        except OSError:
+            continue
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads process ids from /proc")
+def test_a_dead_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
+    run = tmp_path / "run"
+    process = train("trainer=ddp_cpu", *LONG, f"folder={run}", stderr=subprocess.PIPE)
+    wait_for(run / "checkpoints" / "last.ckpt")
+    begun = time.monotonic()
+    os.kill(ranks(run)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 15
+    assert process.returncode == 1
+    assert "process 1 of 2 was killed by signal 9" in errors
+    assert "another process of this run has ended or cannot be reached" in errors
+    assert figures(run)["status"] == "failed"
+
+    steps = figures(run)["steps"]
+    neurona.run([f"run={run}", "trainer=cpu", "trainer.max_epochs=-1", f"trainer.max_steps={steps + 60}", "quiet=true"])
+    assert figures(run)["status"] == "finished"
+    assert figures(run)["steps"] == steps + 60
+
+
+def test_processes_that_would_train_alone_are_refused(monkeypatch, tmp_path):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ConfigError, match=r"trainer\.strategy.*2 processes.*trainer=ddp"):
+        neurona.run([*SETTINGS, f"folder={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_not_started_from_within_python(tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer\.devices.*train\.py"):
+        neurona.run(["trainer=ddp_cpu", f"folder={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize(("size", "processes"), [(3, 2), (5, 3), (1, 1), (1167, 2)])
+def test_one_row_mini_batches_are_refused_with_batch_normalization(monkeypatch, tmp_path, size, processes):
+    monkeypatch.setattr("neurona.distributed.world_size", lambda: processes)
+    with pytest.raises(ConfigError, match=r"data\.batch_size.*mini-batch of one"):
+        neurona.run(["model.normalization=batch", f"data.batch_size={size}", f"folder={tmp_path / 'run'}"])

@@ -1,0 +1,147 @@
+"""Processes are started as ranks, end together, and die with the one that started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from omegaconf import OmegaConf
+
+from neurona import launch
+from neurona.config import ConfigError
+
+
+def start(code: str, number: int = 2) -> int:
+    """Runs Python code as so many ranks, ``rank`` being its number."""
+    return launch.start(number, [sys.executable, "-c", f"import os, sys, time\nrank = int(os.environ['RANK'])\n{code}"])
+
+
+def test_every_process_knows_its_rank_and_where_to_meet(tmp_path):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    code = f"open(f'{tmp_path}/{{rank}}', 'w').write(' '.join(os.environ[name] for name in {names}))"
+    assert start(code, 3) == 0
+    found = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+    assert [line[:5] for line in found] == [[str(rank), str(rank), "3", "3", "127.0.0.1"] for rank in range(3)]
+    assert len({line[5] for line in found}) == 1
+
+
+def test_rank_zero_alone_is_heard(capfd):
+    assert start("print('rank', rank)") == 0
+    assert capfd.readouterr() == ("rank 0\n", "")
+
+
+def test_a_process_that_fails_ends_the_others_and_what_it_said_is_shown(capfd, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    begun = time.monotonic()
+    assert start("time.sleep(60) if rank == 0 else sys.exit('no disk')") == 1
+    assert time.monotonic() - begun < 5
+    assert capfd.readouterr().err == "no disk\nprocess 1 of 2 ended with status 1, which ended the run\n"
+
+
+def test_a_process_that_is_killed_is_named(capfd, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    assert start("time.sleep(60) if rank == 0 else os.kill(os.getpid(), 9)") == 1
+    assert "process 1 of 2 was killed by signal 9" in capfd.readouterr().err
+
+
+def test_a_mistake_that_rank_zero_has_explained_is_told_once(capfd):
+    assert start("print(f'optimizer.lr: {rank}', file=sys.stderr); sys.exit(2)") == 2
+    assert capfd.readouterr().err == "optimizer.lr: 0\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+def test_signals_reach_every_process(tmp_path, number, status):
+    code = f"""
+import os, pathlib, signal, sys, time
+rank = os.environ['RANK']
+def end(*_):
+    pathlib.Path('{tmp_path}', f'{{rank}}-ended').touch()
+    sys.exit({status})
+signal.signal({int(number)}, end)
+pathlib.Path('{tmp_path}', f'{{rank}}-ready').touch()
+time.sleep(60)
+"""
+    line = f"import sys; from neurona import launch; sys.exit(launch.start(2, [sys.executable, '-c', {code!r}]))"
+    parent = subprocess.Popen([sys.executable, "-c", line])
+    wait_for(lambda: len(list(tmp_path.glob("*-ready"))) == 2)
+    parent.send_signal(number)
+    assert parent.wait(10) == status
+    assert len(list(tmp_path.glob("*-ended"))) == 2
+
+
+def test_processes_die_with_the_one_that_started_them(tmp_path):
+    code = f"""
+import os, pathlib, time
+from neurona import launch
+launch.end_with_parent()
+pathlib.Path('{tmp_path}', str(os.getpid())).touch()
+time.sleep(60)
+"""
+    line = f"import sys; from neurona import launch; launch.start(2, [sys.executable, '-c', {code!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", line])
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(is_alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:  # an orphan may wait for whoever adopts it
+        return file.read().split()[2] != "Z"
+
+
+def composed(**trainer):
+    node = {"strategy": {"_target_": launch.STRATEGY}, "devices": 2, "num_nodes": 1, "accelerator": "cpu", **trainer}
+    return OmegaConf.create({"stage": "fit", "trainer": node})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "number"),
+    [({}, 2), ({"devices": [0, 2, 3]}, 3), ({"devices": "4"}, 4), ({"devices": 1}, 0), ({"strategy": "auto"}, 0)],
+    ids=str,
+)
+def test_processes_are_started_for_the_strategy_of_several_devices(trainer, number):
+    assert launch.count(composed(**trainer)) == number
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"TORCHELASTIC_RUN_ID": "none"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],
+    ids=["torchrun", "srun"],
+)
+def test_none_are_started_where_a_launcher_has_done_it(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launch.count(composed()) == 0
+
+
+def test_several_hosts_need_a_launcher():
+    with pytest.raises(ConfigError, match=r"trainer\.num_nodes.*torchrun or srun"):
+        launch.count(composed(num_nodes=2))
+
+
+def test_all_devices_of_the_cpu_is_no_number():
+    with pytest.raises(ConfigError, match=r"trainer\.devices.*number of processes"):
+        launch.count(composed(devices=-1))
+
+
+def test_predict_works_on_one_device():
+    cfg = composed()
+    cfg.stage = "predict"
+    with pytest.raises(ConfigError, match=r"trainer\.devices.*trainer=auto"):
+        launch.count(cfg)
