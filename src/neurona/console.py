@@ -33,6 +33,7 @@ def quieten(quiet: bool) -> None:
         "The number of training batches",  # short epochs log once an epoch as well
         "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
         "GPU available but not used",  # trainer=cpu asked for it
+        "Be aware that when using `ckpt_path`, callbacks used",  # early stopping can be taken out of a run that goes on
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", re.escape(message))
