@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -352,13 +351,13 @@ def _recorded(
 
 @contextlib.contextmanager
 def _ended(folder: RunFolder) -> Iterator[None]:
-    """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143, and a
-    RunError where the disk is full or has become read-only.
+    """Lightning leaves with 1 on Ctrl-C; callers are to see an interruption, and a RunError where the disk is full or
+    has become read-only.
     """
     try:
         yield
     except SIGTERMException:
-        sys.exit(143)
+        raise
     except SystemExit:
         raise KeyboardInterrupt from None
     except OSError as error:

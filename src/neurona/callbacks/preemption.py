@@ -28,8 +28,8 @@ VALIDATION_SECONDS = 1.0
 class Preemption:
     """Handles SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 while it is entered; does nothing outside the main thread.
 
-    A signal raises KeyboardInterrupt (SIGINT) or SIGTERMException. While ``deferred`` it is only noted in ``received``,
-    for the one who has deferred it to see and to ``leave``; a second SIGINT raises all the same.
+    A signal raises KeyboardInterrupt (SIGINT) or SIGTERMException, an exit with 143. While ``deferred`` it is only
+    noted in ``received``, for the one who has deferred it to see and to ``leave``; a second SIGINT raises all the same.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Preemption:
                 scheduler.requeue(job)
             if trainer is not None:
                 trainer.strategy.barrier("requeue")
-        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException(143)
 
 
 def without_handlers(trainer: Trainer) -> Trainer:
