@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +17,12 @@ from torch import nn
 
 from neurona.config import ConfigError, is_within, make, targets
 from neurona.data.spec import DataSpec
-from neurona.run_folder import replacing
+from neurona.run_folder import PREVIOUS, replacing
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
+
+log = logging.getLogger(__name__)
 
 CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "neurona"}
 
@@ -27,17 +31,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as file:
+        with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
 
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:
     """What rebuilding the classifier needs besides its tensors, as plain data."""
     preprocessing = type(classifier.preprocessing)
+    datamodule: Any = getattr(classifier.trainer, "datamodule", None)
     return {
         "model": classifier.model_config,
+        "fingerprint": getattr(datamodule, "fingerprint", None),
         "spec": dataclasses.asdict(classifier.spec),
         "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
     }
@@ -63,6 +67,39 @@ def read(path: Path) -> dict[str, Any]:
     except Exception:  # whatever torch finds, its advice to unpickle the file regardless is not to be followed
         problem = "cannot be read as plain data and tensors"
     raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
+
+
+def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint, or the one before where it is missing or damaged: which, and its contents.
+
+    Raises ConfigError as ``read`` if both are.
+    """
+    try:
+        return last, read(last)
+    except ConfigError as error:
+        previous = last.with_name(PREVIOUS)
+        with contextlib.suppress(ConfigError):
+            contents = read(previous)
+            log.warning("%s; going on from the one before, %s", error, previous)
+            return previous, contents
+        raise
+
+
+def check_same(contents: dict[str, Any], model_config: dict[str, Any], fingerprint: str | None) -> None:
+    """Raises ConfigError where a run that goes on from this checkpoint has another network, or other data.
+
+    fingerprint: of the data, None where they have none.
+    """
+    described = contents["neurona"]
+    for name in sorted(described["model"].keys() | model_config.keys()):
+        before, now = described["model"].get(name), model_config.get(name)
+        if before != now:
+            problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
+            raise ConfigError(f"model.{name}", now, problem)
+    before = described.get("fingerprint")
+    if before is not None and fingerprint is not None and before != fingerprint:
+        problem = f"the run was trained on data with the fingerprint {before}; bring them back, or start a new run"
+        raise ConfigError("data.fingerprint", fingerprint, f"{problem} with init_from=")
 
 
 def spec(contents: dict[str, Any]) -> DataSpec:

@@ -104,6 +104,11 @@ def validation_follows(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
+def is_step_complete(trainer: Trainer) -> bool:
+    """Whether no accumulated gradient waits for more mini-batches; at the end of any batch but the epoch's last."""
+    return position(trainer) % trainer.lightning_module.optimization.accumulate == 0
+
+
 def advance(trainer: Trainer, taken: int, steps: int) -> None:
     """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
 

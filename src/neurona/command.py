@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ SINGLE = {  # root keys that do not go with a sweep
     "run": "names one run and does not go with a sweep (-m); leave out one of the two",
     "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
 }
+WRITING = ("trainer", "logger")  # root keys that may say where files go
 STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
 
 
@@ -89,8 +90,8 @@ def replay(overrides: list[str]) -> list[str]:
     """The overrides of the run that ``run=`` names, then those given, which replace them; as given without ``run=``.
 
     Values in ``absolute`` of its ``overrides.yaml`` stand for relative paths unless only the relative one exists.
-    Raises ConfigError if the folder is not a run's, or if a given override is not one of the stage, the trainer and
-    (for the stages that work on a trained network) the data.
+    Raises ConfigError if the folder is not a run's, if a given override is not one of the stage, the trainer and (for
+    the stages that work on a trained network) the data, or if a stored one could make this run write elsewhere.
     """
     given = _parsed(overrides)
     named = [override for override in given if override.key_or_group == "run"]
@@ -116,6 +117,10 @@ def replay(overrides: list[str]) -> list[str]:
             )
     other_data = "data" in now and now["data"] != before.get("data")
     kept = [o for o in stored if _key(o) not in now and not (other_data and _root(o) == "data")]
+    for override in kept:
+        if _root(override) in WRITING and any(_is_outside(text) for text in _strings(override.value())):
+            problem = f"is stored with the run in {folder} and may write outside of it; to trust it, give it again too"
+            raise ConfigError(_key(override), _value(override), problem)
     paths = []
     for key, path in absolute.items():
         relative = [str(override.value()) for override in kept if _key(override) == key]
@@ -227,6 +232,23 @@ def _root(override: Override) -> str:
 
 def _key(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings within a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _strings(child)
+
+
+def _is_outside(text: str) -> bool:
+    """Whether a text, as a path or URI, may name a place that is neither in the run nor below the working folder."""
+    if re.fullmatch(r"\$\{(trainer|logger)\.[\w.]+\}", text):  # another of the values looked at
+        return False
+    rest = re.sub(r"^(\$\{folder\}|sqlite://)(/|$)", "", text)
+    return rest.startswith(("/", "~")) or ".." in rest.split("/") or "$" in rest or "://" in rest
 
 
 def _value(override: Override) -> str:

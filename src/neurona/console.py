@@ -36,6 +36,7 @@ def quieten(quiet: bool) -> None:
         "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
         "It is recommended to use `self.log",  # with sync_dist: every process has the figures of all already
         "GPU available but not used",  # trainer=cpu asked for it
+        "Be aware that when using `ckpt_path`, callbacks used",  # early stopping can be taken out of a run that goes on
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", re.escape(message))

@@ -1,7 +1,7 @@
 """What a run leaves behind, and how an existing run is found again.
 
-config.yaml · overrides.yaml · provenance.json · metrics.json · checkpoints/{best,last}.ckpt · TensorBoard events ·
-train.log
+config.yaml · overrides.yaml · provenance.json · metrics.json · checkpoints/{best,last,previous}.ckpt · TensorBoard
+events · train.log
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -26,10 +27,13 @@ from typing import IO, Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from neurona import scheduler
 from neurona.config import ConfigError, RunError
 from neurona.distributed import rank
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tensorboard")
+PREVIOUS = "previous.ckpt"
+"""The ``last.ckpt`` before the present one."""
 
 
 class RunFolder:
@@ -161,6 +165,20 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
     raise ConfigError(key, folder, "has no checkpoint yet; continue it first: python train.py run=<folder>")
 
 
+def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest run beside ``folder`` that this job began with the same overrides; None unless it was restarted."""
+    if not scheduler.was_restarted() or (job := scheduler.job()) is None:
+        return None
+    found = {}
+    for file in folder.parent.glob("*/provenance.json"):
+        with contextlib.suppress(Exception):  # it is damaged, or not a run's
+            if json.loads(file.read_text(encoding="utf-8"))["job"] == job:
+                stored: Any = OmegaConf.to_container(OmegaConf.load(file.parent / "overrides.yaml"), resolve=False)
+                if stored["overrides"] == list(overrides):
+                    found[file.stat().st_mtime_ns] = file.parent
+    return found[max(found)] if found else None
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a whole file or, whatever happens, leaves the one there as it was. Raises RunError as ``replacing``."""
     with replacing(path) as file:
@@ -173,8 +191,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Raises RunError if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -187,6 +206,27 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             if isinstance(cause, OSError):
                 raise unwritable(path, cause) from error
         raise
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes ``target`` another name of ``source``'s contents, or a copy of them where a file has one name only.
+
+    Whole or not at all. Raises RunError as ``replacing``.
+    """
+    if target.exists() and target.samefile(source):  # renaming would do nothing, and leave the temporary name
+        return
+    temporary = _temporary(target)
+    try:
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        with replacing(target) as file, source.open("rb") as contents:
+            shutil.copyfileobj(contents, file)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
@@ -231,6 +271,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "folder": os.getcwd(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": seed,
+        "job": scheduler.job(),
         "git": _git(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": {

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,18 +23,23 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from neurona import checkpoint, command, config, console, distributed, launch
+from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
+from neurona.callbacks.preemption import Preemption, without_handlers
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError, instantiate
 from neurona.data.spec import DataSpec
 from neurona.loggers import Csv, TensorBoard, log_configuration, log_hyperparameters
 from neurona.optimizer import Optimization
-from neurona.run_folder import RunFolder, best_checkpoint, unwritable
-from neurona.trainer import build, changed_limits, check_room, without
+from neurona.run_folder import PREVIOUS, RunFolder, begun_before, best_checkpoint, link, unwritable
+from neurona.trainer import build, changed_limits, check_room, has_more_patience, why_ended, without
 
 log = logging.getLogger("neurona")
 
 CONFIG_DIR = Path(__file__).parents[2] / "configs"
+
+ENDED = ("status", "error", "stopped_by")
+"""What tells how a fit has ended, which does not hold once it goes on."""
 
 PART = {"validate": "val", "test": "test"}
 
@@ -83,15 +87,22 @@ def execute(
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
-    with contextlib.ExitStack() as held:
-        return _fit(cfg, choices, overrides, held) if cfg.stage == "fit" else _evaluate(cfg, held)
+    with Preemption() as preemption, contextlib.ExitStack() as held:
+        return _fit(cfg, choices, overrides, held, preemption) if cfg.stage == "fit" else _evaluate(cfg, held)
 
 
 def _fit(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], held: contextlib.ExitStack
+    cfg: DictConfig,
+    choices: Mapping[str, str],
+    overrides: Sequence[str],
+    held: contextlib.ExitStack,
+    preemption: Preemption,
 ) -> dict[str, Any]:
     """Fits, then tests the best checkpoint once."""
     optimization = instantiate(cfg.optimizer, Optimization)
+    if cfg.run is None and (begun := begun_before(Path(cfg.folder or _new_folder(choices)), overrides)):
+        log.info("this job has been restarted and goes on with its run %s", begun)
+        cfg.run = str(begun)
     earlier = held.enter_context(RunFolder.open(Path(cfg.run))) if cfg.run else None
     resume = _resumed(earlier) if earlier else None
     _check_network(cfg, num_features=64, num_classes=10)  # its ranges, before any data is read
@@ -125,25 +136,34 @@ def _fit(
         cfg.folder = str(folder.path)
         trainer = build(cfg, datamodule, classifier)
     if resume is not None:
-        changed = changed_limits(cfg.trainer, folder.settings().trainer)
-        if not changed and folder.metrics().get("status") == "finished":
-            log.info("%s is finished; to train on, give it more: trainer.max_epochs=…", folder.path)
-            return folder.metrics()
+        before, figures = folder.settings().trainer, folder.metrics()
+        changed = changed_limits(cfg.trainer, before)
+        stopped_early = figures.get("stopped_by") == "early_stopping"
+        goes_on = bool(changed) or (stopped_early and has_more_patience(cfg.trainer, before))
+        if not goes_on and figures.get("status") == "finished":
+            more = "callbacks.early_stopping.patience" if stopped_early else "max_epochs"
+            log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
+            return figures
         if changed and optimization.schedule.needs_length:
             problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
             raise ConfigError(f"trainer.{changed[0]}", cfg.trainer[changed[0]], problem)
-        contents = checkpoint.read(resume)  # a damaged one is refused before anything is written
-        if changed:
+        last, (resume, contents) = resume, checkpoint.read_last(resume)
+        checkpoint.check_same(contents, _plain(cfg.model), getattr(datamodule, "fingerprint", None))
+        if goes_on:
             check_room(trainer, contents, changed)
         try:
             classifier.load_state_dict(contents["state_dict"])
         except Exception:
             raise ConfigError("checkpoint", resume, "its weights do not fit the run's network; it is damaged") from None
+        if folder.is_written:
+            link(resume, last)  # a damaged one is not to become the previous
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
                 logger.forget_after(contents["global_step"])
 
-    with console.train_log(folder), _recorded(folder, trainer, classifier) as figures:
+    assert isinstance(trainer.checkpoint_callback, BestAndLast)
+    trainer.checkpoint_callback.preemption = preemption
+    with console.train_log(folder), _recorded(folder, trainer, classifier, preemption) as figures:
         folder.describe(cfg, overrides)
         console.introduce(cfg, classifier, trainer, folder.path)
         if folder.is_written:
@@ -152,12 +172,15 @@ def _fit(
         trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
         fit_seconds = time.perf_counter() - started
         figures["samples_per_second"] = round(classifier.samples_taken / fit_seconds)
+        figures["stopped_by"], words = why_ended(trainer)
+        if words:
+            log.info(words)
         figures |= _best_figures(trainer)
         trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
         figures |= _scalars(trainer)
         folder.write_confusion("test", spec.class_names, classifier.confusion_matrix)
         figures["seconds"] = round(time.perf_counter() - started, 3)
-        figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
+        figures["epochs"], figures["steps"] = _epochs(trainer), trainer.global_step
         log_hyperparameters(trainer.loggers, cfg, choices, figures)
     with console.train_log(folder):
         console.conclude(figures, folder.path)
@@ -197,6 +220,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
         default_root_dir=cfg.folder,
     )
     distributed.check(trainer, cfg.trainer)
+    without_handlers(trainer)
     with console.train_log(folder), _ended(folder):
         started = time.perf_counter()
         if cfg.stage == "predict":
@@ -229,7 +253,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
 def _resumed(folder: RunFolder) -> Path | None:
     """The checkpoint from which a run goes on; None if it has not come to one. Raises ConfigError if it is lost."""
     last, best = folder.last_checkpoint, folder.path / "checkpoints" / "best.ckpt"
-    if last.is_file():
+    if last.is_file() or last.with_name(PREVIOUS).is_file():
         return last
     # A best one of the first epoch can be older than the first last one.
     if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
@@ -315,18 +339,20 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> Iterator[dict[str, Any]]:
+def _recorded(
+    folder: RunFolder, trainer: Trainer, classifier: Classifier, preemption: Preemption
+) -> Iterator[dict[str, Any]]:
     """Yields the run's figures and keeps ``metrics.json`` true: running, finished, failed or interrupted.
 
     The figures of a run that goes on stay until there are newer ones. Raises RunError where the disk is full.
     """
     figures: dict[str, Any] = {"status": "running", "stage": "fit", "num_parameters": classifier.num_parameters}
     figures |= {"epochs": 0, "steps": 0}
-    figures |= {name: value for name, value in folder.metrics().items() if name not in ("status", "error")}
+    figures |= {name: value for name, value in folder.metrics().items() if name not in ENDED}
 
     def write() -> None:
         if trainer.global_step:
-            figures["epochs"], figures["steps"] = trainer.current_epoch, trainer.global_step
+            figures["epochs"], figures["steps"] = _epochs(trainer), trainer.global_step
         folder.write_metrics(figures, "fit")
 
     write()
@@ -335,7 +361,7 @@ def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> It
             yield figures
     except BaseException as error:
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-        figures["error"] = (str(error).splitlines() or [type(error).__name__])[0]
+        figures["error"] = preemption.name or (str(error).splitlines() or [type(error).__name__])[0]
         log.info("%s; to continue: python train.py run=%s", figures["status"], folder.path)
         with contextlib.suppress(RunError):  # the disk may be what failed
             write()
@@ -346,17 +372,17 @@ def _recorded(folder: RunFolder, trainer: Trainer, classifier: Classifier) -> It
 
 @contextlib.contextmanager
 def _ended(folder: RunFolder) -> Iterator[None]:
-    """Lightning leaves with 1 on Ctrl-C and with 0 on SIGTERM; callers are to see an interruption and 143, and a
-    RunError where the disk is full or another process of the run is gone.
+    """Lightning leaves with 1 on Ctrl-C; callers are to see an interruption, and a RunError where the disk is full or
+    has become read-only, or another process of the run is gone.
     """
     try:
         yield
     except SIGTERMException:
-        sys.exit(143)
+        raise
     except SystemExit:
         raise KeyboardInterrupt from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         raise unwritable(folder.path, error) from error
     except RuntimeError as error:
@@ -365,6 +391,12 @@ def _ended(folder: RunFolder) -> Iterator[None]:
         reason = str(error).rpartition("]")[2].strip() or type(error).__name__
         problem = f"another process of this run has ended or cannot be reached ({reason})"
         raise RunError(f"{problem}; to continue: python train.py run={folder.path}") from error
+
+
+def _epochs(trainer: Trainer) -> int:
+    """Epochs made; ``current_epoch`` would leave out the last one of a fit that a resume found ended."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return progress.processed
 
 
 def _best_figures(trainer: Trainer) -> dict[str, Any]:

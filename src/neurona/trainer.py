@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from neurona import distributed
 from neurona.callbacks.checkpoints import BestAndLast
+from neurona.callbacks.early_stopping import EarlyStopping
+from neurona.callbacks.preemption import without_handlers
 from neurona.checkpoint import AtomicCheckpointIO
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, instantiate
@@ -56,7 +58,7 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
         default_root_dir=cfg.folder,
     )
     distributed.check(made, cfg.trainer)
-    return made
+    return without_handlers(made)
 
 
 def without(node: DictConfig, *names: str) -> DictConfig:
@@ -81,11 +83,41 @@ def changed_limits(now: DictConfig, before: DictConfig) -> list[str]:
     return [name for name in LIMITS if before[name] != now[name]]
 
 
+def has_more_patience(now: DictConfig, before: DictConfig) -> bool:
+    """Whether early stopping lets a fit go on for longer than it did. now, before: the node ``trainer``."""
+    given, had = (OmegaConf.select(node, "callbacks.early_stopping.patience") for node in (now, before))
+    return had is not None and (given is None or given > had)
+
+
+def why_ended(trainer: Trainer) -> tuple[str, str]:
+    """What ended a fit, as ``stopped_by`` in ``metrics.json``, and in words if it was not its length."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    made = f"{progress.processed} epochs, {trainer.global_step} steps"
+    if -1 != trainer.max_steps <= trainer.global_step:
+        return "max_steps", ""
+    if trainer.max_epochs is not None and -1 != trainer.max_epochs <= progress.processed:
+        return "max_epochs", ""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            return "max_time", f"max_time: the time is up after {made}"
+        if isinstance(callback, EarlyStopping) and callback.has_stopped:
+            best = getattr(trainer.checkpoint_callback, "best", {})
+            reason = f"{callback.monitor} has not improved for {callback.wait_count} validations"
+            return "early_stopping", f"early stopping: {reason}; best_epoch {best.get('epoch')}"
+    return "callback", f"a callback has ended the fit after {made}"
+
+
 def check_room(trainer: Trainer, contents: Mapping[str, Any], changed: Sequence[str]) -> None:
     """Raises ConfigError for a limit that the run, whose last checkpoint this is, has reached already.
 
     changed: the limits to name first.
     """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping):
+            state = contents["callbacks"].get(callback.state_key, {})
+            if state.get("stopping_reason") and state["wait_count"] >= callback.patience:
+                problem = f"ended the run after {state['wait_count']} validations without improvement; give it more"
+                raise ConfigError("trainer.callbacks.early_stopping.patience", callback.patience, problem)
     seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
     epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]

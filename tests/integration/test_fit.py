@@ -24,6 +24,7 @@ FILES = {
     "confusion_matrix_test.csv",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
+    "checkpoints/previous.ckpt",
 }
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
 

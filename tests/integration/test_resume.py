@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,8 @@ import torch
 import neurona
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError
+from neurona.data.base import Table
+from neurona.data.iris import Iris
 
 # Dropout draws from the random generator, the rate of the schedule and Adam's moments depend on every step before.
 SETTINGS = [
@@ -243,7 +250,7 @@ def test_the_figures_stay_until_an_extension_has_new_ones(fit: Any, monkeypatch:
             neurona.run([f"run={run.folder}", "trainer.max_epochs=5", "quiet=true"])
     after = run.metrics
     assert (after["status"], after["error"]) == ("failed", "power cut")
-    changed = {"status", "epochs", "steps"}
+    changed = {"status", "stopped_by", "epochs", "steps"}
     assert {k: v for k, v in before.items() if k not in changed} == {
         k: v for k, v in after.items() if k not in {*changed, "error"}
     }
@@ -251,7 +258,8 @@ def test_the_figures_stay_until_an_extension_has_new_ones(fit: Any, monkeypatch:
 
 def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(fit: Any) -> None:
     run = fit()
-    (run.folder / "checkpoints" / "last.ckpt").unlink()
+    for name in ("last", "previous"):
+        (run.folder / "checkpoints" / f"{name}.ckpt").unlink()
     before = run.contents()
     for status in ("finished", "running"):
         (run.folder / "metrics.json").write_text(f'{{"status": "{status}"}}')
@@ -289,6 +297,191 @@ def test_a_full_disk_ends_a_run_in_one_line(fit: Any, newest: Any, monkeypatch: 
     run = newest()
     assert run.metrics["status"] == "failed"
     assert list((run.folder / "checkpoints").iterdir()) == []
+
+
+@pytest.fixture(params=["full", "read-only"])
+def failing_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A file system of its own, and what makes it fail: no room for another checkpoint, or none may be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
+    ).returncode:  # fmt: skip
+        pytest.skip("a file system can only be mounted by root")
+
+    def fail() -> None:
+        if request.param == "full":
+            left = os.statvfs(disk)
+            (disk / "others").write_bytes(bytes(left.f_bavail * left.f_bsize - 100_000))
+        else:
+            folder = str(disk / "run" / "checkpoints")
+            subprocess.run(["mount", "--bind", folder, folder], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+    yield disk, fail
+    subprocess.run(["umount", "--lazy", "--recursive", str(disk)], check=True)
+
+
+def test_a_disk_that_fails_in_mid_run_ends_it_in_one_line_and_takes_no_checkpoint(
+    train: Any, read_run: Any, monkeypatch: pytest.MonkeyPatch, failing_disk: tuple[Path, Callable[[], None]]
+) -> None:
+    disk, fail = failing_disk
+    epoch_end = Classifier.on_train_epoch_end
+
+    def failing(self: Classifier) -> None:
+        epoch_end(self)
+        if self.current_epoch == 2:
+            fail()
+
+    monkeypatch.setattr(Classifier, "on_train_epoch_end", failing)
+    done = train("trainer.max_epochs=9", "quiet=true", f"folder={disk}/run")
+    assert done.status == 1
+    assert re.fullmatch(r".*(last|previous|best)\.ckpt: cannot be written \(.*\); make room.*\n", done.err)
+    run = read_run(disk / "run")
+    assert run.checkpoint()["global_step"] == 2 * STEPS_PER_EPOCH
+    assert run.metrics["status"] == "failed"
+    assert not list((disk / "run" / "checkpoints").glob(".*"))
+
+
+def test_a_file_that_may_not_grow_is_like_a_full_disk(fit: Any, newest: Any) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"best\.ckpt: cannot be written \(File too large\); make room"):
+            fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert newest().metrics["status"] == "failed"
+
+
+def damage(run: Any, *names: str) -> None:
+    for name in names:
+        path = run.folder / "checkpoints" / f"{name}.ckpt"
+        contents = path.read_bytes()
+        path.unlink()  # best.ckpt may be the same file
+        path.write_bytes(contents[: len(contents) // 2])
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    fit: Any, newest: Any, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = fit("trainer.max_epochs=5", "model.dropout=0.2")
+    with monkeypatch.context() as patch:
+        stop_in(patch, "on_train_epoch_end", 3)
+        with pytest.raises(Stopped):
+            fit("trainer.max_epochs=5", "model.dropout=0.2")
+    run = newest()
+    before = run.checkpoint("previous")["global_step"]
+    assert before < run.checkpoint()["global_step"]
+    damage(run, "last")
+    with monkeypatch.context() as patch:  # killed before there is another
+        patch.setattr(Classifier, "on_train_start", lambda self: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            neurona.run([f"run={run.folder}"])
+    assert run.checkpoint()["global_step"] == run.checkpoint("previous")["global_step"] == before
+    damage(run, "last")
+    done = train(f"run={run.folder}", "quiet=false")
+    assert done.status == 0
+    assert re.search(r"last\.ckpt: cannot be read .*going on from the one before, .*previous\.ckpt", done.out)
+    assert run.weights() == reference.weights()
+
+
+def test_two_damaged_checkpoints_are_refused_before_anything_is_written(fit: Any) -> None:
+    run = fit("model.dropout=0.1")
+    damage(run, "last", "previous")
+    before = run.contents()
+    with pytest.raises(ConfigError, match=r"last\.ckpt: cannot be read"):
+        neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
+    assert run.contents() == before
+
+
+def test_other_data_or_another_network_are_refused_with_both_values(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fit()
+    had, before = run.checkpoint()["neurona"]["fingerprint"], run.contents()
+    given = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
+    read = Iris.read
+
+    def other(self: Iris) -> Table:
+        table = read(self)
+        table.features[-1, -1] += 1
+        return table
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Iris, "read", other)
+        with pytest.raises(ConfigError, match=rf"^data\.fingerprint=[0-9a-f]{{16}}: .* {had};") as caught:
+            neurona.run(given)
+    assert caught.value.value != had
+    overrides = run.folder / "overrides.yaml"
+    stored = overrides.read_text()
+    overrides.write_text(stored.replace("overrides:\n", "overrides:\n- model.hidden=[7]\n"))
+    with pytest.raises(ConfigError, match=r"^model\.hidden=\[7\]: was \[128, 64\] when the run began"):
+        neurona.run(given)
+    overrides.write_text(stored)
+    assert run.contents() == before
+
+
+# Why a fit has ended.
+
+NOISY = ["data=iris", "optimizer.lr=0.3", "model.dropout=0.5", "seed=1", "quiet=true", "logger=none"]
+PATIENCE = "trainer.callbacks.early_stopping.patience"
+
+
+def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
+    fit: Any, train: Any, newest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = fit(*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=4")
+    assert reference.metrics["stopped_by"] == "early_stopping"
+    done = train(*NOISY[:-2], "logger=none", "trainer.max_epochs=30", f"{PATIENCE}=2")
+    run = newest()
+    stopped = run.metrics
+    assert (done.status, stopped["stopped_by"], stopped["status"]) == (0, "early_stopping", "finished")
+    assert stopped["epochs"] < reference.metrics["epochs"] < 30
+    best = stopped["best_epoch"]
+    assert f"early stopping: val/loss has not improved for 2 validations; best_epoch {best}" in done.out
+    done = train(f"run={run.folder}")
+    assert f"is finished; to train on, give it more: {PATIENCE}=…" in done.out
+    with pytest.raises(ConfigError, match="ended the run after 2 validations without improvement; give it more"):
+        neurona.run([f"run={run.folder}", "trainer.max_epochs=40", "quiet=true"])
+    assert run.metrics == stopped
+    done = train(f"run={run.folder}", f"{PATIENCE}=4")
+    assert done.status == 0
+    assert "early stopping had ended the run (patience 2); going on with patience 4" in done.out
+    assert_same_figures(run, reference)
+    neurona.run([f"run={run.folder}", f"{PATIENCE}=null", f"trainer.max_epochs={run.metrics['epochs'] + 1}"])
+    assert (run.metrics["epochs"], run.metrics["stopped_by"]) == (reference.metrics["epochs"] + 1, "max_epochs")
+
+
+def test_a_run_that_was_stopped_early_and_interrupted_in_its_test_is_not_trained_on(
+    fit: Any, newest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=2"]
+    reference = fit(*given)
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", lambda *_: pytest.fail("power cut"))
+        with pytest.raises(pytest.fail.Exception):
+            fit(*given)
+    run = newest()
+    neurona.run([f"run={run.folder}", "quiet=true"])
+    assert_same_figures(run, reference)
+
+
+def assert_same_figures(run: Any, reference: Any) -> None:
+    assert (run.weights(), run.weights("best")) == (reference.weights(), reference.weights("best"))
+    ours, theirs = run.metrics, reference.metrics
+    assert {k: v for k, v in ours.items() if k not in TIMED} == {k: v for k, v in theirs.items() if k not in TIMED}
+
+
+def test_a_time_budget_ends_a_fit_like_early_stopping(train: Any, newest: Any) -> None:
+    done = train("data=iris", "trainer.max_epochs=-1", "trainer.max_time=00:00:00:01", "logger=none")
+    metrics = newest().metrics
+    assert (done.status, metrics["status"], metrics["stopped_by"]) == (0, "finished", "max_time")
+    assert f"max_time: the time is up after {metrics['epochs']} epochs, {metrics['steps']} steps" in done.out
+    assert {"val/loss", "test/accuracy", "best_epoch"} <= metrics.keys()
+    assert "is finished" in train(f"run={newest().folder}").out
+
+
+def test_a_number_of_steps_is_a_reason_of_its_own(fit: Any) -> None:
+    assert fit("trainer.max_steps=9").metrics["stopped_by"] == "max_steps"
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(fit: Any) -> None:

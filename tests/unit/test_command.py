@@ -376,3 +376,51 @@ def test_a_defect_in_a_job_shows_its_traceback_and_leaves_the_others_to_go_on(sc
     assert "ValueError: a defect" in done.stderr
     assert done.stderr.splitlines()[-1] == "job 0: a defect"
     assert done.stderr.count("Traceback") == 1
+
+
+# What a run folder from someone else must not do.
+
+
+@pytest.mark.parametrize(
+    ("stored", "key"),
+    [
+        ("logger.csv.save_dir=/tmp/elsewhere", "logger.csv.save_dir"),
+        ("logger.csv.save_dir='~/elsewhere'", "logger.csv.save_dir"),
+        ("logger.csv.save_dir='${folder}/../../elsewhere'", "logger.csv.save_dir"),
+        ("logger.csv.save_dir=${oc.env:HOME}", "logger.csv.save_dir"),
+        ("logger.csv.save_dir='${trainer.x}${trainer.y}'", "logger.csv.save_dir"),
+        ("+logger.csv.save_dir='$HOME/x'", "logger.csv.save_dir"),
+        ("logger.mlflow.tracking_uri=file:///etc/x", "logger.mlflow.tracking_uri"),
+        ("logger.mlflow.tracking_uri=sqlite:////etc/x", "logger.mlflow.tracking_uri"),
+        ("logger.mlflow.tracking_uri=https://elsewhere.org", "logger.mlflow.tracking_uri"),
+        ("+trainer.callbacks.x.dirpath=..", "trainer.callbacks.x.dirpath"),
+        ("+trainer.callbacks.x={dirpath: /etc}", "trainer.callbacks.x"),
+        ("+trainer.callbacks.x={filenames: [a, '../b']}", "trainer.callbacks.x"),
+        ("+trainer.default_root_dir=/", "trainer.default_root_dir"),
+    ],
+)
+def test_a_stored_place_outside_of_the_run_is_refused_unless_given_again(tmp_path: Path, stored: str, key: str) -> None:
+    folder = stored_run(tmp_path / "r", "seed=1", stored)
+    with pytest.raises(ConfigError, match="may write outside of it; to trust it, give it again") as caught:
+        command.replay([f"run={folder}"])
+    assert caught.value.key == key
+    given = [f"run={folder}", stored]
+    assert command.replay(given) == ["seed=1", *given]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "logger.csv.save_dir=${folder}",
+        "logger.csv.save_dir=${folder}/csv",
+        "logger.mlflow.tracking_uri=sqlite:///logs/mlflow.db",
+        "trainer.check_val_every_n_epoch=${trainer.max_epochs}",
+        "trainer.max_time=00:01:00:00",
+        "trainer.callbacks.checkpoints.monitor=val/accuracy",
+        "+trainer.callbacks.x={dirpath: sub/folder, filename: 'a..b'}",
+        "data.root=/home/me/data",
+    ],
+)
+def test_a_stored_place_within_the_run_is_replayed(tmp_path: Path, stored: str) -> None:
+    run = f"run={stored_run(tmp_path / 'r', stored)}"
+    assert command.replay([run]) == [stored, run]

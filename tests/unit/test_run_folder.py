@@ -16,7 +16,14 @@ from omegaconf import OmegaConf
 
 from neurona import run_folder
 from neurona.config import ConfigError, RunError
-from neurona.run_folder import RunFolder, best_checkpoint, write_atomically
+from neurona.run_folder import RunFolder, begun_before, best_checkpoint, link, write_atomically
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler(monkeypatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_")):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -263,3 +270,75 @@ def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
     write_atomically(tmp_path / "a.txt", "né\n")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "né\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def no_links(source, target) -> None:
+    raise OSError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_takes_the_place_of_what_was_there_and_keeps_its_contents(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    first, second, target = (tmp_path / name for name in ("first", "second", "target"))
+    first.write_text("one")
+    second.write_text("two")
+    for source in (first, second, second):
+        link(source, target)
+        assert target.read_text() == source.read_text()
+        assert target.samefile(source) == links
+    write_atomically(second, "three")
+    assert target.read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second", "target"]
+
+
+# A job that its scheduler has started again.
+
+SCHEDULERS = {
+    "slurm 7": {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"},
+    "slurm 5_3": {
+        "SLURM_JOB_ID": "8",
+        "SLURM_ARRAY_JOB_ID": "5",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_RESTART_COUNT": "2",
+    },
+    "torchelastic mine host:29400": {
+        "TORCHELASTIC_RUN_ID": "mine",
+        "MASTER_ADDR": "host",
+        "MASTER_PORT": "29400",
+        "TORCHELASTIC_RESTART_COUNT": "1",
+    },
+}
+
+
+def begun(folder: Path, overrides: list[str]) -> Path:
+    RunFolder.create(folder).describe(configuration(), overrides)
+    return folder
+
+
+@pytest.mark.parametrize(("job", "environment"), SCHEDULERS.items(), ids=SCHEDULERS.keys())
+def test_a_restarted_job_finds_its_newest_run_of_the_same_overrides(tmp_path, monkeypatch, job, environment):
+    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
+    begun(tmp_path / "of nobody", ["seed=1"])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name, number in (("older", 1), ("newer", 2)):
+        run = begun(tmp_path / name, ["seed=1", "logger.token=${oc.env:NEURONA_TEST_SECRET}"])
+        os.utime(run / "provenance.json", (number, number))
+    begun(tmp_path / "other overrides", ["seed=2"])
+    assert json.loads((tmp_path / "newer" / "provenance.json").read_text())["job"] == job
+    given = ["seed=1", "logger.token=${oc.env:NEURONA_TEST_SECRET}"]
+    assert begun_before(tmp_path / "would be", given) == tmp_path / "newer"
+    assert begun_before(tmp_path / "would be", ["seed=1"]) is None
+    assert begun_before(tmp_path / "elsewhere" / "would be", given) is None
+    for damaged in ("overrides.yaml", "provenance.json"):
+        (tmp_path / "newer" / damaged).write_text("[")
+        assert begun_before(tmp_path / "would be", given) == tmp_path / "older"
+    monkeypatch.setenv(next(name for name in environment if name.endswith("RESTART_COUNT")), "0")
+    assert begun_before(tmp_path / "would be", given) is None
+
+
+def test_outside_a_scheduler_nothing_is_found(tmp_path):
+    begun(tmp_path / "mine", ["seed=1"])
+    assert json.loads((tmp_path / "mine" / "provenance.json").read_text())["job"] is None
+    assert begun_before(tmp_path / "would be", ["seed=1"]) is None

@@ -1,9 +1,9 @@
-"""Keeps two checkpoints of a run: the best by a validation figure, and the last."""
+"""Keeps the checkpoints of a run: the best by a validation figure, the last, and the one before that."""
 
 from __future__ import annotations
 
 import math
-import os
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +11,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from neurona import chunking
+from neurona.callbacks.preemption import Preemption
 from neurona.config import ConfigError
+from neurona.run_folder import PREVIOUS, link
 
 
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch.
 
-    Without a validation part the best is the last. every_n_steps: also ``last.ckpt`` after so many optimiser steps.
-    folder: where both go. A run killed at any moment has a best that is at least as new as what its last remembers.
+    Without a validation part the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
+    optimiser steps, and so much time without one; null for never. The last before it stays as ``previous.ckpt``.
+    folder: where they go. A run killed at any moment has a best that is at least as new as what its last remembers.
     """
 
     chunk_aware = True
@@ -30,21 +33,29 @@ class BestAndLast(Checkpoint):
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         every_n_steps: int | None = None,
+        every_minutes: float | None = 5.0,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ConfigError(
                 "trainer.callbacks.checkpoints.every_n_steps", every_n_steps, "must be 1 or more, or null"
             )
+        if every_minutes is not None and not every_minutes > 0:
+            raise ConfigError("trainer.callbacks.checkpoints.every_minutes", every_minutes, "must be above 0, or null")
         self.best_path = Path(folder) / "best.ckpt"
         self.last_path = Path(folder) / "last.ckpt"
+        self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
         self._every_n_train_steps = every_n_steps or 0
         self.best: dict[str, Any] = {}
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
+        self.preemption = Preemption()
+        """What tells of signals."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step, self._due = trainer.global_step, False
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._due, self._signal = False, 0
+        self.preemption.deferred = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -61,21 +72,48 @@ class BestAndLast(Checkpoint):
             self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
                 trainer.save_checkpoint(self.best_path)
-        if self._due and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.last_path)
-        self._due = False
+        self._save_if_due(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if trainer.strategy.reduce_boolean_decision(self.preemption.is_overdue, all=False):
+            self.preemption.leave(self.preemption.agreed(trainer), trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        # Once per step, when it is complete: half of an accumulated gradient would be lost.
         if self._every_n_train_steps and step % self._every_n_train_steps == 0 and step != self._saved_step:
-            self._saved_step = step
-            # One from before a validation would, on a resume, go on behind it: without what it tells plateau and best.
-            self._due = chunking.validation_follows(trainer)
-            if not self._due:
-                trainer.save_checkpoint(self.last_path)
+            self._saved_step, self._due = step, True
+        self._listen(trainer)
+        # One from before a validation would, on a resume, go on behind it: without what it tells plateau and best.
+        if not chunking.validation_follows(trainer):
+            self._save_if_due(trainer)
+
+    def _listen(self, trainer: Trainer) -> None:
+        """Notes, the same on every rank, whether rank 0's clock or any rank's signal asks for a checkpoint."""
+        is_time = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.every_seconds
+        if trainer.strategy.reduce_boolean_decision(is_time or self.preemption.received != 0, all=False):
+            self._due, self._signal = True, self.preemption.agreed(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        # Half of an accumulated gradient would be lost. At the end of an epoch there is a checkpoint anyway.
+        if self._due and chunking.is_step_complete(trainer) and not trainer.is_last_batch:
+            self._save_last(trainer)
+            self._leave_if_told(trainer)
+
+    def _leave_if_told(self, trainer: Trainer) -> None:
+        if self._signal:
+            self.preemption.leave(self._signal, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
@@ -83,12 +121,25 @@ class BestAndLast(Checkpoint):
         if self.best and self.best["epoch"] == trainer.current_epoch:
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
-        if self.best.get("step") == trainer.global_step:
+        self._save_last(trainer, is_best=self.best.get("step") == trainer.global_step)
+        self._listen(trainer)
+        self._leave_if_told(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.preemption.deferred = False
+        self._listen(trainer)  # to what has come since the last step
+        self._leave_if_told(trainer)
+
+    def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
+        if is_best:
             trainer.save_checkpoint(self.best_path)
-            if trainer.is_global_zero:
-                _link(self.best_path, self.last_path)
-        else:
+        if trainer.is_global_zero and self.last_path.exists():
+            link(self.last_path, self.last_path.with_name(PREVIOUS))
+        if not is_best:
             trainer.save_checkpoint(self.last_path)
+        elif trainer.is_global_zero:
+            link(self.best_path, self.last_path)
+        self._due, self._saved_at = False, time.monotonic()
 
     def _set_best(self, trainer: Trainer, score: float) -> None:
         self.best = {"epoch": trainer.current_epoch, "step": trainer.global_step, "score": score, "figures": {}}
@@ -102,11 +153,3 @@ class BestAndLast(Checkpoint):
 
 def _scalars(trainer: Trainer) -> dict[str, float]:
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
-
-
-def _link(source: Path, target: Path) -> None:
-    """Makes ``target`` another name of ``source``'s contents, in one step."""
-    temporary = target.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
-    temporary.replace(target)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch.callbacks as lightning_callbacks
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from neurona.config import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class EarlyStopping(lightning_callbacks.EarlyStopping):
@@ -32,3 +37,21 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         super().__init__(
             monitor, min_delta, patience or sys.maxsize, mode=mode, strict=self.active, check_on_train_epoch_end=False
         )
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it has ended the fit."""
+        return self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, but a patience given anew holds; a greater one lets a fit go on that had been ended."""
+        patience = self.patience
+        super().load_state_dict(state_dict)
+        before, self.patience = self.patience, patience
+        if self.has_stopped and patience > before and patience > self.wait_count:
+            self.stopping_reason, self.stopped_epoch = EarlyStoppingReason.NOT_STOPPED, 0
+            log.info("early stopping had ended the run (patience %d); going on with patience %d", before, patience)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning forgets at a resume that the fit had been ended."""
+        trainer.should_stop |= self.has_stopped

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from neurona.classifier import Classifier
+from neurona.config import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ class Progress(Callback):
     chunk_aware = True
 
     def __init__(self, *, every_seconds: float = 10.0) -> None:
+        if not every_seconds >= 0:
+            raise ConfigError("trainer.callbacks.progress.every_seconds", every_seconds, "must be 0 or more")
         self.every_seconds = every_seconds
         self._bar: Any = None
         self._last_line = 0.0

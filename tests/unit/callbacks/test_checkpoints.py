@@ -68,7 +68,8 @@ def test_best_is_the_epoch_of_the_lowest_figure_and_last_the_last(fit):
     assert epoch_and_step(keeper.best_path) == (2, 30)  # the first of two equal ones
     assert epoch_and_step(keeper.last_path) == (4, 50)
     assert (keeper.best["epoch"], keeper.best["step"]) == (2, 30)
-    assert sorted(path.name for path in keeper.best_path.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    names = ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert sorted(path.name for path in keeper.best_path.parent.iterdir()) == names
     assert trainer.checkpoint_callback is keeper
 
 
@@ -172,6 +173,34 @@ def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate)
         assert saves.found == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
     else:
         assert saves.found == [(3, 9), (4, 10), (6, 16), (8, 20)]
+
+
+def test_the_last_before_it_stays(fit):
+    keeper, _ = fit(val_losses=[0.9, 0.8, 0.7, 0.75, 0.6])
+    assert epoch_and_step(keeper.last_path.with_name("previous.ckpt")) == (3, 40)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_last_is_also_written_by_the_clock_after_whole_steps(fit, monkeypatch, accumulate):
+    """A clock that says another minute at every look: a checkpoint after every step that ends with a mini-batch."""
+    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", iter(range(0, 10**6, 60)).__next__)
+    saves = Saves()
+    fit(saves, EveryStep(), accumulate=accumulate, options={"every_minutes": 1.0}, max_epochs=1)
+    ends = [*range(accumulate, 10, accumulate), 10]
+    assert saves.found == [(step, batches) for step, batches in enumerate(ends, start=1)]
+
+
+def test_without_an_interval_the_clock_is_not_looked_at(fit, monkeypatch):
+    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", iter(range(0, 10**9, 3600)).__next__)
+    saves = Saves()
+    fit(saves, EveryStep(), options={"every_minutes": None}, max_epochs=2)
+    assert saves.found == [(10, 10), (20, 20)]
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_a_time_out_of_range_is_refused(tmp_path, minutes):
+    with pytest.raises(ConfigError, match="every_minutes"):
+        BestAndLast(folder=str(tmp_path), every_minutes=minutes)
 
 
 def test_an_unknown_monitor_is_refused_with_the_known_ones(fit):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.config import ConfigError
@@ -71,3 +72,30 @@ def test_a_min_delta_out_of_range_is_refused(min_delta):
     with pytest.raises(ConfigError) as caught:
         EarlyStopping(patience=1, min_delta=min_delta)
     assert caught.value.key == "trainer.callbacks.early_stopping.min_delta"
+
+
+def stopped(epochs, patience: int, values: list[float]) -> dict:
+    callback = EarlyStopping(patience=patience)
+    epochs(values, callback)
+    return callback.state_dict()
+
+
+@pytest.mark.parametrize(("patience", "goes_on"), [(1, False), (2, False), (3, True), (None, True)])
+def test_a_patience_given_anew_holds_and_a_greater_one_lets_a_stopped_fit_go_on(epochs, patience, goes_on):
+    state = stopped(epochs, 2, FALLING_THEN_RISING)
+    resumed = EarlyStopping(patience=patience)
+    given = resumed.patience
+    resumed.load_state_dict(state)
+    assert resumed.patience == given
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    resumed.on_fit_start(trainer, None)
+    assert trainer.should_stop is not goes_on
+
+
+def test_an_improvement_since_does_not_undo_the_end_that_min_epochs_delays(epochs):
+    values = [0.5, 0.6, 0.7, 0.1, 0.2]
+    callback = EarlyStopping(patience=2)
+    assert epochs(values, callback, min_epochs=4) == 4
+    resumed = EarlyStopping(patience=2)
+    resumed.load_state_dict(callback.state_dict())
+    assert resumed.has_stopped

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from neurona.callbacks.progress import Progress
+from neurona.config import ConfigError
 from neurona.models.linear import Linear
 
 LOGGER = "neurona.callbacks.progress"
@@ -125,3 +126,9 @@ def test_the_bar_is_closed_by_a_failure(fit, monkeypatch):
     with pytest.raises(RuntimeError, match="stop"):
         fit(progress)
     assert progress._bar.disable  # what tqdm sets when it is closed
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_an_interval_out_of_range_is_refused(seconds):
+    with pytest.raises(ConfigError, match=r"trainer\.callbacks\.progress\.every_seconds"):
+        Progress(every_seconds=seconds)

@@ -1,0 +1,98 @@
+"""Signals: a fit that takes steps ends after the next whole one, with a checkpoint; everything else ends at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from neurona import scheduler
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+REQUEUED = (signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm's ``--signal`` and submitit send ahead of a time limit or a preemption."""
+
+VALIDATION_SECONDS = 1.0
+"""How long a validation may go on after a signal: cut off, it costs all that was trained since the last checkpoint."""
+
+
+class Preemption:
+    """Handles SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 while it is entered; does nothing outside the main thread.
+
+    A signal raises KeyboardInterrupt (SIGINT) or SIGTERMException, an exit with 143. While ``deferred`` it is only
+    noted in ``received``, for the one who has deferred it to see and to ``leave``; a second SIGINT raises all the same.
+    """
+
+    def __init__(self) -> None:
+        self.deferred = False
+        self.received = 0
+        """Number of the first signal, 0 before."""
+        self._since = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Preemption:
+        self._process = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):  # nohup and background jobs ignore some
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker, which is to live until the fit has ended
+            return
+        again = number == signal.SIGINT and self.received
+        if not self.received:
+            self.received, self._since = number, time.monotonic()
+        if again or not self.deferred:
+            self.deferred = True  # whatever follows is not to disturb what is written at the end
+            self.leave(number)
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping at the next step; Ctrl-C again stops at once\n")
+
+    @property
+    def name(self) -> str:
+        """Of the signal received, as SIGTERM; empty before."""
+        return signal.Signals(self.received).name if self.received else ""
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a validation is to be cut off."""
+        return self.received != 0 and time.monotonic() - self._since > VALIDATION_SECONDS
+
+    def agreed(self, trainer: Trainer) -> int:
+        """The signal that any rank has received, 0 if none has; every rank must ask."""
+        received = torch.tensor(self.received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
+
+    def leave(self, number: int, trainer: Trainer | None = None) -> NoReturn:
+        """Ends the stage as the signal asks, after having Slurm start its job again.
+
+        trainer: given where every rank is to leave at this point.
+        """
+        if number in REQUEUED and (job := scheduler.slurm_job()):
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                scheduler.requeue(job)
+            if trainer is not None:
+                trainer.strategy.barrier("requeue")
+        raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException(143)
+
+
+def without_handlers(trainer: Trainer) -> Trainer:
+    """The Trainer without signal handlers of its own: they would wait for other ranks inside the handler."""
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer

@@ -1,0 +1,49 @@
+"""The scheduler that has started this process: Slurm, or torchelastic (torchrun)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60
+"""How long Slurm may take to answer; its own patience with a controller that is away is longer than a warning's."""
+
+
+def slurm_job() -> str | None:
+    """The id of this Slurm job as ``scontrol`` takes it, ``<job>`` or ``<array job>_<task>``; None outside one."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def job() -> str | None:
+    """What identifies this process's job, the same after a restart by the scheduler; None where there is none."""
+    env = os.environ
+    if slurm := slurm_job():
+        return f"slurm {slurm}"
+    if run := env.get("TORCHELASTIC_RUN_ID"):
+        return f"torchelastic {run} {env.get('MASTER_ADDR')}:{env.get('MASTER_PORT')}"
+    return None
+
+
+def was_restarted() -> bool:
+    """Whether the scheduler says that it has started this job before."""
+    return any(int(os.environ.get(f"{name}_RESTART_COUNT") or 0) for name in ("SLURM", "TORCHELASTIC"))
+
+
+def requeue(job: str) -> None:
+    """Has Slurm start the job again, in its turn; one that it refuses is an error in the log."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
+        problem = done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = str(error)
+    if problem:
+        log.error("Slurm has not requeued job %s: %s", job, problem)
+    else:
+        log.info("Slurm has requeued job %s", job)

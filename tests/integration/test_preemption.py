@@ -1,0 +1,241 @@
+"""Signals wherever they hit, in and out of Slurm; jobs that their scheduler starts again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import neurona
+from neurona import chunking
+from neurona.callbacks import preemption
+from neurona.callbacks.preemption import Preemption
+from neurona.classifier import Classifier
+from neurona.data.iris import Iris
+
+# 6 mini-batches an epoch, 3 to a step; a validation of 4 mini-batches an epoch, in the middle of a step.
+SETTINGS = [
+    "data=iris",
+    "data.batch_size=15",
+    "data.val_fraction=0.2",
+    "data.eval_batch_size=8",
+    "model.dropout=0.2",
+    "optimizer.accumulate=3",
+    "optimizer/schedule=plateau",
+    "trainer.val_check_interval=4",
+    "trainer.max_epochs=3",
+    "logger=none",
+    "quiet=true",
+]
+TIMED = ("seconds", "samples_per_second")
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("uninterrupted"))
+        neurona.run(SETTINGS)
+        return newest()
+
+
+def ended_by(number: int, kind: type, method: str, call: int = 0, times: int = 1, given: list[str] = SETTINGS) -> Any:
+    """The exit status of a run to which this process sends a signal at the end of that call of a method."""
+    original, count = getattr(kind, method), 0
+
+    def sending(self: Any, *arguments: Any) -> Any:
+        nonlocal count
+        result = original(self, *arguments)
+        count += 1
+        if count == call + 1:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+        return result
+
+    before = [signal.getsignal(number) for number in preemption.SIGNALS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, method, sending)
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as end:
+            neurona.run(given)
+    assert [signal.getsignal(number) for number in preemption.SIGNALS] == before
+    return end.value.code if isinstance(end.value, SystemExit) else end.type
+
+
+def assert_same_run(run: Any, reference: Any) -> None:
+    assert run.weights("last") == reference.weights("last")
+    assert run.weights("best") == reference.weights("best")
+    ours, theirs = run.metrics, reference.metrics
+    assert {k: v for k, v in ours.items() if k not in TIMED} == {k: v for k, v in theirs.items() if k not in TIMED}
+
+
+@pytest.mark.parametrize(
+    ("interval", "chunked", "steps"),
+    [(4, True, [2, 2, 4, 4]), (4, False, [1, 1, 1, 2, 2, 2]), (3, True, [1, 2, 3, 4])],
+)
+def test_a_fit_ends_at_a_whole_step_that_no_validation_follows_and_is_continued_exactly(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, interval: int, chunked: bool, steps: list[int]
+) -> None:
+    """After each of the first batches: chunks of two epochs, or the single mini-batches of one.
+
+    interval: of validations, where chunks end too; steps: those of the checkpoints.
+    """
+    given = [*SETTINGS, f"trainer.val_check_interval={interval}"]
+    if not chunked:
+        monkeypatch.setattr(chunking, "listeners", lambda trainer: ["a test"])
+    neurona.run(given)
+    uninterrupted, found = newest(), []
+    for batch in range(len(steps)):
+        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, given=given) == 143
+        run = newest()
+        assert (run.metrics["status"], run.metrics["error"]) == ("interrupted", "SIGTERM")
+        found.append(run.checkpoint()["global_step"])
+        neurona.run([f"run={run.folder}", "quiet=true"])
+        assert_same_run(run, uninterrupted)
+    assert found == steps
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1.0, 4), (-1.0, 2)])
+def test_a_validation_that_takes_long_is_cut_off(
+    uninterrupted: Any, newest: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
+) -> None:
+    """In the validation of the second epoch: it ends, and with it the step and the epoch; or step 2 is the last."""
+    monkeypatch.setattr(preemption, "VALIDATION_SECONDS", seconds)
+    assert ended_by(signal.SIGTERM, Classifier, "validation_step", 5) == 143
+    run = newest()
+    assert run.checkpoint()["global_step"] == steps
+    neurona.run([f"run={run.folder}", "quiet=true"])
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_second_ctrl_c_stops_at_once(newest: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended_by(signal.SIGINT, Classifier, "training_step", 3, times=2) is KeyboardInterrupt
+    assert newest().checkpoint()["global_step"] == 2
+    assert newest().metrics["status"] == "interrupted"
+    assert "stopping at the next step; Ctrl-C again stops at once" in capfd.readouterr().err
+    assert ended_by(signal.SIGINT, Classifier, "training_step", 3) is KeyboardInterrupt
+    assert newest().checkpoint()["global_step"] == 4
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR2, 143), (signal.SIGINT, 130)])
+def test_while_data_are_read_a_signal_ends_the_command_at_once(
+    train: Any, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    monkeypatch.setattr(Iris, "read", lambda self: os.kill(os.getpid(), number))
+    done = train("data=iris")
+    assert (done.status, done.out, done.err) == (status, "", "")
+    assert not Path("logs").exists()
+
+
+def test_during_the_test_a_signal_ends_the_run_at_once(uninterrupted: Any, newest: Any) -> None:
+    assert ended_by(signal.SIGTERM, Classifier, "test_step") == 143
+    run = newest()
+    assert "test/loss" not in run.metrics
+    neurona.run([f"run={run.folder}", "quiet=true"])
+    assert_same_run(run, uninterrupted)
+    assert ended_by(signal.SIGTERM, Classifier, "test_step", given=[f"run={run.folder}", "stage=test"]) == 143
+
+
+def test_what_comes_after_the_last_step_is_not_lost(uninterrupted: Any, newest: Any) -> None:
+    assert ended_by(signal.SIGTERM, Classifier, "on_train_end") == 143
+    assert newest().metrics["status"] == "interrupted"
+    neurona.run([f"run={newest().folder}", "quiet=true"])
+    assert_same_run(newest(), uninterrupted)
+
+
+def test_lightning_has_no_handlers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for method in ("training_step", "test_step"):
+        original = getattr(Classifier, method)
+
+        def noting(self: Any, *arguments: Any, original: Any = original) -> Any:
+            found.extend(getattr(signal.getsignal(number), "__func__", None) for number in preemption.SIGNALS)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Classifier, method, noting)
+    neurona.run(SETTINGS)
+    assert set(found) == {Preemption._handle}
+
+
+# Slurm.
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], str]:
+    """Makes this a task of an array job, and gives what ``scontrol`` has been asked."""
+    (tmp_path / "bin").mkdir()
+    scontrol = tmp_path / "bin" / "scontrol"
+    # It sees a whole checkpoint: the run is asked to be started again after it has been written.
+    scontrol.write_text(f'#!/bin/sh\necho "$@" $(ls logs/iris/*/checkpoints) >> {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    for name, value in {"JOB_ID": "71", "ARRAY_JOB_ID": "70", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    return lambda: (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_preempted_job_is_requeued_and_goes_on_with_its_run(
+    uninterrupted: Any, newest: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    assert ended_by(number, Classifier, "training_step", 1) == 143
+    assert slurm() == "requeue 70_3 best.ckpt last.ckpt\n"
+    run = newest()
+    assert run.checkpoint()["global_step"] == 2
+    assert run.read("provenance.json")["job"] == "slurm 70_3"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    neurona.run([*SETTINGS, "seed=1"])  # another command of the same job
+    assert len(list(Path("logs/iris").iterdir())) == 2
+    neurona.run(SETTINGS)
+    assert len(list(Path("logs/iris").iterdir())) == 2
+    assert_same_run(run, uninterrupted)
+
+
+def test_in_a_job_that_is_not_to_be_requeued_nothing_is_asked(slurm: Callable[[], str]) -> None:
+    assert ended_by(signal.SIGTERM, Classifier, "training_step") == 143
+    assert slurm() == ""
+
+
+def test_a_job_whose_data_are_read_is_requeued_at_once(
+    slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ended_by(signal.SIGUSR1, Iris, "read") == 143
+    assert slurm() == "requeue 70_3\n"
+
+
+def test_a_restarted_job_that_had_finished_says_so(
+    train: Any, newest: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*SETTINGS[:-1], "tags=[mine]"]
+    assert train(*given).status == 0
+    before = newest().contents()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    done = train(*given)
+    assert done.status == 0
+    assert f"this job has been restarted and goes on with its run logs/iris/{newest().folder.name}" in done.out
+    assert "is finished" in done.out
+    assert newest().contents() == before
+
+
+def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
+    train: Any, read_run: Any, uninterrupted: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["-m", "hydra.sweep.dir=sweep", "seed=0,1", *SETTINGS]
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_train_epoch_end", lambda self: os.kill(os.getpid(), signal.SIGUSR2))
+        assert train(*given).status == 143
+    run = read_run("sweep/0")
+    assert run.metrics["status"] == "interrupted"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert train(*given).status == 0
+    assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1"]
+    assert_same_run(run, uninterrupted)
