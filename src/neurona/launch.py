@@ -40,7 +40,12 @@ GRACE_SECONDS = 10.0
 
 def is_launched() -> bool:
     """Whether this process is one of several that torchrun, srun or ``start`` has started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or in_slurm_step()
+    return in_torchrun() or in_slurm_step()
+
+
+def in_torchrun() -> bool:
+    """Whether torchrun, or ``start`` in its place, has started this process."""
+    return {"TORCHELASTIC_RUN_ID", "RANK"} <= os.environ.keys()
 
 
 def in_slurm_step() -> bool:

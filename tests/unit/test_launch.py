@@ -121,7 +121,7 @@ def test_processes_are_started_for_the_strategy_of_several_devices(trainer, numb
 
 @pytest.mark.parametrize(
     "variables",
-    [{"TORCHELASTIC_RUN_ID": "none"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],
+    [{"TORCHELASTIC_RUN_ID": "none", "RANK": "0"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],
     ids=["torchrun", "srun"],
 )
 def test_none_are_started_where_a_launcher_has_done_it(monkeypatch, variables):
