@@ -60,7 +60,7 @@ class DataParallel(DDPStrategy):
 
 def environment() -> ClusterEnvironment:
     """How the processes of this run were started, asked without guessing: no cluster for a run of one process."""
-    if TorchElasticEnvironment.detect():
+    if launch.in_torchrun():
         return TorchElasticEnvironment()
     if launch.in_slurm_step():
         tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0]

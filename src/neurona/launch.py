@@ -40,7 +40,12 @@ GRACE_SECONDS = 10.0
 
 def is_launched() -> bool:
     """Whether this process is one of several that torchrun, srun or ``start`` has started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or in_slurm_step()
+    return in_torchrun() or in_slurm_step()
+
+
+def in_torchrun() -> bool:
+    """Whether torchrun, or ``start`` in its place, has started this process."""
+    return {"TORCHELASTIC_RUN_ID", "RANK"} <= os.environ.keys()
 
 
 def in_slurm_step() -> bool:
@@ -98,7 +103,7 @@ def start(number: int, command: Sequence[str]) -> int:
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as on_exit:
         on_exit.callback(os.close, held)
-        on_exit.enter_context(_handed_on(processes))
+        signals = on_exit.enter_context(_handed_on(processes))
         errors = [on_exit.enter_context(tempfile.TemporaryFile()) for _ in range(number)]
         for rank in range(number):
             process = subprocess.Popen(
@@ -115,6 +120,8 @@ def start(number: int, command: Sequence[str]) -> int:
         if failed is None:
             return 0
         status = processes[failed].returncode
+        if -status in signals:  # it came before the process could handle it
+            return 130 if -status == signal.SIGINT else 143
         if failed and processes[0].returncode not in (2, 130, 143):
             errors[failed].seek(0)
             sys.stderr.write(errors[failed].read().decode(errors="replace"))
@@ -124,10 +131,12 @@ def start(number: int, command: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _handed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Signals go to the processes instead of this one."""
+def _handed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[set[int]]:
+    """Signals go to the processes instead of this one. Yields those that have come."""
+    received: set[int] = set()
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
+        received.add(signum)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signum)
@@ -135,7 +144,7 @@ def _handed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = {signum: signal.signal(signum, hand_on) for signum in FORWARDED if in_main_thread}
     try:
-        yield
+        yield received
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -63,7 +63,8 @@ def end(*_):
     sys.exit({status})
 signal.signal({int(number)}, end)
 pathlib.Path('{tmp_path}', f'{{rank}}-ready').touch()
-time.sleep(60)
+while True:
+    time.sleep(0.05)
 """
     line = f"import sys; from neurona import launch; sys.exit(launch.start(2, [sys.executable, '-c', {code!r}]))"
     parent = subprocess.Popen([sys.executable, "-c", line])
@@ -71,6 +72,15 @@ time.sleep(60)
     parent.send_signal(number)
     assert parent.wait(10) == status
     assert len(list(tmp_path.glob("*-ended"))) == 2
+
+
+def test_a_signal_that_comes_before_a_process_can_handle_it_ends_the_run_as_it_would_later(tmp_path):
+    code = f"import os, pathlib, time; pathlib.Path('{tmp_path}', os.environ['RANK']).touch(); time.sleep(60)"
+    line = f"import sys; from neurona import launch; sys.exit(launch.start(2, [sys.executable, '-c', {code!r}]))"
+    parent = subprocess.Popen([sys.executable, "-c", line])
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    parent.send_signal(signal.SIGUSR1)
+    assert parent.wait(10) == 143
 
 
 def test_processes_die_with_the_one_that_started_them(tmp_path):
@@ -121,7 +131,7 @@ def test_processes_are_started_for_the_strategy_of_several_devices(trainer, numb
 
 @pytest.mark.parametrize(
     "variables",
-    [{"TORCHELASTIC_RUN_ID": "none"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],
+    [{"TORCHELASTIC_RUN_ID": "none", "RANK": "0"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],
     ids=["torchrun", "srun"],
 )
 def test_none_are_started_where_a_launcher_has_done_it(monkeypatch, variables):
