@@ -19,7 +19,7 @@ from neurona.run_folder import PREVIOUS, link
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch.
 
-    Without a validation part the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
+    Without a validation the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
     optimiser steps, and so much time without one; null for never. The last before it stays as ``previous.ckpt``.
     folder: where they go. A run killed at any moment has a best that is at least as new as what its last remembers.
     """
@@ -126,6 +126,11 @@ class BestAndLast(Checkpoint):
         self._leave_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.best:  # the fit has ended before its first validation
+            self._set_best(trainer, math.inf)
+            self.best |= {"epoch": trainer.current_epoch - 1, "figures": _scalars(trainer)}  # its epoch is over
+            if trainer.is_global_zero:
+                link(self.last_path, self.best_path)
         self.preemption.deferred = False
         self._listen(trainer)  # to what has come since the last step
         self._leave_if_told(trainer)

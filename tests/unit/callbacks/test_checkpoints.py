@@ -140,6 +140,14 @@ def test_without_validation_the_best_is_the_last(fit):
     assert keeper.best["figures"]["train/loss"] == trainer.callback_metrics["train/loss"].item()
 
 
+def test_without_a_validation_so_far_the_best_is_the_last(fit):
+    keeper, trainer = fit(val_losses=[0.5], max_steps=7)
+    assert epoch_and_step(keeper.best_path) == epoch_and_step(keeper.last_path) == (0, 7)
+    assert keeper.best["figures"] == {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert (keeper.best["epoch"], keeper.best["step"]) == (0, 7)
+    assert torch.load(keeper.last_path, weights_only=True)["callbacks"] == {}  # the first validation is better
+
+
 def test_what_is_remembered_of_the_best_travels_with_the_last(fit, tmp_path):
     keeper, _ = fit(val_losses=[0.9, 0.2, 0.3, 0.4, 0.5])
     resumed = BestAndLast(folder=str(tmp_path))
