@@ -8,8 +8,8 @@ import subprocess
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 60
-"""How long Slurm may take to answer; its own patience with a controller that is away is longer than a warning's."""
+PATIENCE_SECONDS = 30
+"""How long Slurm may take to answer: less than the other processes of a run wait for this one."""
 
 
 def slurm_job() -> str | None:

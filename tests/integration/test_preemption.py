@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ SETTINGS = [
     "logger=none",
     "quiet=true",
 ]
+TRAIN = Path(__file__).parents[2] / "train.py"
 TIMED = ("seconds", "samples_per_second")
 
 
@@ -241,3 +245,22 @@ def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
     assert train(*given).status == 0
     assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1"]
     assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads process ids from /proc")
+def test_all_processes_stop_at_one_step_whichever_gets_the_signal(read_run: Any, slurm: Callable[[], str]) -> None:
+    given = ["data=digits", "trainer=ddp_cpu", "trainer.max_epochs=9999", "folder=logs/iris/run"]
+    command = [sys.executable, str(TRAIN), *given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not Path("logs/iris/run/checkpoints/previous.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(ranks[1]), signal.SIGUSR1)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (143, "")
+    assert "Slurm has requeued job 70_3\ninterrupted; to continue: python train.py run=logs/iris/run\n" in out
+    assert slurm().startswith("requeue 70_3 ")
+    run = read_run("logs/iris/run")
+    assert (run.metrics["status"], run.metrics["error"]) == ("interrupted", "SIGUSR1")
+    assert run.metrics["steps"] == run.checkpoint()["global_step"]

@@ -303,6 +303,7 @@ SCHEDULERS = {
         "SLURM_RESTART_COUNT": "2",
     },
     "torchelastic mine host:29400": {
+        "RANK": "0",
         "TORCHELASTIC_RUN_ID": "mine",
         "MASTER_ADDR": "host",
         "MASTER_PORT": "29400",

@@ -84,6 +84,7 @@ class Preemption:
 
         trainer: given where every rank is to leave at this point.
         """
+        self.received = self.received or number  # another rank may have got it
         if number in REQUEUED and (job := scheduler.slurm_job()):
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 scheduler.requeue(job)
@@ -93,6 +94,9 @@ class Preemption:
 
 
 def without_handlers(trainer: Trainer) -> Trainer:
-    """The Trainer without signal handlers of its own: they would wait for other ranks inside the handler."""
+    """The Trainer without signal handlers of its own, which would wait for other ranks inside the handler, and without
+    the collective operation before every batch that goes with them.
+    """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
