@@ -28,6 +28,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch has its checkpoint, however short it is."""
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 0.0)
+
+
 class Rows(LightningDataModule):
     """Two tensors: all rows train, in their order unless there is a seed; all of them validate, test and predict."""
 

@@ -109,6 +109,12 @@ def is_step_complete(trainer: Trainer) -> bool:
     return position(trainer) % trainer.lightning_module.optimization.accumulate == 0
 
 
+def is_over(trainer: Trainer) -> bool:
+    """Whether the epoch that ends now may be the fit's last."""
+    is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return trainer.should_stop or is_last_epoch or trainer.global_step >= trainer.max_steps > -1
+
+
 def advance(trainer: Trainer, taken: int, steps: int) -> None:
     """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
 

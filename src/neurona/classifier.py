@@ -256,6 +256,9 @@ class Classifier(LightningModule):
 
     # Evaluation.
 
+    def on_validation_start(self) -> None:
+        distributed.share(self.network.buffers())  # running averages are of each process's rows: rank 0's count
+
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         self._evaluate(batch)
 

@@ -8,7 +8,7 @@ of processes learns what one does, whatever the number of rows. The batch size i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import torch
@@ -39,7 +39,7 @@ class DataParallel(DDPStrategy):
     can be resumed. process_group_backend: null for gloo on CPUs, nccl on GPUs.
     """
 
-    def __init__(self, *, timeout_seconds: float = 60.0, process_group_backend: str | None = None) -> None:
+    def __init__(self, *, timeout_seconds: float = 45.0, process_group_backend: str | None = None) -> None:
         if not timeout_seconds > 0:
             raise ConfigError("trainer.strategy.timeout_seconds", timeout_seconds, "must be above 0")
         super().__init__(process_group_backend=process_group_backend, timeout=timedelta(minutes=START_MINUTES))
@@ -54,8 +54,7 @@ class DataParallel(DDPStrategy):
 
     def configure_ddp(self) -> None:
         assert self.model is not None
-        for tensor in self.model.state_dict().values():  # the same weights everywhere, whatever made them
-            torch.distributed.broadcast(tensor, src=0)
+        share(self.model.state_dict().values())  # whatever made the weights, they are the same everywhere
 
 
 def environment() -> ClusterEnvironment:
@@ -107,6 +106,13 @@ def part(total: int, rank: int, num_parts: int) -> slice:
     size, larger = divmod(total, num_parts)
     start = rank * size + min(rank, larger)
     return slice(start, start + size + (rank < larger))
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Makes the tensors those of rank 0, in place; nothing where there is one process."""
+    if torch.distributed.is_initialized():
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, src=0)
 
 
 @torch.no_grad()

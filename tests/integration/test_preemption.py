@@ -20,6 +20,8 @@ from neurona.callbacks.preemption import Preemption
 from neurona.classifier import Classifier
 from neurona.data.iris import Iris
 
+pytestmark = pytest.mark.usefixtures("_every_epoch")
+
 # 6 mini-batches an epoch, 3 to a step; a validation of 4 mini-batches an epoch, in the middle of a step.
 SETTINGS = [
     "data=iris",

@@ -15,9 +15,13 @@ from neurona.callbacks.preemption import Preemption
 from neurona.config import ConfigError
 from neurona.run_folder import PREVIOUS, link
 
+EPOCH_SECONDS = 1.0
+"""Epochs shorter than this share a checkpoint: writing one takes as long as ten steps of a small network."""
+
 
 class BestAndLast(Checkpoint):
-    """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch.
+    """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch, but no more
+    than one a second unless it is the best or the fit ends.
 
     Without a validation the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
     optimiser steps, and so much time without one; null for never. The last before it stays as ``previous.ckpt``.
@@ -99,9 +103,12 @@ class BestAndLast(Checkpoint):
         if not chunking.validation_follows(trainer):
             self._save_if_due(trainer)
 
-    def _listen(self, trainer: Trainer) -> None:
-        """Notes, the same on every rank, whether rank 0's clock or any rank's signal asks for a checkpoint."""
-        is_time = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.every_seconds
+    def _listen(self, trainer: Trainer, longest_seconds: float = math.inf) -> None:
+        """Notes, the same on every rank, whether any rank's signal asks for a checkpoint, or rank 0's clock: after
+        ``every_minutes``, or ``longest_seconds`` if that is less.
+        """
+        elapsed = time.monotonic() - self._saved_at
+        is_time = trainer.is_global_zero and elapsed >= min(self.every_seconds, longest_seconds)
         if trainer.strategy.reduce_boolean_decision(is_time or self.preemption.received != 0, all=False):
             self._due, self._signal = True, self.preemption.agreed(trainer)
 
@@ -121,8 +128,10 @@ class BestAndLast(Checkpoint):
         if self.best and self.best["epoch"] == trainer.current_epoch:
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
-        self._save_last(trainer, is_best=self.best.get("step") == trainer.global_step)
-        self._listen(trainer)
+        self._listen(trainer, EPOCH_SECONDS)
+        is_best = self.best.get("step") == trainer.global_step
+        if self._due or chunking.is_over(trainer) or (is_best and trainer.enable_validation):
+            self._save_last(trainer, is_best=is_best)
         self._leave_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,6 +16,8 @@ from neurona.checkpoint import AtomicCheckpointIO
 from neurona.config import ConfigError
 from neurona.models.linear import Linear
 
+pytestmark = pytest.mark.usefixtures("_every_epoch")
+
 FEATURES, TARGETS = torch.randn(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 3
 
 
@@ -181,6 +183,14 @@ def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate)
         assert saves.found == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
     else:
         assert saves.found == [(3, 9), (4, 10), (6, 16), (8, 20)]
+
+
+def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
+    """Five epochs within a second: the first is the best so far, so are the third and, the fit's last, the fifth."""
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    saves = Saves()
+    fit(saves, val_losses=[0.9, 0.95, 0.7, 0.75, 0.8], max_epochs=5)
+    assert saves.found == [(10, 10), (30, 30), (50, 50)]
 
 
 def test_the_last_before_it_stays(fit):
