@@ -5,8 +5,10 @@ Exit status: 0 done; 2 the user's mistake; 1 a failure; 130 Ctrl-C; 143 preempte
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import gc
 import os
 import re
 import sys
@@ -46,6 +48,7 @@ def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
     """
     given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     launcher, failed = os.getpid(), [0]
+    atexit.register(gc.freeze)  # looking for garbage in all of torch takes a process a second that is to end at once
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
