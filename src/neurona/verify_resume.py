@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -291,4 +292,5 @@ def _is_finished(run: Path) -> bool:
 
 
 if __name__ == "__main__":
+    signal.signal(SIGINT, signal.default_int_handler)  # a background job ignores it, and so would the runs
     sys.exit(main())
