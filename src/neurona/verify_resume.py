@@ -187,8 +187,8 @@ class Proof:
                 self.stop()
             if not _is_finished(run):  # else it came too late and does not count
                 self.kills[kind] += 1
-                # Before the run takes over, a signal does what it does to any program.
-                if status not in (expected, -signals[0] if moment == "start" else expected):
+                # Before and after the run, a signal does what it does to any program.
+                if status != expected and not (status == -signals[0] and (moment == "start" or len(signals) > 1)):
                     self.problems.append(f"{kind} ({moment}) ended with status {status}, see {run}.log")
                 if kind == "power-off":
                     self._cut_off(run / "checkpoints")

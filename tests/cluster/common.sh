@@ -2,7 +2,8 @@
 set -u
 PATH=$PATH:/usr/sbin:/sbin
 root=$(cd "$(dirname "$0")/../.." && pwd)
-python=${PYTHON:-$(command -v python || command -v python3)}
+python=${PYTHON:-$(PATH=$root/.venv/bin:$PATH command -v python)}
+"$python" -c "import tensorboard" || { echo "PYTHON= is to name the Python that neurona is installed for"; exit 1; }
 export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1
 failed=0
 
@@ -20,10 +21,11 @@ scratch() { # makes the scratch folder and enters it; clean_up is called at the 
     trap 'exit 130' INT TERM
 }
 
-check() { # check WHAT COMMAND…: prints a line with what the command prints, and whether it succeeded
-    local what=$1 seen
+check() { # check WHAT COMMAND…: prints a line, with what the command leaves in $seen, and whether it succeeded
+    local what=$1
+    seen=""
     shift
-    if seen=$("$@" 2>&1); then echo "ok      $what: $seen"; else echo "FAILED  $what: $seen"; failed=1; fi
+    if "$@"; then echo "ok      $what: $seen"; else echo "FAILED  $what: $seen"; failed=1; fi
 }
 
 wait_for() { # wait_for SECONDS COMMAND…: until it succeeds; fails when the time has passed
@@ -37,15 +39,23 @@ wait_for() { # wait_for SECONDS COMMAND…: until it succeeds; fails when the ti
 
 train() { "$python" "$root/train.py" "$@"; }
 
-same() { # same RUN RUN…: whether there are two, with equal weights, figures and curves; prints what it saw
-    [ $# = 2 ] || { echo "$(($# - 1)) runs in place of one"; return 1; }
-    "$python" - "$@" <<'END'
+same() { # same RUN RUN…: whether there are two, with equal weights, figures and curves; adds to $seen what it saw
+    local compared
+    if [ $# != 2 ]; then
+        seen+="$(($# - 1)) runs in place of one"
+        return 1
+    fi
+    compared=$("$python" - "$@" 2>&1 <<'END'
 import sys
 from pathlib import Path
 from neurona.verify_resume import differences, outcome
 expected, found = (outcome(Path(run)) for run in sys.argv[1:])
 different = differences(expected, found)
-print(f"other {', '.join(different)}" if different else f"weights {found['last.ckpt'][:12]} as uninterrupted")
+print(f"other {', '.join(different[:5])} …" if different else f"weights {found['last.ckpt'][:12]} as uninterrupted")
 sys.exit(bool(different))
 END
+    )
+    set -- $?
+    seen+=$(tail -1 <<< "$compared")
+    return "$1"
 }

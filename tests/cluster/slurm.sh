@@ -15,7 +15,10 @@ stop() {
     local pid
     pid=$(cat "$1") && kill "$pid" && wait_for 10 eval "! kill -0 $pid" || kill -9 "$pid"
 }
-idle() { sinfo --noheader --format='%D %t' | grep '^1 idle$'; }
+idle() {
+    seen=$(sinfo --noheader --format='%D %t')
+    [ "$seen" = "1 idle" ]
+}
 state() { scontrol show job "$1" | grep -q "JobState=$2 "; }
 
 scratch
@@ -52,8 +55,7 @@ runuser -u munge -- munged --socket="$scratch/munge/socket" --pid-file="$scratch
     --log-file="$scratch/munge/log" --seed-file="$scratch/munge/seed"
 ln -s munge/pid munged.pid
 slurmctld && slurmd -N n1 || { cat slurmctld.log slurmd.log; exit 1; }
-wait_for 30 idle >/dev/null
-check "a node of two cores" idle
+check "Slurm's nodes" wait_for 30 idle
 
 job() { # job NAME TASKS SBATCH-OPTIONS -- OVERRIDES…: submits a run of so many tasks and prints the job's number
     local name=$1 tasks=$2 options=()
@@ -69,7 +71,7 @@ was_requeued() { [ "$(restarts "$1")" != Restarts=0 ]; }
 ended() { # ended NAME NUMBER TASKS: whether the job was requeued and its one run ended as the uninterrupted one
     wait_for 90 was_requeued "$2"
     wait_for 600 state "$2" COMPLETED
-    printf '%s, ' "$(scontrol show job "$2" | grep -o 'JobState=[A-Z]*\|Restarts=[0-9]*' | xargs)"
+    seen="$(scontrol show job "$2" | grep -o 'JobState=[A-Z]*\|Restarts=[0-9]*' | xargs), "
     was_requeued "$2" && same "alone-$3" "$1"/logs/*/*
 }
 
@@ -83,7 +85,8 @@ for tasks in ${TASKS:-1 2}; do
     check "sbatch, tasks: $tasks" same "alone-$tasks" "plain-$tasks"/logs/*/*
 
     number=$(job "preempted-$tasks" "$tasks" --requeue -- "${fit[@]}")
-    wait_for 120 has_checkpoint "preempted-$tasks" && sleep 5
+    wait_for 120 has_checkpoint "preempted-$tasks"
+    sleep 5
     scontrol requeue "$number"
     check "preempted, tasks: $tasks" ended "preempted-$tasks" "$number" "$tasks"
 
