@@ -157,9 +157,10 @@ def _fit(
             raise ConfigError("checkpoint", resume, "its weights do not fit the run's network; it is damaged") from None
         if folder.is_written:
             link(resume, last)  # a damaged one is not to become the previous
+    if earlier is not None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
-                logger.forget_after(contents["global_step"])
+                logger.forget_after(contents["global_step"] if resume is not None else -1)
 
     assert isinstance(trainer.checkpoint_callback, BestAndLast)
     trainer.checkpoint_callback.preemption = preemption

@@ -58,6 +58,8 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
         default_root_dir=cfg.folder,
     )
     distributed.check(made, cfg.trainer)
+    # With max_steps Lightning would end the epoch of a checkpoint from an epoch's end once more.
+    made.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return without_handlers(made)
 
 

@@ -127,6 +127,27 @@ def test_a_run_that_failed_anywhere_is_continued_exactly(
     assert_same_run(run, uninterrupted, scalars)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["trainer.max_epochs=-1", "trainer.max_steps=30"],  # from the checkpoint of an epoch's end
+        ["data.val_fraction=0", "trainer.max_epochs=4"],  # from the beginning: there is no checkpoint yet
+    ],
+)
+def test_a_continued_run_has_every_epoch_once(
+    fit: Any, newest: Any, scalars: Any, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
+    reference = fit(*settings)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", 2)
+        with pytest.raises(Stopped):
+            fit(*settings)
+    run = newest()
+    assert run.folder != reference.folder
+    resume(run)
+    assert_same_run(run, reference, scalars)
+
+
 def test_a_finished_run_says_so_and_stays_as_it_is(train: Any, fit: Any) -> None:
     run = fit()
     before = run.contents()

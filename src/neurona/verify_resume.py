@@ -1,0 +1,296 @@
+"""Proves exact resume on this machine: ``python -m neurona.verify_resume [--kills 20] [--jobs 1] [overrides …]``.
+
+Each configuration runs once uninterrupted. Then it runs anew, killed in random ways at random moments and continued
+with ``run=<folder>`` until it ends; weights, figures and TensorBoard's curves must equal the uninterrupted run's to the
+bit. Without overrides it goes over ``CONFIGURATIONS``. Exit status: 0 if every run ended identical, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+EVERY_STEPS = "trainer.callbacks.checkpoints.every_n_steps"
+
+CONFIGURATIONS = {
+    "constant": "trainer.max_epochs=150",
+    "cosine": "optimizer=adamw optimizer/schedule=cosine model.dropout=0.2 optimizer.clip_norm=1"
+    " trainer.max_epochs=130",
+    "one_cycle": "optimizer=sgd optimizer.momentum=0.9 optimizer/schedule=one_cycle model.normalization=batch"
+    " model.dropout=0.1 trainer.max_epochs=110",
+    "plateau": "optimizer=rmsprop optimizer.momentum=0.5 optimizer/schedule=plateau optimizer.schedule.patience=3"
+    " trainer.val_check_interval=0.25 trainer.max_epochs=80",
+    "accumulate": "optimizer.accumulate=3 optimizer/schedule=cosine model.dropout=0.2 trainer.log_every_n_steps=20"
+    f" {EVERY_STEPS}=7 trainer.max_epochs=80",
+    "single_steps": "trainer.enable_progress_bar=true optimizer=adamw"
+    f" optimizer/schedule=one_cycle model.dropout=0.2 {EVERY_STEPS}=30 trainer.max_epochs=60",
+    "compiled": "compile=true optimizer=adamw optimizer/schedule=one_cycle model.dropout=0.2"
+    f" {EVERY_STEPS}=50 trainer.max_epochs=150",
+    "early_stopping": "trainer.callbacks.early_stopping.patience=40 optimizer=sgd optimizer.momentum=0.9"
+    " optimizer/schedule=plateau model.dropout=0.2 trainer.max_epochs=300",
+    "bf16": "trainer.precision=bf16-mixed model.normalization=batch optimizer/schedule=cosine trainer.max_epochs=80",
+    "evaluations": "data.eval_batch_size=4 data.test_fraction=0.5 trainer.val_check_interval=50"
+    f" trainer.check_val_every_n_epoch=null {EVERY_STEPS}=40 trainer.max_epochs=60",
+    "max_steps": "data.val_fraction=0 optimizer/schedule=one_cycle trainer.max_epochs=-1 trainer.max_steps=4000",
+}
+"""Overrides of digits and the default network, a few seconds each. Together: every schedule and optimiser, dropout,
+batch normalization, clipping, accumulation, steps in chunks, one by one and compiled, and every kind of checkpoint."""
+if (ROOT / "configs/trainer/ddp_cpu.yaml").exists():
+    CONFIGURATIONS["ddp_cpu"] = (
+        "trainer=ddp_cpu trainer.devices=2 optimizer/schedule=cosine model.dropout=0.2"
+        f" {EVERY_STEPS}=30 trainer.max_epochs=60"
+    )
+
+KINDS: dict[str, tuple[list[Signals], int]] = {
+    "SIGKILL": ([SIGKILL], -SIGKILL),
+    "SIGTERM": ([SIGTERM], 143),
+    "SIGINT": ([SIGINT], 130),
+    "SIGINT twice": ([SIGINT, SIGINT], 130),
+    "SIGUSR1": ([SIGUSR1], 143),
+    "SIGUSR2": ([SIGUSR2], 143),
+    "power-off": ([SIGKILL], -SIGKILL),
+}
+"""Ways to end a process: signals, and the exit status that is to follow."""
+
+MOMENTS = {"start": 1, "fit": 5, "write": 3, "end": 1}
+"""When, and how often: as the process starts, anywhere in the fit, while a checkpoint is written, around the test."""
+
+START_SECONDS = 5.0
+PATIENCE_SECONDS = 120.0
+"""Longest wait for the first step, and for the end after a signal; beyond it a process counts as hanging."""
+
+TIMED = ("seconds", "samples_per_second")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a line for each configuration, and the sum. Returns the exit status."""
+    parser = argparse.ArgumentParser("python -m neurona.verify_resume", description="Proves exact resume.")
+    parser.add_argument("--kills", type=int, default=20, help="of each configuration; 0 compares uninterrupted runs")
+    parser.add_argument("--jobs", type=int, default=1, help="configurations at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the ways and moments")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; its uninterrupted ones are used again")
+    parser.add_argument("--only", choices=CONFIGURATIONS, nargs="+", default=CONFIGURATIONS, help="some of them")
+    parser.add_argument("overrides", nargs="*", help="a configuration of yours instead, as for train.py")
+    given = parser.parse_args(arguments)
+    chosen = (
+        {"yours": given.overrides} if given.overrides else {name: CONFIGURATIONS[name].split() for name in given.only}
+    )
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_resume-"))).resolve()
+    proofs = [
+        Proof(folder / name, overrides, given.kills, random.Random(f"{given.seed} {name}"))
+        for name, overrides in chosen.items()
+    ]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        try:
+            for proof in pool.map(Proof.make, proofs):
+                print(proof, flush=True)
+        except KeyboardInterrupt:
+            for proof in proofs:
+                proof.stop()
+            os._exit(130)
+    kills, survived, lost = (sum(getattr(proof, name) for proof in proofs) for name in ("made", "survived", "lost"))
+    print(f"{kills} kills: {survived} identical hashes, {lost} lost runs", end="; ")
+    print(f"at most {max(proof.slowest for proof in proofs):.1f} s from a signal to the end")
+    failed = any(proof.problems for proof in proofs)
+    if failed or given.folder:
+        print(f"the runs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    return int(failed)
+
+
+class Proof:
+    """Runs of one configuration, killed and continued until there were so many kills; at least one run."""
+
+    def __init__(self, folder: Path, overrides: Sequence[str], wanted: int, rng: random.Random) -> None:
+        self.folder, self.overrides, self.wanted, self.rng = folder, overrides, wanted, rng
+        self.kills: Counter[str] = Counter()
+        self.survived, self.runs, self.lost = 0, 0, 0
+        self.slowest = 0.0
+        self.problems: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def made(self) -> int:
+        return self.kills.total()
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kills.items()))
+        head = f"{self.folder.name:<15}{self.made:>4} kills of {self.runs} runs: {self.survived} identical hashes"
+        return "\n    ".join([f"{head} ({kinds})", *self.problems])
+
+    def make(self) -> Proof:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        reference = self.folder / "uninterrupted"
+        if not _is_finished(reference):
+            self._start(reference).wait()
+        if not _is_finished(reference):
+            self.problems.append(f"the uninterrupted run did not finish: see {reference}.log")
+            return self
+        expected, seconds = outcome(reference), _figures(reference)["seconds"]
+        while self.runs == 0 or self.made < self.wanted:
+            self.runs += 1
+            run, before = self.folder / str(self.runs), self.made
+            if problem := self._carry_through(run, seconds):
+                self.lost += 1
+                self.problems.append(f"{run} is lost: {problem}, see {run}.log")
+                continue
+            if different := differences(expected, outcome(run)):
+                self.problems.append(f"{run} differs from the uninterrupted run in {', '.join(different)}")
+                continue
+            if self.made == before:  # the first may have had to fill the compiler's cache
+                seconds = min(seconds, _figures(run)["seconds"])
+            self.survived += self.made - before
+            shutil.rmtree(run)
+        return self
+
+    def _carry_through(self, run: Path, seconds: float) -> str | None:
+        """Starts a run, kills and continues it until it is finished. Returns why it is lost, if it is.
+
+        seconds: how long it takes uninterrupted.
+        """
+        while not _is_finished(run):
+            process = self._start(run)
+            kind = self.rng.choice(list(KINDS))
+            moment = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+            signals, expected = KINDS[kind]
+            try:
+                if self.made == self.wanted or not self._comes(moment, process, run, seconds):
+                    if process.wait() == 0 and _is_finished(run):
+                        return None
+                    return f"it ended with status {process.returncode}"
+                signalled = time.monotonic()
+                self._send(signals, process)
+                status = process.wait(PATIENCE_SECONDS)
+                self.slowest = max(self.slowest, time.monotonic() - signalled)
+            except subprocess.TimeoutExpired:
+                return f"{kind} ({moment}) did not end it"
+            finally:
+                self.stop()
+            if not _is_finished(run):  # else it came too late and does not count
+                self.kills[kind] += 1
+                # Before and after the run, a signal does what it does to any program.
+                if status != expected and not (status == -signals[0] and (moment == "start" or len(signals) > 1)):
+                    self.problems.append(f"{kind} ({moment}) ended with status {status}, see {run}.log")
+                if kind == "power-off":
+                    self._cut_off(run / "checkpoints")
+        return None
+
+    def _start(self, run: Path) -> subprocess.Popen[bytes]:
+        """``train.py`` in a process group of its own: that run continued, or a new one."""
+        continued = (run / "overrides.yaml").exists()
+        if not continued:
+            shutil.rmtree(run, ignore_errors=True)
+        arguments = [f"run={run}"] if continued else [f"folder={run}", *self.overrides]
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        with open(f"{run}.log", "ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+        return self._process
+
+    def stop(self) -> None:
+        """Ends what the process has left running, and the process."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, SIGKILL)
+
+    def _comes(self, moment: str, process: subprocess.Popen[bytes], run: Path, seconds: float) -> bool:
+        """Waits for the moment to kill the process; False if it has ended by then."""
+        if moment == "start":
+            return _lives(process, self.rng.uniform(0, START_SECONDS))
+        # TensorBoard's file of this process is made just before the first step.
+        if not _lives(process, PATIENCE_SECONDS, lambda: any(run.glob(f"events.*.{process.pid}.*"))):
+            return False
+        lives = _lives(process, seconds * self.rng.uniform(0.9 if moment == "end" else 0.0, 1.0))
+        return lives and (moment != "write" or _lives(process, 0.5, lambda: any(run.glob("checkpoints/*.tmp"))))
+
+    def _send(self, signals: Sequence[Signals], process: subprocess.Popen[bytes]) -> None:
+        """To the process alone or, as a terminal does, to those it has started too."""
+        send = self.rng.choice((os.kill, os.killpg))
+        for number in signals:
+            if process.poll() is None:
+                send(process.pid, number)
+                time.sleep(self.rng.uniform(0, 0.1) if len(signals) > 1 else 0)
+
+    def _cut_off(self, checkpoints: Path) -> None:
+        """What a power cut leaves: a part of the file being written, and at times of the one just completed."""
+        last, previous, temporary = (checkpoints / name for name in ("last.ckpt", "previous.ckpt", ".last.ckpt.tmp"))
+        if last.exists():
+            contents = last.read_bytes()
+            temporary.unlink(missing_ok=True)
+            temporary.write_bytes(contents[: self.rng.randrange(len(contents))])
+            if previous.exists() and not previous.samefile(last) and self.rng.random() < 0.5:
+                os.truncate(last, self.rng.randrange(len(contents)))
+
+
+def _lives(process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False) -> bool:
+    """Waits until it is seen or the time has passed; False if the process ends first."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() > deadline or seen():
+            return True
+        time.sleep(0.0005)
+    return False
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What must be the same, by name: hashes of the weights, the figures, the points of each TensorBoard curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says that it drops what interrupted processes wrote
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    figures = {name: value for name, value in _figures(run).items() if name not in TIMED}
+    hashes = {name: _hash(run / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
+    points = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {**hashes, **figures, **{f"the curve {tag}": curve for tag, curve in points.items()}}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of what is not the same in two outcomes."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def _hash(checkpoint: Path) -> str:
+    """SHA-256 of the names, types, shapes and bytes of a checkpoint's ``state_dict``."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"].items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _figures(run: Path) -> dict[str, Any]:
+    try:
+        figures: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return figures
+
+
+def _is_finished(run: Path) -> bool:
+    return _figures(run).get("status") == "finished"
+
+
+if __name__ == "__main__":
+    signal.signal(SIGINT, signal.default_int_handler)  # a background job ignores it, and so would the runs
+    sys.exit(main())
