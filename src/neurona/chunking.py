@@ -132,6 +132,11 @@ def advance(trainer: Trainer, taken: int, steps: int) -> None:
     loop._batches_that_stepped = trainer.global_step - 1
 
 
+def end_epochs_once(trainer: Trainer) -> None:
+    """With max_steps, Lightning would end the epoch of a checkpoint from an epoch's end once more."""
+    trainer.fit_loop._iteration_based_training = lambda: False
+
+
 def most_steps(num_parameters: int, samples_per_step: int, device_type: str) -> int:
     """Optimiser steps that a chunk may hold, at 6 operations per parameter and sample (forward 2, backward 4)."""
     flops_per_step = 6 * num_parameters * samples_per_step

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from neurona import checkpoint, command, config, console, distributed, launch
+from neurona import checkpoint, command, config, console, distributed, launch, resume
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.callbacks.preemption import Preemption, without_handlers
@@ -31,8 +31,8 @@ from neurona.config import ConfigError, RunError, instantiate
 from neurona.data.spec import DataSpec
 from neurona.loggers import Csv, TensorBoard, log_configuration, log_hyperparameters
 from neurona.optimizer import Optimization
-from neurona.run_folder import PREVIOUS, RunFolder, begun_before, best_checkpoint, link, unwritable
-from neurona.trainer import build, changed_limits, check_room, has_more_patience, why_ended, without
+from neurona.run_folder import RunFolder, begun_before, best_checkpoint, unwritable
+from neurona.trainer import build, why_ended, without
 
 log = logging.getLogger("neurona")
 
@@ -104,7 +104,7 @@ def _fit(
         log.info("this job has been restarted and goes on with its run %s", begun)
         cfg.run = str(begun)
     earlier = held.enter_context(RunFolder.open(Path(cfg.run))) if cfg.run else None
-    resume = _resumed(earlier) if earlier else None
+    last = resume.last_checkpoint(earlier) if earlier else None
     _check_network(cfg, num_features=64, num_classes=10)  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
     datamodule = _read_data(cfg)
@@ -125,7 +125,7 @@ def _fit(
     )
     _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
-    if cfg.init_from is not None and resume is None:
+    if cfg.init_from is not None and last is None:
         _start_from(cfg.init_from, network)
 
     cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
@@ -135,32 +135,16 @@ def _fit(
     if str(folder.path) != cfg.folder:
         cfg.folder = str(folder.path)
         trainer = build(cfg, datamodule, classifier)
-    if resume is not None:
-        before, figures = folder.settings().trainer, folder.metrics()
-        changed = changed_limits(cfg.trainer, before)
-        stopped_early = figures.get("stopped_by") == "early_stopping"
-        goes_on = bool(changed) or (stopped_early and has_more_patience(cfg.trainer, before))
-        if not goes_on and figures.get("status") == "finished":
-            more = "callbacks.early_stopping.patience" if stopped_early else "max_epochs"
-            log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
-            return figures
-        if changed and optimization.schedule.needs_length:
-            problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
-            raise ConfigError(f"trainer.{changed[0]}", cfg.trainer[changed[0]], problem)
-        last, (resume, contents) = resume, checkpoint.read_last(resume)
-        checkpoint.check_same(contents, _plain(cfg.model), getattr(datamodule, "fingerprint", None))
-        if goes_on:
-            check_room(trainer, contents, changed)
-        try:
-            classifier.load_state_dict(contents["state_dict"])
-        except Exception:
-            raise ConfigError("checkpoint", resume, "its weights do not fit the run's network; it is damaged") from None
-        if folder.is_written:
-            link(resume, last)  # a damaged one is not to become the previous
     if earlier is not None:
+        step = -1
+        if last is not None:
+            changed = resume.changes(cfg.trainer, earlier)
+            if changed is None:
+                return earlier.metrics()
+            last, step = resume.start(last, changed, earlier, trainer, classifier, datamodule)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
-                logger.forget_after(contents["global_step"] if resume is not None else -1)
+                logger.forget_after(step)
 
     assert isinstance(trainer.checkpoint_callback, BestAndLast)
     trainer.checkpoint_callback.preemption = preemption
@@ -170,7 +154,7 @@ def _fit(
         if folder.is_written:
             log_configuration(trainer.loggers, folder.path)
         started = time.perf_counter()
-        trainer.fit(classifier, datamodule, ckpt_path=resume, weights_only=True)
+        trainer.fit(classifier, datamodule, ckpt_path=last, weights_only=True)
         fit_seconds = time.perf_counter() - started
         figures["samples_per_second"] = round(classifier.samples_taken / fit_seconds)
         figures["stopped_by"], words = why_ended(trainer)
@@ -249,18 +233,6 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
 
 
 # The parts, in the order of use.
-
-
-def _resumed(folder: RunFolder) -> Path | None:
-    """The checkpoint from which a run goes on; None if it has not come to one. Raises ConfigError if it is lost."""
-    last, best = folder.last_checkpoint, folder.path / "checkpoints" / "best.ckpt"
-    if last.is_file() or last.with_name(PREVIOUS).is_file():
-        return last
-    # A best one of the first epoch can be older than the first last one.
-    if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
-        problem = "has lost its checkpoints/last.ckpt; bring it back, or start a new run with init_from="
-        raise ConfigError("run", folder.path, problem)
-    return None
 
 
 def _check_network(cfg: DictConfig, num_features: int, num_classes: int) -> None:

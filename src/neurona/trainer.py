@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from neurona import distributed
+from neurona import chunking, distributed
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.callbacks.preemption import without_handlers
@@ -22,15 +21,6 @@ from neurona.classifier import Classifier
 from neurona.config import ConfigError, instantiate
 from neurona.console import FIGURES
 from neurona.data.base import InMemoryData
-
-LIMITS = ("max_epochs", "max_steps", "max_time")
-FIXED = (
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-    *(f"callbacks.{name}.{key}" for name in ("checkpoints", "early_stopping") for key in ("monitor", "mode")),
-)
-"""Settings of the trainer that decide what a run's figures mean, or which of its states is the best."""
 
 LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
 
@@ -58,8 +48,7 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
         default_root_dir=cfg.folder,
     )
     distributed.check(made, cfg.trainer)
-    # With max_steps Lightning would end the epoch of a checkpoint from an epoch's end once more.
-    made.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    chunking.end_epochs_once(made)
     return without_handlers(made)
 
 
@@ -70,25 +59,6 @@ def without(node: DictConfig, *names: str) -> DictConfig:
         for name in names:
             del rest[name]
     return rest
-
-
-def changed_limits(now: DictConfig, before: DictConfig) -> list[str]:
-    """The limits of the fit that are other than the run had before. Raises ConfigError where what is fixed is.
-
-    now, before: the node ``trainer``.
-    """
-    for key in FIXED:
-        given, had = OmegaConf.select(now, key), OmegaConf.select(before, key)
-        if given != had:
-            problem = f"was {had} when the run began and stays so; for a new run from its weights use init_from="
-            raise ConfigError(f"trainer.{key}", given, problem)
-    return [name for name in LIMITS if before[name] != now[name]]
-
-
-def has_more_patience(now: DictConfig, before: DictConfig) -> bool:
-    """Whether early stopping lets a fit go on for longer than it did. now, before: the node ``trainer``."""
-    given, had = (OmegaConf.select(node, "callbacks.early_stopping.patience") for node in (now, before))
-    return had is not None and (given is None or given > had)
 
 
 def why_ended(trainer: Trainer) -> tuple[str, str]:
@@ -107,33 +77,6 @@ def why_ended(trainer: Trainer) -> tuple[str, str]:
             reason = f"{callback.monitor} has not improved for {callback.wait_count} validations"
             return "early_stopping", f"early stopping: {reason}; best_epoch {best.get('epoch')}"
     return "callback", f"a callback has ended the fit after {made}"
-
-
-def check_room(trainer: Trainer, contents: Mapping[str, Any], changed: Sequence[str]) -> None:
-    """Raises ConfigError for a limit that the run, whose last checkpoint this is, has reached already.
-
-    changed: the limits to name first.
-    """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EarlyStopping):
-            state = contents["callbacks"].get(callback.state_key, {})
-            if state.get("stopping_reason") and state["wait_count"] >= callback.patience:
-                problem = f"ended the run after {state['wait_count']} validations without improvement; give it more"
-                raise ConfigError("trainer.callbacks.early_stopping.patience", callback.patience, problem)
-    seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
-    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
-    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    limits = {
-        "max_epochs": (trainer.max_epochs, epochs),
-        "max_steps": (trainer.max_steps, contents["global_step"]),
-        "max_time": (timer and timer.time_remaining(), seconds),
-    }
-    for name in [*changed, *limits]:
-        limit, reached = limits[name]
-        if limit not in (None, -1) and limit <= reached:
-            unit = "seconds" if name == "max_time" else name.removeprefix("max_")
-            problem = f"the run has made {reached:.10g} {unit} already; give it more, or -1 for no limit"
-            raise ConfigError(f"trainer.{name}", limit, problem)
 
 
 def _callbacks(nodes: DictConfig, folder: str) -> list[Callback]:

@@ -21,7 +21,7 @@ EPOCH_SECONDS = 1.0
 
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch, but no more
-    than one a second unless it is the best or the fit ends.
+    than one a second unless it is the first, the best or the fit's last.
 
     Without a validation the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
     optimiser steps, and so much time without one; null for never. The last before it stays as ``previous.ckpt``.
@@ -130,7 +130,8 @@ class BestAndLast(Checkpoint):
             self.best["figures"] = _scalars(trainer) | self.best["figures"]
         self._listen(trainer, EPOCH_SECONDS)
         is_best = self.best.get("step") == trainer.global_step
-        if self._due or chunking.is_over(trainer) or (is_best and trainer.enable_validation):
+        is_first = trainer.current_epoch == 0
+        if self._due or is_first or chunking.is_over(trainer) or (is_best and trainer.enable_validation):
             self._save_last(trainer, is_best=is_best)
         self._leave_if_told(trainer)
 

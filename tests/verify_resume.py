@@ -1,4 +1,4 @@
-"""Proves exact resume on this machine: ``python -m neurona.verify_resume [--kills 20] [--jobs 1] [overrides …]``.
+"""Proves exact resume on this machine: ``python tests/verify_resume.py [--kills 20] [--jobs 1] [overrides …]``.
 
 Each configuration runs once uninterrupted. Then it runs anew, killed in random ways at random moments and continued
 with ``run=<folder>`` until it ends; weights, figures and TensorBoard's curves must equal the uninterrupted run's to the
@@ -82,7 +82,7 @@ TIMED = ("seconds", "samples_per_second")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line for each configuration, and the sum. Returns the exit status."""
-    parser = argparse.ArgumentParser("python -m neurona.verify_resume", description="Proves exact resume.")
+    parser = argparse.ArgumentParser("python tests/verify_resume.py", description="Proves exact resume.")
     parser.add_argument("--kills", type=int, default=20, help="of each configuration; 0 compares uninterrupted runs")
     parser.add_argument("--jobs", type=int, default=1, help="configurations at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the ways and moments")
