@@ -141,6 +141,10 @@ def explain(error: Exception) -> UserError:
     """What Hydra or OmegaConf could not compose, in this project's words."""
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
+        if str(error.override).endswith(",") and "[" in str(error.override):
+            return UserError(
+                f"{error.override}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'"
+            )
         return UserError(
             f"{error.override}: cannot be read; write key=value. A value with commas, quotes, = or brackets in it goes"
             " into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""

@@ -153,9 +153,22 @@ def is_within(path: str, modules: Collection[str]) -> bool:
     return any(f"{path}.".startswith(f"{module}.") for module in modules)
 
 
+ELSEWHERE = {
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "learning_rate": "optimizer.lr",
+    "units": "model.hidden",
+    "hidden_layer_sizes": "model.hidden",
+    "validation_split": "data.val_fraction",
+}
+"""What other libraries call a key, and its name here."""
+
+
 def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigError:
     """The error for a key that nothing declares, with the declared one it is closest to."""
     parent, _, leaf = key.rpartition(".")
+    if (known_here := ELSEWHERE.get(leaf)) in declared:
+        return ConfigError(key, value, f"no such key; here it is {known_here}")
     siblings = {name.rpartition(".")[2]: name for name in declared if name.rpartition(".")[0] == parent}
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
     paths = {name: name for name in declared if not key.startswith(name)}

@@ -25,6 +25,8 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "message"),
     [
         (["model.hiden=[3]"], "did you mean model.hidden?"),
+        (["epochs=3"], "here it is trainer.max_epochs"),
+        (["model.units=3"], "here it is model.hidden"),
         (["optimizer.schedul.x=1"], "did you mean optimizer.schedule?"),
         (["trainer.max_epohcs=3"], "did you mean trainer.max_epochs?"),
         (["model=mlpp"], "model=mlpp: no such choice; did you mean mlp?"),

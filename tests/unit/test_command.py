@@ -254,6 +254,7 @@ def call(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
         ("model=broken", "broken.yaml"),
         ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write key=value"),
+        ("model.hidden=[1,", "model.hidden=[1,: a list has no spaces in it, or stands in quotes"),
         ("seed", "seed: cannot be read; write key=value"),
         ("--lr=3", "--lr=3; settings are given as key=value"),
         ("~nothing", "does not exist"),
