@@ -28,7 +28,7 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Any
 
-TRAIN = Path(__file__).parents[2] / "train.py"
+TRAIN = Path(__file__).parents[1] / "train.py"
 EVERY_STEPS = "trainer.callbacks.checkpoints.every_n_steps"
 
 CONFIGURATIONS = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 import neurona
-from neurona import verify_resume
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import verify_resume
 
 SETTINGS = ["model.dropout=0.2", "optimizer/schedule=one_cycle", "trainer.max_epochs=80"]
 
