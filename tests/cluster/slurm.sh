@@ -76,7 +76,7 @@ ended() { # ended NAME NUMBER TASKS: whether the job was requeued and its one ru
 }
 
 for tasks in ${TASKS:-2 1}; do
-    fit=(optimizer/schedule=one_cycle model.dropout=0.2 "trainer.max_epochs=${EPOCHS:-1800}")
+    fit=(optimizer/schedule=one_cycle model.dropout=0.2 "trainer.max_epochs=$((${EPOCHS:-1800} / tasks))")
     [ "$tasks" = 1 ] || fit+=(trainer=ddp_cpu "trainer.devices=$tasks")
     train folder="$scratch/alone-$tasks" "${fit[@]}" > "alone-$tasks.log" 2>&1
 
