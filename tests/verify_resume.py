@@ -225,7 +225,7 @@ class Proof:
             return process.pid if _lives(process, self.rng.uniform(0, START_SECONDS)) else None
         # TensorBoard's file is made just before the first step; its name holds the pid.
         earlier = set(run.glob("events.*"))
-        if not _lives(process, PATIENCE_SECONDS, lambda: bool(set(run.glob("events.*")) - earlier)):
+        if not _lives(process, PATIENCE_SECONDS, lambda: bool(set(run.glob("events.*")) - earlier), every=0.02):
             return None
         writers = [int(file.name.split(".")[-2]) for file in set(run.glob("events.*")) - earlier]
         lives = _lives(process, seconds * self.rng.uniform(0.9 if moment == "end" else 0.0, 1.0))
@@ -251,13 +251,15 @@ class Proof:
                 os.truncate(last, self.rng.randrange(len(contents)))
 
 
-def _lives(process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False) -> bool:
-    """Waits until it is seen or the time has passed; False if the process ends first."""
+def _lives(
+    process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False, every: float = 0.0005
+) -> bool:
+    """Waits until it is seen, looking every so many seconds, or the time has passed; False if the process ends first."""
     deadline = time.monotonic() + seconds
     while process.poll() is None:
         if time.monotonic() > deadline or seen():
             return True
-        time.sleep(0.0005)
+        time.sleep(every)
     return False
 
 
