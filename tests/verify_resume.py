@@ -254,7 +254,7 @@ class Proof:
 def _lives(
     process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False, every: float = 0.0005
 ) -> bool:
-    """Waits until it is seen, looking every so many seconds, or the time has passed; False if the process ends first."""
+    """Waits until it is seen, looking so often, or the time has passed; False if the process ends first."""
     deadline = time.monotonic() + seconds
     while process.poll() is None:
         if time.monotonic() > deadline or seen():
