@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -27,7 +28,7 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+TRAIN = Path(__file__).parents[1] / "train.py"
 EVERY_STEPS = "trainer.callbacks.checkpoints.every_n_steps"
 
 CONFIGURATIONS = {
@@ -40,8 +41,8 @@ CONFIGURATIONS = {
     " trainer.val_check_interval=0.25 trainer.max_epochs=80",
     "accumulate": "optimizer.accumulate=3 optimizer/schedule=cosine model.dropout=0.2 trainer.log_every_n_steps=20"
     f" {EVERY_STEPS}=7 trainer.max_epochs=80",
-    "single_steps": "trainer.enable_progress_bar=true optimizer=adamw"
-    f" optimizer/schedule=one_cycle model.dropout=0.2 {EVERY_STEPS}=30 trainer.max_epochs=60",
+    "single_steps": "trainer.enable_progress_bar=true optimizer=adamw optimizer/schedule=one_cycle model.dropout=0.2"
+    f" {EVERY_STEPS}=30 trainer.max_epochs=60",
     "compiled": "compile=true optimizer=adamw optimizer/schedule=one_cycle model.dropout=0.2"
     f" {EVERY_STEPS}=50 trainer.max_epochs=150",
     "early_stopping": "trainer.callbacks.early_stopping.patience=40 optimizer=sgd optimizer.momentum=0.9"
@@ -50,14 +51,11 @@ CONFIGURATIONS = {
     "evaluations": "data.eval_batch_size=4 data.test_fraction=0.5 trainer.val_check_interval=50"
     f" trainer.check_val_every_n_epoch=null {EVERY_STEPS}=40 trainer.max_epochs=60",
     "max_steps": "data.val_fraction=0 optimizer/schedule=one_cycle trainer.max_epochs=-1 trainer.max_steps=4000",
+    "ddp_cpu": "trainer=ddp_cpu trainer.devices=2 optimizer/schedule=cosine model.dropout=0.2"
+    f" {EVERY_STEPS}=30 trainer.max_epochs=60",
 }
 """Overrides of digits and the default network, a few seconds each. Together: every schedule and optimiser, dropout,
-batch normalization, clipping, accumulation, steps in chunks, one by one and compiled, and every kind of checkpoint."""
-if (ROOT / "configs/trainer/ddp_cpu.yaml").exists():
-    CONFIGURATIONS["ddp_cpu"] = (
-        "trainer=ddp_cpu trainer.devices=2 optimizer/schedule=cosine model.dropout=0.2"
-        f" {EVERY_STEPS}=30 trainer.max_epochs=60"
-    )
+batch normalization, clipping, accumulation, steps in chunks, singly and compiled, all kinds of checkpoints, ranks."""
 
 KINDS: dict[str, tuple[list[Signals], int]] = {
     "SIGKILL": ([SIGKILL], -SIGKILL),
@@ -90,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=CONFIGURATIONS, nargs="+", default=CONFIGURATIONS, help="some of them")
     parser.add_argument("overrides", nargs="*", help="a configuration of yours instead, as for train.py")
     given = parser.parse_args(arguments)
-    chosen = (
-        {"yours": given.overrides} if given.overrides else {name: CONFIGURATIONS[name].split() for name in given.only}
-    )
+    chosen = {name: CONFIGURATIONS[name].split() for name in given.only}
+    if given.overrides:
+        chosen = {"yours": given.overrides}
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_resume-"))).resolve()
     proofs = [
         Proof(folder / name, overrides, given.kills, random.Random(f"{given.seed} {name}"))
@@ -107,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 proof.stop()
             os._exit(130)
     kills, survived, lost = (sum(getattr(proof, name) for proof in proofs) for name in ("made", "survived", "lost"))
-    print(f"{kills} kills: {survived} identical hashes, {lost} lost runs", end="; ")
-    print(f"at most {max(proof.slowest for proof in proofs):.1f} s from a signal to the end")
+    slowest = max(proof.slowest for proof in proofs)
+    print(f"{kills} kills: {survived} identical hashes, {lost} lost runs; at most {slowest:.1f} s from signal to exit")
     failed = any(proof.problems for proof in proofs)
     if failed or given.folder:
         print(f"the runs are in {folder}")
@@ -123,8 +121,7 @@ class Proof:
     def __init__(self, folder: Path, overrides: Sequence[str], wanted: int, rng: random.Random) -> None:
         self.folder, self.overrides, self.wanted, self.rng = folder, overrides, wanted, rng
         self.kills: Counter[str] = Counter()
-        self.survived, self.runs, self.lost = 0, 0, 0
-        self.slowest = 0.0
+        self.survived, self.runs, self.lost, self.slowest = 0, 0, 0, 0.0
         self.problems: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -156,7 +153,7 @@ class Proof:
             if different := differences(expected, outcome(run)):
                 self.problems.append(f"{run} differs from the uninterrupted run in {', '.join(different)}")
                 continue
-            if self.made == before:  # the first may have had to fill the compiler's cache
+            if self.made == before:  # the uninterrupted one may have had to fill the compiler's cache
                 seconds = min(seconds, _figures(run)["seconds"])
             self.survived += self.made - before
             shutil.rmtree(run)
@@ -173,61 +170,75 @@ class Proof:
             moment = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
             signals, expected = KINDS[kind]
             try:
-                if self.made == self.wanted or not self._comes(moment, process, run, seconds):
+                target = self._await(moment, process, run, seconds) if self.made < self.wanted else None
+                if target is None:
                     if process.wait() == 0 and _is_finished(run):
                         return None
                     return f"it ended with status {process.returncode}"
                 signalled = time.monotonic()
-                self._send(signals, process)
+                self._send(signals, target, process)
                 status = process.wait(PATIENCE_SECONDS)
                 self.slowest = max(self.slowest, time.monotonic() - signalled)
             except subprocess.TimeoutExpired:
                 return f"{kind} ({moment}) did not end it"
             finally:
                 self.stop()
-            if not _is_finished(run):  # else it came too late and does not count
-                self.kills[kind] += 1
-                # Before and after the run, a signal does what it does to any program.
-                if status != expected and not (status == -signals[0] and (moment == "start" or len(signals) > 1)):
-                    self.problems.append(f"{kind} ({moment}) ended with status {status}, see {run}.log")
-                if kind == "power-off":
-                    self._cut_off(run / "checkpoints")
+            if _is_finished(run):  # the kill came too late and does not count
+                return None
+            self.kills[kind] += 1
+            if target != process.pid and expected == -SIGKILL:
+                expected = 1  # a rank that is killed is a failure of the whole
+            # Before and after the run, a signal does what it does to any program.
+            if status != expected and not (status == -signals[0] and (moment == "start" or len(signals) > 1)):
+                self.problems.append(f"{kind} ({moment}) ended with status {status}, see {run}.log")
+            if kind == "power-off":
+                self._cut_off(run / "checkpoints")
         return None
 
     def _start(self, run: Path) -> subprocess.Popen[bytes]:
-        """``train.py`` in a process group of its own: that run continued, or a new one."""
+        """``train.py``: that run continued, once those who were at it are gone, or a new one."""
         continued = (run / "overrides.yaml").exists()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while continued and _is_held(run) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if not continued:
             shutil.rmtree(run, ignore_errors=True)
         arguments = [f"run={run}"] if continued else [f"folder={run}", *self.overrides]
-        command = [sys.executable, str(ROOT / "train.py"), *arguments]
         with open(f"{run}.log", "ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+            self._process = subprocess.Popen(
+                [sys.executable, str(TRAIN), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for this program
+            )
         return self._process
 
     def stop(self) -> None:
-        """Ends what the process has left running, and the process."""
+        """Ends the process, and with it those that it has started."""
         if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, SIGKILL)
+            self._process.kill()
 
-    def _comes(self, moment: str, process: subprocess.Popen[bytes], run: Path, seconds: float) -> bool:
-        """Waits for the moment to kill the process; False if it has ended by then."""
+    def _await(self, moment: str, process: subprocess.Popen[bytes], run: Path, seconds: float) -> int | None:
+        """Waits for the moment to kill the process. Returns whom: it, or its rank 0; None if it has ended by then."""
         if moment == "start":
-            return _lives(process, self.rng.uniform(0, START_SECONDS))
-        # TensorBoard's file of this process is made just before the first step.
-        if not _lives(process, PATIENCE_SECONDS, lambda: any(run.glob(f"events.*.{process.pid}.*"))):
-            return False
+            return process.pid if _lives(process, self.rng.uniform(0, START_SECONDS)) else None
+        # TensorBoard's file is made just before the first step; its name holds the pid.
+        earlier = set(run.glob("events.*"))
+        if not _lives(process, PATIENCE_SECONDS, lambda: bool(set(run.glob("events.*")) - earlier), every=0.02):
+            return None
+        writers = [int(file.name.split(".")[-2]) for file in set(run.glob("events.*")) - earlier]
         lives = _lives(process, seconds * self.rng.uniform(0.9 if moment == "end" else 0.0, 1.0))
-        return lives and (moment != "write" or _lives(process, 0.5, lambda: any(run.glob("checkpoints/*.tmp"))))
+        if lives and moment == "write":
+            lives = _lives(process, 0.5, lambda: any(run.glob("checkpoints/*.tmp")))
+        return self.rng.choice([process.pid, *writers]) if lives else None
 
-    def _send(self, signals: Sequence[Signals], process: subprocess.Popen[bytes]) -> None:
-        """To the process alone or, as a terminal does, to those it has started too."""
-        send = self.rng.choice((os.kill, os.killpg))
+    def _send(self, signals: Sequence[Signals], target: int, process: subprocess.Popen[bytes]) -> None:
         for number in signals:
-            if process.poll() is None:
-                send(process.pid, number)
-                time.sleep(self.rng.uniform(0, 0.1) if len(signals) > 1 else 0)
+            with contextlib.suppress(ProcessLookupError):
+                if process.poll() is None:
+                    os.kill(target, number)
+            time.sleep(self.rng.uniform(0, 0.1) if len(signals) > 1 else 0)
 
     def _cut_off(self, checkpoints: Path) -> None:
         """What a power cut leaves: a part of the file being written, and at times of the one just completed."""
@@ -240,13 +251,24 @@ class Proof:
                 os.truncate(last, self.rng.randrange(len(contents)))
 
 
-def _lives(process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False) -> bool:
-    """Waits until it is seen or the time has passed; False if the process ends first."""
+def _lives(
+    process: subprocess.Popen[bytes], seconds: float, seen: Callable[[], bool] = lambda: False, every: float = 0.0005
+) -> bool:
+    """Waits until it is seen, looking so often, or the time has passed; False if the process ends first."""
     deadline = time.monotonic() + seconds
     while process.poll() is None:
         if time.monotonic() > deadline or seen():
             return True
-        time.sleep(0.0005)
+        time.sleep(every)
+    return False
+
+
+def _is_held(run: Path) -> bool:
+    with (run / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -280,11 +302,9 @@ def _hash(checkpoint: Path) -> str:
 
 
 def _figures(run: Path) -> dict[str, Any]:
-    try:
-        figures: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return figures
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((run / "metrics.json").read_text(encoding="utf-8")))
+    return {}
 
 
 def _is_finished(run: Path) -> bool:

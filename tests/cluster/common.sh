@@ -4,7 +4,7 @@ PATH=$PATH:/usr/sbin:/sbin
 root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-$(PATH=$root/.venv/bin:$PATH command -v python)}
 "$python" -c "import tensorboard" || { echo "PYTHON= is to name the Python that neurona is installed for"; exit 1; }
-export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1
+export PYTHONPATH=$root/src:$root/tests${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1
 failed=0
 
 skip() { echo "skipped: $1"; exit 0; }
@@ -48,7 +48,7 @@ same() { # same RUN RUN…: whether there are two, with equal weights, figures a
     compared=$("$python" - "$@" 2>&1 <<'END'
 import sys
 from pathlib import Path
-from neurona.verify_resume import differences, outcome
+from verify_resume import differences, outcome
 expected, found = (outcome(Path(run)) for run in sys.argv[1:])
 different = differences(expected, found)
 print(f"other {', '.join(different[:5])} …" if different else f"weights {found['last.ckpt'][:12]} as uninterrupted")

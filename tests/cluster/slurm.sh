@@ -75,8 +75,8 @@ ended() { # ended NAME NUMBER TASKS: whether the job was requeued and its one ru
     was_requeued "$2" && same "alone-$3" "$1"/logs/*/*
 }
 
-for tasks in ${TASKS:-1 2}; do
-    fit=(optimizer/schedule=one_cycle model.dropout=0.2 "trainer.max_epochs=${EPOCHS:-1800}")
+for tasks in ${TASKS:-2 1}; do
+    fit=(optimizer/schedule=one_cycle model.dropout=0.2 "trainer.max_epochs=$((${EPOCHS:-1800} / tasks))")
     [ "$tasks" = 1 ] || fit+=(trainer=ddp_cpu "trainer.devices=$tasks")
     train folder="$scratch/alone-$tasks" "${fit[@]}" > "alone-$tasks.log" 2>&1
 
@@ -94,4 +94,17 @@ for tasks in ${TASKS:-1 2}; do
     number=$(job "late-$tasks" "$tasks" --requeue --time=1 --signal=USR1@10 -- "${fit[@]}")
     check "out of time, tasks: $tasks" ended "late-$tasks" "$number" "$tasks"
 done
+
+sweeps() { # whether each of a sweep's two jobs, which have too little time as well, ends as the uninterrupted run
+    seen="$(grep -h 'has requeued' sweep/*/train.log | wc -l) requeues, "
+    same alone-1 sweep/0 && seen+=", " && same alone-1 sweep/1
+}
+if "$python" -c "import hydra_plugins.hydra_submitit_launcher" 2>/dev/null; then
+    train -m "${fit[@]}" 'tags=[first],[second]' hydra/launcher=submitit_slurm hydra.launcher.timeout_min=1 \
+        hydra.launcher.signal_delay_s=10 hydra.launcher.cpus_per_task=1 hydra.sweep.dir="$scratch/sweep" > sweep.log 2>&1 &
+    wait_for 600 eval "! kill -0 $! 2>/dev/null"
+    check "submitit sweep" sweeps
+else
+    echo "skipped submitit sweep: pip install -c constraints.txt -e '.[slurm]'"
+fi
 exit $failed
