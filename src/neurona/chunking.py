@@ -109,6 +109,11 @@ def is_step_complete(trainer: Trainer) -> bool:
     return position(trainer) % trainer.lightning_module.optimization.accumulate == 0
 
 
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is the epoch's last, be it that the fit ends."""
+    return trainer.is_last_batch or trainer.fit_loop.epoch_loop.done
+
+
 def is_over(trainer: Trainer) -> bool:
     """Whether the epoch that ends now may be the fit's last."""
     is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs

@@ -182,7 +182,7 @@ class Classifier(LightningModule):
             x, y = mini_batch
             first = index - index % accumulate
             share = 1 / min(accumulate, last + 1 - first)
-            own, size = self._own_part(mini_batch)
+            own, size = self._own_part(mini_batch, y)
             completes = index % accumulate == accumulate - 1 or index == last
             loss, predicted = steps.take(x, y, share * own, completes=completes)
             losses.append(loss if own == 1 else loss * own)
@@ -193,11 +193,11 @@ class Classifier(LightningModule):
         chunking.advance(self.trainer, len(losses), steps.uncounted)
         self._record(losses, logits, targets, samples, numbers)
 
-    def _own_part(self, batch: Sequence[Tensor]) -> tuple[float, int]:
+    def _own_part(self, batch: object, own: Tensor) -> tuple[float, int]:
         """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
-        number of all rows.
+        number of all rows. own: this process's targets.
         """
-        own, processes = batch[1], self.trainer.world_size
+        processes = self.trainer.world_size
         if processes == 1:
             return 1.0, len(own)
         if not isinstance(batch, Part):  # an ordinary DataLoader, sharded by Lightning into equal parts
@@ -259,6 +259,9 @@ class Classifier(LightningModule):
     def on_validation_start(self) -> None:
         distributed.share(self.network.buffers())  # running averages are of each process's rows: rank 0's count
 
+    def on_test_start(self) -> None:
+        distributed.share(self.state_dict().values())  # another host may still see the checkpoint before the best
+
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         self._evaluate(batch)
 
@@ -267,7 +270,9 @@ class Classifier(LightningModule):
 
     def _evaluate(self, batch: Sequence[Tensor]) -> None:
         features, targets = batch
-        self.metrics.update(self(features), targets)
+        # A process without rows of this mini-batch asks nothing of a network, which may not take none.
+        logits = self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
+        self.metrics.update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
         figures = self._finish_evaluation("val")

@@ -52,7 +52,7 @@ def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
-        sys.argv = given  # Lightning starts further processes with it
+        sys.argv = given  # further processes are started with it
         _set_environment("HYDRA_FULL_ERROR", full_error)
         try:
             task(cfg)

@@ -62,8 +62,8 @@ def environment() -> ClusterEnvironment:
     if launch.in_torchrun():
         return TorchElasticEnvironment()
     if launch.in_slurm_step():
-        tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0]
-        os.environ.setdefault("SLURM_NTASKS_PER_NODE", tasks)  # absent with srun --ntasks, which is as good
+        # Absent with srun --ntasks, which is as good.
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(local_world_size()))
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment()
 
@@ -82,7 +82,12 @@ def local_world_size() -> int:
     """Number of processes of this run on this host."""
     if not launch.is_launched():
         return 1
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0])
+    if size := os.environ.get("LOCAL_WORLD_SIZE"):
+        return int(size)
+    tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"]  # "2", "2(x3)" for three hosts, or "2,1"
+    if "," in tasks:
+        raise ConfigError("trainer.num_nodes", tasks, "every host needs as many tasks: srun --ntasks-per-node=…")
+    return int(tasks.partition("(")[0])
 
 
 def follow_launcher(trainer: DictConfig) -> None:

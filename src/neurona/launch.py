@@ -37,6 +37,9 @@ LIFELINE = "NEURONA_LIFELINE"
 GRACE_SECONDS = 10.0
 """Time the processes have to end by themselves once one of them has failed."""
 
+PREEMPTED = (130, 143)
+"""Exit statuses of processes that a signal has ended: they all do, in their own time."""
+
 
 def is_launched() -> bool:
     """Whether this process is one of several that torchrun, srun or ``start`` has started."""
@@ -122,7 +125,7 @@ def start(number: int, command: Sequence[str]) -> int:
         status = processes[failed].returncode
         if -status in signals:  # it came before the process could handle it
             return 130 if -status == signal.SIGINT else 143
-        if failed and processes[0].returncode not in (2, 130, 143):
+        if failed and processes[0].returncode not in (2, *PREEMPTED):
             errors[failed].seek(0)
             sys.stderr.write(errors[failed].read().decode(errors="replace"))
             ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -156,7 +159,8 @@ def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     deadline = float("inf")
     while any(process.poll() is None for process in processes):
         if failed is None and (failed := _first_failed(processes)) is not None:
-            deadline = time.monotonic() + GRACE_SECONDS
+            patience = 6 if processes[failed].returncode in PREEMPTED else 1
+            deadline = time.monotonic() + patience * GRACE_SECONDS
         if time.monotonic() > deadline:
             for process in processes:
                 if process.poll() is None:

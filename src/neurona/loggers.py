@@ -22,6 +22,7 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, *, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self._test: tuple[Mapping[str, float], int | None] = {}, None
 
     def forget_after(self, step: int) -> None:
         """Hides what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
@@ -29,7 +30,16 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """All figures of a step in one event, which takes a fifth of the time of one event each."""
+        """All figures of a step in one event, which takes a fifth of the time of one event each.
+
+        Those of the test wait for the end of the run: one that is interrupted in its test makes them again.
+        """
+        if any(name.startswith("test/") for name in metrics):
+            self._test = metrics, step
+        else:
+            self._write(metrics, step)
+
+    def _write(self, metrics: Mapping[str, float], step: int | None) -> None:
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
@@ -47,6 +57,7 @@ class TensorBoard(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: dict[str, Any] | None = None, step: int | None = None) -> None:
         """The run's row in the HPARAMS tab: only together with its metrics, as a row without figures says nothing."""
         if metrics:
+            self._write(*self._test)
             super().log_hyperparams(params, metrics, step)
 
 
@@ -74,7 +85,8 @@ class Csv(Logger):
         """Drops what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
         if self.path.exists():
             header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+            earlier = [line for line in lines if int(line.partition(",")[0]) <= step]
+            kept = [line for line in earlier if not line.startswith(f"{step},test/")]  # the test is made again
             write_atomically(self.path, "".join([header, *kept]))
 
     @rank_zero_only

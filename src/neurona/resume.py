@@ -95,6 +95,9 @@ def start(
         classifier.load_state_dict(contents["state_dict"])
     except Exception:
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
+    before = folder.settings().trainer
+    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in changed)
+    log.info("going on from epoch %d, step %d%s", contents["epoch"] + 1, contents["global_step"], more)
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return last, contents["global_step"]

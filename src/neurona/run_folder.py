@@ -166,15 +166,20 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
 
 
 def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
-    """The newest run beside ``folder`` that this job began with the same overrides; None unless it was restarted."""
-    if not scheduler.was_restarted() or (job := scheduler.job()) is None:
+    """The newest run beside ``folder`` that this job began with the same overrides; None unless it was restarted.
+
+    torchrun does not count a restart for a host that has joined or left: an unfinished run of its ``--rdzv-id`` tells.
+    """
+    restarted = scheduler.was_restarted()
+    if not (restarted or scheduler.has_own_id()) or (job := scheduler.job()) is None:
         return None
     found = {}
     for file in folder.parent.glob("*/provenance.json"):
         with contextlib.suppress(Exception):  # it is damaged, or not a run's
             if json.loads(file.read_text(encoding="utf-8"))["job"] == job:
                 stored: Any = OmegaConf.to_container(OmegaConf.load(file.parent / "overrides.yaml"), resolve=False)
-                if stored["overrides"] == list(overrides):
+                is_open = restarted or _metrics(file.parent).get("status") != "finished"
+                if stored["overrides"] == list(overrides) and is_open:
                     found[file.stat().st_mtime_ns] = file.parent
     return found[max(found)] if found else None
 

@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 
+from neurona.launch import LIFELINE
+
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 30
@@ -24,9 +26,17 @@ def job() -> str | None:
     env = os.environ
     if slurm := slurm_job():
         return f"slurm {slurm}"
-    if run := env.get("TORCHELASTIC_RUN_ID"):
-        return f"torchelastic {run} {env.get('MASTER_ADDR')}:{env.get('MASTER_PORT')}"
-    return None
+    run = env.get("TORCHELASTIC_RUN_ID")
+    if run is None or LIFELINE in env:
+        return None
+    return f"torchelastic {env.get('MASTER_ADDR')}:{env.get('MASTER_PORT')}" if run == "none" else f"torchelastic {run}"
+
+
+def has_own_id() -> bool:
+    """Whether the job has an id that its user chose, torchrun's ``--rdzv-id``."""
+    return (
+        slurm_job() is None and LIFELINE not in os.environ and os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+    )
 
 
 def was_restarted() -> bool:

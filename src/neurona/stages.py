@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from neurona import checkpoint, command, config, console, distributed, launch, resume
-from neurona.callbacks.checkpoints import BestAndLast
+from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.callbacks.preemption import Preemption, without_handlers
 from neurona.classifier import Classifier
@@ -162,7 +162,7 @@ def _fit(
             log.info(words)
         figures |= _best_figures(trainer)
         trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
-        figures |= _scalars(trainer)
+        figures |= scalars(trainer)
         folder.write_confusion("test", spec.class_names, classifier.confusion_matrix)
         figures["seconds"] = round(time.perf_counter() - started, 3)
         figures["epochs"], figures["steps"] = _epochs(trainer), trainer.global_step
@@ -205,6 +205,8 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
         default_root_dir=cfg.folder,
     )
     distributed.check(trainer, cfg.trainer)
+    if cfg.stage == "predict" and distributed.world_size() > 1:
+        raise ConfigError("stage", "predict", "works on one device: start one process, with trainer=auto")
     without_handlers(trainer)
     with console.train_log(folder), _ended(folder):
         started = time.perf_counter()
@@ -222,7 +224,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
         figures = {
             "status": "finished",
             "stage": cfg.stage,
-            **_scalars(trainer),
+            **scalars(trainer),
             "seconds": round(time.perf_counter() - started, 3),
         }
         folder.write_metrics(figures, cfg.stage)
@@ -330,11 +332,12 @@ def _recorded(
 
     write()
     try:
-        with _ended(folder):
+        with _ended(folder), preemption.kept_from_workers():
             yield figures
     except BaseException as error:
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-        figures["error"] = preemption.name or (str(error).splitlines() or [type(error).__name__])[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
         log.info("%s; to continue: python train.py run=%s", figures["status"], folder.path)
         with contextlib.suppress(RunError):  # the disk may be what failed
             write()
@@ -374,11 +377,6 @@ def _epochs(trainer: Trainer) -> int:
 
 def _best_figures(trainer: Trainer) -> dict[str, Any]:
     """Epoch and figures of the best checkpoint, as the callback that wrote it remembers them."""
-    best = getattr(trainer.checkpoint_callback, "best", None)
-    if not best:
-        return _scalars(trainer)
+    assert isinstance(trainer.checkpoint_callback, BestAndLast)
+    best = trainer.checkpoint_callback.best
     return {"best_epoch": best["epoch"], **best["figures"]}
-
-
-def _scalars(trainer: Trainer) -> dict[str, float]:
-    return {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -30,14 +30,19 @@ class Steps:
         self.optimizer: Any = classifier.optimizers()
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
-        groups: Any = cast(Any, self.optimizer).param_groups
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self._find_parameters()
         self.is_shared = classifier.trainer.world_size > 1
         self.uncounted = 0
 
     def begin(self) -> None:
         """Called before the mini-batches of a Lightning batch."""
         self.uncounted = 0
+        self._find_parameters()
+
+    def _find_parameters(self) -> None:
+        """A callback may have added some, between two Lightning batches."""
+        groups: Any = cast(Any, self.optimizer).param_groups
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
 
     def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
@@ -45,12 +50,12 @@ class Steps:
         Where several processes share the mini-batch, its features and targets are this one's part, which may be empty.
         Returns the loss, a scalar, and the logits (batch, num_classes), both detached.
         """
-        if len(targets):
+        if len(targets) and share:
             loss, logits = self.classifier.loss(features, targets)
             self.backward(loss, share)
-        else:  # other processes have all rows of this mini-batch
+        else:  # other processes have all rows of this mini-batch, or all that count
             loss = torch.zeros((), device=targets.device)
-            logits = loss.new_zeros((0, self.classifier.spec.num_classes))
+            logits = loss.new_zeros((len(targets), self.classifier.spec.num_classes))
         if completes:
             if self.is_shared:
                 distributed.sum_gradients(self.parameters)

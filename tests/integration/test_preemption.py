@@ -110,6 +110,56 @@ def test_a_fit_ends_at_a_whole_step_that_no_validation_follows_and_is_continued_
     assert found == steps
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["data.val_fraction=0", "trainer.max_steps=40"],
+        ["trainer.max_steps=10"],
+        ["trainer.max_steps=10", "trainer.callbacks.checkpoints.every_n_steps=10"],
+        ["trainer.val_check_interval=0.25", "trainer.callbacks.early_stopping.patience=1", "optimizer.lr=0.9"],
+    ],
+    ids=str,
+)
+def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing(
+    newest: Any, monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    """After each of the last two chunks, short epochs sharing a checkpoint as they do."""
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    given = ["data=iris", "data.batch_size=8", "trainer.max_epochs=5", "logger=none", "quiet=true", *given]
+    chunks = []
+    record = Classifier._record
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "_record", lambda self, *of_chunk: chunks.append(record(self, *of_chunk)))
+        neurona.run(given)
+    uninterrupted = newest()
+    for batch in range(max(0, len(chunks) - 2), len(chunks)):
+        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, given=given) == 143
+        neurona.run([f"run={newest().folder}", "quiet=true"])
+        assert_same_run(newest(), uninterrupted)
+
+
+def test_without_validation_the_best_is_the_last_that_an_epoch_ended_with(
+    newest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    given = ["data=iris", "data.val_fraction=0", "trainer.max_epochs=9", "logger=none", "quiet=true"]
+    assert ended_by(signal.SIGTERM, Classifier, "training_step", 5, given=given) == 143
+    run = newest()
+    remembered = run.checkpoint("last")["callbacks"]["BestAndLast"]
+    assert run.checkpoint("best")["global_step"] == remembered["step"]
+
+
+def test_a_failure_after_a_signal_is_called_by_its_name(newest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("the loss is a fish")
+
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    with pytest.raises(RuntimeError, match="fish"):
+        neurona.run(SETTINGS)
+    assert (newest().metrics["status"], newest().metrics["error"]) == ("failed", "the loss is a fish")
+
+
 @pytest.mark.parametrize(("seconds", "steps"), [(1.0, 4), (-1.0, 2)])
 def test_a_validation_that_takes_long_is_cut_off(
     uninterrupted: Any, newest: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int

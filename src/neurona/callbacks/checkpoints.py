@@ -73,7 +73,7 @@ class BestAndLast(Checkpoint):
         score = math.inf if math.isnan(score) else score
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
-            self.best["figures"] = {k: v for k, v in _scalars(trainer).items() if k.startswith("val/")}
+            self.best["figures"] = {k: v for k, v in scalars(trainer).items() if k.startswith("val/")}
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
                 trainer.save_checkpoint(self.best_path)
         self._save_if_due(trainer)
@@ -113,8 +113,10 @@ class BestAndLast(Checkpoint):
             self._due, self._signal = True, self.preemption.agreed(trainer)
 
     def _save_if_due(self, trainer: Trainer) -> None:
-        # Half of an accumulated gradient would be lost. At the end of an epoch there is a checkpoint anyway.
-        if self._due and chunking.is_step_complete(trainer) and not trainer.is_last_batch:
+        # Half of an accumulated gradient would be lost. An epoch that ends has yet to be reported, and then saves.
+        if self._due and chunking.is_step_complete(trainer) and not chunking.ends_epoch(trainer):
+            for logger in trainer.loggers:
+                logger.save()
             self._save_last(trainer)
             self._leave_if_told(trainer)
 
@@ -123,24 +125,20 @@ class BestAndLast(Checkpoint):
             self.preemption.leave(self._signal, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.enable_validation:
-            self._set_best(trainer, 0.0)
+        self._listen(trainer, EPOCH_SECONDS)
+        is_over = chunking.is_over(trainer)
+        saves = is_over or self._due or trainer.current_epoch == 0
+        if (saves and not trainer.enable_validation) or (is_over and not self.best):
+            self._set_best(trainer, math.inf)  # no validation has said which is
         if self.best and self.best["epoch"] == trainer.current_epoch:
             # The validation that made it the best may not have been the epoch's last.
-            self.best["figures"] = _scalars(trainer) | self.best["figures"]
-        self._listen(trainer, EPOCH_SECONDS)
+            self.best["figures"] = scalars(trainer) | self.best["figures"]
         is_best = self.best.get("step") == trainer.global_step
-        is_first = trainer.current_epoch == 0
-        if self._due or is_first or chunking.is_over(trainer) or (is_best and trainer.enable_validation):
+        if saves or is_best:
             self._save_last(trainer, is_best=is_best)
         self._leave_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.best:  # the fit has ended before its first validation
-            self._set_best(trainer, math.inf)
-            self.best |= {"epoch": trainer.current_epoch - 1, "figures": _scalars(trainer)}  # its epoch is over
-            if trainer.is_global_zero:
-                link(self.last_path, self.best_path)
         self.preemption.deferred = False
         self._listen(trainer)  # to what has come since the last step
         self._leave_if_told(trainer)
@@ -166,5 +164,6 @@ class BestAndLast(Checkpoint):
         self.best = state_dict
 
 
-def _scalars(trainer: Trainer) -> dict[str, float]:
+def scalars(trainer: Trainer) -> dict[str, float]:
+    """Every figure that the Trainer has."""
     return {name: value.item() for name, value in trainer.callback_metrics.items()}

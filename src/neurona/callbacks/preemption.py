@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -52,7 +53,7 @@ class Preemption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker, which is to live until the fit has ended
+        if os.getpid() != self._process:  # a process forked from this one
             return
         again = number == signal.SIGINT and self.received
         if not self.received:
@@ -63,6 +64,19 @@ class Preemption:
         if number == signal.SIGINT:
             with contextlib.suppress(OSError):
                 os.write(2, b"\nstopping at the next step; Ctrl-C again stops at once\n")
+
+    @contextlib.contextmanager
+    def kept_from_workers(self) -> Iterator[None]:
+        """A signal to the whole process group ends a DataLoader's workers too, which torch reports as an error of its
+        own, wherever the process is: here it becomes the end that the signal asks for.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not (self.received and "DataLoader worker" in str(error)):
+                raise
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report the other workers
+            self.leave(self.received)
 
     @property
     def name(self) -> str:

@@ -27,19 +27,21 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, **options) for tensor in self))
 
 
-class Part(Batch):
-    """One process's rows of a mini-batch that several share; there may be none.
+class Part:
+    """One process's rows of a mini-batch that several share; there may be none. Unpacks as a ``Batch``.
 
-    whole: the targets of all rows of the mini-batch, (n,).
+    whole: the targets of all rows of the mini-batch, (n,). No tuple, which Lightning would take apart.
     """
 
-    whole: Tensor
+    def __init__(self, features: Tensor, targets: Tensor, whole: Tensor) -> None:
+        self.features, self.targets, self.whole = features, targets, whole
 
-    def to(self, device: torch.device, **options: Any) -> Part:
-        """Moves it as a whole; Lightning calls this."""
-        moved = Part(*(tensor.to(device, **options) for tensor in self))
-        moved.whole = self.whole.to(device, **options)
-        return moved
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.features, self.targets))
+
+    def to(self, device: torch.device, **_: Any) -> Part:
+        """The same on a device; Lightning calls this."""
+        return Part(*(tensor.to(device) for tensor in (self.features, self.targets, self.whole)))
 
 
 class Chunk:
@@ -60,8 +62,9 @@ class Chunk:
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Part]:
         for rows in self.rows.split(self.batch_size):
+            batch: Batch | Part
             if self.world_size == 1:
                 batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
             else:
@@ -71,9 +74,7 @@ class Chunk:
     def _part(self, rows: Tensor) -> Part:
         own = distributed.part(len(rows), self.rank, self.world_size)
         targets = self.targets.index_select(0, rows)
-        part = Part(self.features.index_select(0, rows[own]), targets[own])
-        part.whole = targets
-        return part
+        return Part(self.features.index_select(0, rows[own]), targets[own], targets)
 
     def to(self, device: torch.device, **_: Any) -> Chunk:
         """Has the mini-batches made on another device than the data, which did not fit there; Lightning calls this."""
@@ -120,7 +121,7 @@ class BatchLoader:
             rows = rows[torch.randperm(len(rows), generator=generator)]
         return rows.to(self.features.device)
 
-    def __iter__(self) -> Iterator[Batch | Chunk]:
+    def __iter__(self) -> Iterator[Batch | Part | Chunk]:
         if self.trainer is not None and self.trainer.training:
             return self._chunks(self.trainer)
         order = self.order(self.epoch)
@@ -131,7 +132,7 @@ class BatchLoader:
         shared = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return Chunk(self.features, self.targets, rows, self.batch_size, *shared)
 
-    def _chunks(self, trainer: Any) -> Iterator[Batch | Chunk]:
+    def _chunks(self, trainer: Any) -> Iterator[Batch | Part | Chunk]:
         # Lightning asks for the iterator before it has restored its counters: nothing is read before the first next().
         order = self.order(0 if trainer.overfit_batches else trainer.current_epoch)
         while (length := chunking.next_length(trainer)) > 0:
