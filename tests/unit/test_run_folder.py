@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from neurona import run_folder
+from neurona import launch, run_folder
 from neurona.config import ConfigError, RunError
 from neurona.run_folder import RunFolder, begun_before, best_checkpoint, link, write_atomically
 
@@ -302,9 +302,9 @@ SCHEDULERS = {
         "SLURM_ARRAY_TASK_ID": "3",
         "SLURM_RESTART_COUNT": "2",
     },
-    "torchelastic mine host:29400": {
+    "torchelastic host:29400": {
         "RANK": "0",
-        "TORCHELASTIC_RUN_ID": "mine",
+        "TORCHELASTIC_RUN_ID": "none",
         "MASTER_ADDR": "host",
         "MASTER_PORT": "29400",
         "TORCHELASTIC_RESTART_COUNT": "1",
@@ -337,6 +337,23 @@ def test_a_restarted_job_finds_its_newest_run_of_the_same_overrides(tmp_path, mo
         assert begun_before(tmp_path / "would be", given) == tmp_path / "older"
     monkeypatch.setenv(next(name for name in environment if name.endswith("RESTART_COUNT")), "0")
     assert begun_before(tmp_path / "would be", given) is None
+
+
+@pytest.mark.parametrize(("status", "is_found"), [("running", True), ("interrupted", True), ("finished", False)])
+def test_an_unfinished_run_of_a_torchrun_with_an_id_is_found_without_a_count(tmp_path, monkeypatch, status, is_found):
+    for name, value in {"RANK": "0", "TORCHELASTIC_RUN_ID": "mine", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    run = begun(tmp_path / "mine", ["seed=1"])
+    (run / "metrics.json").write_text(json.dumps({"status": status}))
+    monkeypatch.setenv("MASTER_PORT", "2")  # another host may be the first one now
+    assert begun_before(tmp_path / "would be", ["seed=1"]) == (run if is_found else None)
+
+
+def test_processes_of_this_command_are_no_schedulers_job(tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "TORCHELASTIC_RUN_ID": "neurona-7", launch.LIFELINE: "3"}.items():
+        monkeypatch.setenv(name, value)
+    begun(tmp_path / "mine", ["seed=1"])
+    assert begun_before(tmp_path / "would be", ["seed=1"]) is None
 
 
 def test_outside_a_scheduler_nothing_is_found(tmp_path):

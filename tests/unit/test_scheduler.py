@@ -39,7 +39,7 @@ def test_two_torchruns_without_an_id_differ_in_their_port(environment):
     for port in ("29500", "29501"):
         environment.setenv("MASTER_PORT", port)
         jobs.append(scheduler.job())
-    assert jobs == ["torchelastic none localhost:29500", "torchelastic none localhost:29501"]
+    assert jobs == ["torchelastic localhost:29500", "torchelastic localhost:29501"]
 
 
 @pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
