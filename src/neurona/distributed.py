@@ -134,6 +134,12 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         gradient.copy_(summed.view_as(gradient))
 
 
+def disconnect() -> None:
+    """Ends the connection to the other processes, for whatever this one does next."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def is_lost(error: RuntimeError) -> bool:
     """Whether it tells that another process does not answer; gloo's have no class of their own."""
     return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)

@@ -88,7 +88,10 @@ def execute(
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     with Preemption() as preemption, contextlib.ExitStack() as held:
-        return _fit(cfg, choices, overrides, held, preemption) if cfg.stage == "fit" else _evaluate(cfg, held)
+        fits = cfg.stage == "fit"
+        figures = _fit(cfg, choices, overrides, held, preemption) if fits else _evaluate(cfg, held)
+        distributed.disconnect()
+        return figures
 
 
 def _fit(

@@ -68,6 +68,7 @@ def test_every_yaml_runs(choice: str, images: Path) -> None:
     figures = neurona.run(overrides)
     assert figures["status"] == "finished"
     assert 0 <= figures["test/accuracy"] <= 1
+    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("schedule", names("optimizer/schedule"))
