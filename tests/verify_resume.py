@@ -53,9 +53,12 @@ CONFIGURATIONS = {
     "max_steps": "data.val_fraction=0 optimizer/schedule=one_cycle trainer.max_epochs=-1 trainer.max_steps=4000",
     "ddp_cpu": "trainer=ddp_cpu trainer.devices=2 optimizer/schedule=cosine model.dropout=0.2"
     f" {EVERY_STEPS}=30 trainer.max_epochs=60",
+    "table": "data=table data.path={table} data.target=label embedding.numbers=periodic trainer.max_epochs=40"
+    f" trainer.callbacks.importance.repeats=200 trainer.callbacks.early_stopping.patience=30 {EVERY_STEPS}=30",
 }
-"""Overrides of digits and the default network, a few seconds each. Together: every schedule and optimiser, dropout,
-batch normalization, clipping, accumulation, steps in chunks, singly and compiled, all kinds of checkpoints, ranks."""
+"""Overrides of digits, or a table, and the default network, a few seconds each. Together: every schedule and optimiser,
+dropout, batch normalization, clipping, accumulation, steps in chunks, singly and compiled, all kinds of checkpoints,
+ranks, embeddings and the importance of columns."""
 
 KINDS: dict[str, tuple[list[Signals], int]] = {
     "SIGKILL": ([SIGKILL], -SIGKILL),
@@ -88,10 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=CONFIGURATIONS, nargs="+", default=CONFIGURATIONS, help="some of them")
     parser.add_argument("overrides", nargs="*", help="a configuration of yours instead, as for train.py")
     given = parser.parse_args(arguments)
-    chosen = {name: CONFIGURATIONS[name].split() for name in given.only}
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_resume-"))).resolve()
+    table = write_table(folder)
+    chosen = {name: CONFIGURATIONS[name].format(table=table).split() for name in given.only}
     if given.overrides:
         chosen = {"yours": given.overrides}
-    folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_resume-"))).resolve()
     proofs = [
         Proof(folder / name, overrides, given.kills, random.Random(f"{given.seed} {name}"))
         for name, overrides in chosen.items()
@@ -113,6 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         shutil.rmtree(folder)
     return int(failed)
+
+
+def write_table(folder: Path) -> Path:
+    """A table of numbers, some of them missing, and categories, some to be embedded; the label depends on both."""
+    rng = random.Random(0)
+    rows = [(rng.gauss(0, 1), rng.randrange(3), rng.randrange(40)) for _ in range(2000)]
+    lines = [
+        f"{x if rng.random() < 0.9 else ''},{'abc'[few]},n{many},{x + few > 1 - many % 2}" for x, few, many in rows
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.csv").write_text("\n".join(["number,few,many,label", *lines]))
+    return folder / "table.csv"
 
 
 class Proof:
@@ -273,7 +289,9 @@ def _is_held(run: Path) -> bool:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What must be the same, by name: hashes of the weights, the figures, the points of each TensorBoard curve."""
+    """What must be the same, by name: hashes of the weights, the figures, the points of each TensorBoard curve, the
+    importance of a table's columns.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says that it drops what interrupted processes wrote
@@ -282,7 +300,8 @@ def outcome(run: Path) -> dict[str, Any]:
     figures = {name: value for name, value in _figures(run).items() if name not in TIMED}
     hashes = {name: _hash(run / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
     points = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return {**hashes, **figures, **{f"the curve {tag}": curve for tag, curve in points.items()}}
+    files = {file.name: file.read_text(encoding="utf-8") for file in run.glob("importance.csv")}
+    return {**hashes, **figures, **files, **{f"the curve {tag}": curve for tag, curve in points.items()}}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

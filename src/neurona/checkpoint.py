@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from neurona.config import ConfigError, is_within, make, targets
 from neurona.data.spec import DataSpec
+from neurona.models.embedding import Embedding
 from neurona.run_folder import PREVIOUS, replacing
 
 if TYPE_CHECKING:
@@ -41,9 +43,11 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
     datamodule: Any = getattr(classifier.trainer, "datamodule", None)
     return {
         "model": classifier.model_config,
+        "embedding": classifier.embedding_config,
         "fingerprint": getattr(datamodule, "fingerprint", None),
         "spec": dataclasses.asdict(classifier.spec),
         "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
+        "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
     }
 
 
@@ -57,7 +61,10 @@ def read(path: Path) -> dict[str, Any]:
         lacking = CONTENTS - contents.keys()
         described = contents["neurona"]
         if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and described["rng"]:
-            spec(contents)
+            if (schema := spec(contents).schema) is not None:
+                from neurona.data.schema import Schema
+
+                Schema.from_dict(schema)
             return contents
         problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
     except FileNotFoundError:
@@ -85,17 +92,19 @@ def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
         raise
 
 
-def check_same(contents: dict[str, Any], model_config: dict[str, Any], fingerprint: str | None) -> None:
+def check_same(contents: dict[str, Any], classifier: Classifier, fingerprint: str | None) -> None:
     """Raises ConfigError where a run that goes on from this checkpoint has another network, or other data.
 
     fingerprint: of the data, None where they have none.
     """
     described = contents["neurona"]
-    for name in sorted(described["model"].keys() | model_config.keys()):
-        before, now = described["model"].get(name), model_config.get(name)
-        if before != now:
-            problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
-            raise ConfigError(f"model.{name}", now, problem)
+    for part, given in (("model", classifier.model_config or {}), ("embedding", classifier.embedding_config or {})):
+        had = described.get(part) or {}
+        for name in sorted(had.keys() | given.keys()):
+            before, now = had.get(name), given.get(name)
+            if before != now:
+                problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
+                raise ConfigError(f"{part}.{name}", now, problem)
     before = described.get("fingerprint")
     if before is not None and fingerprint is not None and before != fingerprint:
         problem = f"the run was trained on data with the fingerprint {before}; bring them back, or start a new run"
@@ -114,30 +123,48 @@ def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Mod
     description must be in one of them, whosever it is. Raises ConfigError if description and weights do not fit.
     """
     described, sizes = contents["neurona"], spec(contents)
-    for key, node in targets("model", described["model"]):
+    settings = described.get("preprocessing_settings") or {"num_features": sizes.num_features}
+    parts = {"model": described["model"], "embedding": described.get("embedding"), "preprocessing": settings}
+    for key, node in targets("", parts):
         target = node["_target_"]
-        if key != "model" and not is_within(str(target), allow):
+        if key not in ("model", "embedding") and not is_within(str(target), allow):
             problem = f"is made by a checkpoint within its network; if you trust it, add allow=[{target}]"
             raise ConfigError(f"{key}._target_", target, problem)
     try:
-        preprocessing = make(
-            "preprocessing", {"_target_": described["preprocessing"]}, nn.Module, allow, num_features=sizes.num_features
-        )
-        network = make(
-            "model",
-            described["model"],
-            nn.Module,
-            allow,
-            num_features=sizes.num_features,
-            num_classes=sizes.num_classes,
-        )
-        for prefix, module in (("preprocessing.", preprocessing), ("network.", network)):
-            state = {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}
-            module.load_state_dict(state)
+        preprocessing = make("preprocessing", {"_target_": described["preprocessing"], **settings}, nn.Module, allow)
+        network = make_network(described["model"], described.get("embedding"), preprocessing, sizes, allow)
+        preprocessing.load_state_dict(_part(contents, "preprocessing."))
+        network.load_state_dict(_part(contents, "network."))
     except (TypeError, KeyError, AttributeError, RuntimeError) as error:
         problem = f"description and weights do not fit together ({' '.join(str(error).split())}); it is damaged"
         raise ConfigError("checkpoint", described["model"].get("_target_", ""), problem) from error
     return preprocessing, network
+
+
+def make_network(
+    model: dict[str, Any],
+    embedding: dict[str, Any] | None,
+    preprocessing: nn.Module,
+    sizes: DataSpec,
+    allow: Sequence[str] = (),
+) -> nn.Module:
+    """The network that a model's node describes, behind the embedding where that has something to embed."""
+    width, first = sizes.num_features, None
+    if embedding is not None:
+        first = make(
+            "embedding",
+            embedding,
+            Embedding,
+            allow,
+            num_features=width,
+            num_numbers=getattr(preprocessing, "num_numbers", width),
+            cardinalities=getattr(preprocessing, "embedded", ()),
+        )
+        width = first.num_outputs
+    network = make("model", model, nn.Module, allow, num_features=width, num_classes=sizes.num_classes)
+    if first is None or first.num_passed == sizes.num_features:
+        return network
+    return nn.Sequential(OrderedDict(embedding=first, network=network))
 
 
 def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
@@ -146,9 +173,8 @@ def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
     Returns the names left as they were: the first layer where the features differ in number, the head where the classes
     do. Raises ConfigError if anything else differs in name or shape: it would be another network.
     """
-    own = network.state_dict()
-    given = {k.removeprefix("network."): v for k, v in contents["state_dict"].items() if k.startswith("network.")}
-    differing = {name for name in own.keys() | given.keys() if name not in own or name not in given}
+    own, given = network.state_dict(), _part(contents, "network.")
+    differing = own.keys() ^ given.keys()
     differing |= {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
     layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
     ends = tuple(f"{layer}." for layer in (layers[0], layers[-1]))
@@ -159,6 +185,10 @@ def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
         raise ConfigError("init_from", "", problem)
     network.load_state_dict({name: given[name] for name in own.keys() - differing}, strict=False)
     return sorted(differing)
+
+
+def _part(contents: dict[str, Any], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}
 
 
 def rng_state() -> dict[str, Any]:

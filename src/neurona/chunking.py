@@ -1,9 +1,7 @@
 """Many optimiser steps per Lightning batch: how many, where chunks end, and Lightning's counters kept in mini-batches.
 
 Lightning spends some 400 µs on every batch it is handed, as much as a small network needs for a whole step. So the
-loader hands it chunks of mini-batches (Keras: ``steps_per_execution``), each with its own forward, backward and
-optimiser step. A chunk ends wherever something is to happen (validation, a checkpoint, a log, ``max_steps``, the end
-of the epoch), and Lightning's counters advance by mini-batches, so that every documented setting keeps its meaning.
+loader hands it chunks of mini-batches (Keras: ``steps_per_execution``), which end wherever something is to happen.
 All that the project knows about the inside of the Trainer's loops is in this file.
 """
 
@@ -18,9 +16,7 @@ from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, Tim
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
 MAX_LENGTH = 100
-"""Most optimiser steps in a chunk. Beyond this the overhead per batch is below 2 % of the smallest network's step, 7 %
-of its compiled one.
-"""
+"""Most optimiser steps in a chunk: by then the overhead is 2 % of the smallest network's step, 7 % if compiled."""
 
 MAX_FLOPS = {"cpu": 5e10, "mps": 1e12, "cuda": 5e13}
 """Most arithmetic in a chunk, under a second of the device, so that progress and signals are handled promptly."""
@@ -69,9 +65,7 @@ def position(trainer: Trainer) -> int:
 
 
 def next_length(trainer: Trainer) -> int:
-    """Mini-batches in the next chunk; 0 at the end of the epoch. A pure function of the configuration and the
-    counters.
-    """
+    """Mini-batches in the next chunk, by configuration and counters alone; 0 at the end of the epoch."""
     left = int(trainer.num_training_batches) - position(trainer)
     if left <= 0 or listeners(trainer):
         return max(min(left, 1), 0)
@@ -82,7 +76,6 @@ def next_length(trainer: Trainer) -> int:
 
 def _distances(trainer: Trainer) -> Iterator[int]:
     """Mini-batches to each boundary that is not the end of the epoch."""
-    loop = trainer.fit_loop.epoch_loop
     accumulate = trainer.lightning_module.optimization.accumulate
 
     def to_step(step: int) -> int:
@@ -95,7 +88,8 @@ def _distances(trainer: Trainer) -> Iterator[int]:
     for interval in filter(None, intervals):
         yield to_step((trainer.global_step // interval + 1) * interval)
     if isinstance(trainer.val_check_batch, int):
-        seen = loop.batch_progress.total.ready if trainer.check_val_every_n_epoch is None else position(trainer)
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        seen = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
         yield trainer.val_check_batch - seen % trainer.val_check_batch
 
 

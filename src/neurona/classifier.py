@@ -17,18 +17,20 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona import checkpoint, chunking, distributed
-from neurona.config import ConfigError, RunError
+from neurona.config import ConfigError, RunError, check_range
 from neurona.data.batches import Batch, Chunk, Part
 from neurona.data.spec import DataSpec
+from neurona.inspection.norms import StepNorms
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
 from neurona.steps import steps_for
 
 log = logging.getLogger(__name__)
 
+Tensors = tuple[Tensor, ...]
+Counts = tuple[int, ...]
+
 SUMS = ("loss", "correct", "samples")
-
-
 REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
 
 
@@ -42,12 +44,15 @@ class Classifier(LightningModule):
 
     preprocessing: raw features → what the network sees, fitted on the training part. network: → logits.
     optimization: how a step is made; None for a classifier that is only evaluated.
-    model_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
+    model_config, embedding_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
     compile_steps: see ``neurona.compiled``.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
     """
+
+    metrics_class = EvaluationMetrics
+    """Of what validation and test report; a subclass of the classifier may name another."""
 
     def __init__(
         self,
@@ -56,14 +61,14 @@ class Classifier(LightningModule):
         spec: DataSpec,
         optimization: Optimization | None = None,
         model_config: dict[str, Any] | None = None,
+        embedding_config: dict[str, Any] | None = None,
         compile_steps: bool = False,
         *,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError("classifier.label_smoothing", label_smoothing, "must be in [0, 1)")
+        check_range("classifier.label_smoothing", label_smoothing, least=0, below=1)
         self.automatic_optimization = False
         self.preprocessing = preprocessing
         self.network = network
@@ -72,8 +77,8 @@ class Classifier(LightningModule):
         self.balanced = class_weights == "balanced"
         given = None if class_weights in (None, "balanced") else _given_weights(class_weights, spec)
         self.register_buffer("class_weights", given, persistent=False)
-        self.metrics = EvaluationMetrics(spec.num_classes)
-        self.model_config = model_config
+        self.metrics = self.metrics_class(spec.num_classes)
+        self.model_config, self.embedding_config = model_config, embedding_config
         self.compile_steps = compile_steps
         self._optimization = optimization
         self._epoch_sums = dict.fromkeys(SUMS, 0.0)
@@ -82,6 +87,8 @@ class Classifier(LightningModule):
         """Of the last validation or test: samples by target (row) and prediction (column)."""
         self.samples_taken = 0
         """Training samples taken since this process was started, by all processes."""
+        self.norms: StepNorms | None = None
+        """What takes the norms of the steps whose loss is logged, if anything is to."""
         self._rng: dict[str, Any] | None = None
 
     # What researchers change: the loss of one mini-batch.
@@ -100,11 +107,7 @@ class Classifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Counts the classes of the training part where the weights are to balance them."""
         if stage == "fit" and self.balanced:
-            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            counts = getattr(datamodule, "class_counts", None)
-            if counts is None:
-                problem = "needs class_counts, samples per class in training, on the data module; or give the weights"
-                raise ConfigError("classifier.class_weights", "balanced", problem)
+            counts = self.trainer.datamodule.class_counts  # type: ignore[attr-defined]
             self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
 
     def on_train_start(self) -> None:
@@ -177,21 +180,19 @@ class Classifier(LightningModule):
         steps = self._steps
         steps.begin()
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
-        losses, logits, targets, samples, numbers = [], [], [], [], []
+        taken = []
         for index, mini_batch in enumerate(mini_batches, start=batch_idx):
             x, y = mini_batch
             first = index - index % accumulate
             share = 1 / min(accumulate, last + 1 - first)
             own, size = self._own_part(mini_batch, y)
             completes = index % accumulate == accumulate - 1 or index == last
-            loss, predicted = steps.take(x, y, share * own, completes=completes)
-            losses.append(loss if own == 1 else loss * own)
-            logits.append(predicted)
-            targets.append(y)
-            samples.append(size)
-            numbers.append(first_step + index // accumulate)
-        chunking.advance(self.trainer, len(losses), steps.uncounted)
-        self._record(losses, logits, targets, samples, numbers)
+            step = first_step + index // accumulate
+            norms = self.norms if self._is_logged(step) else None
+            loss, logits = steps.take(x, y, share * own, completes=completes, norms=norms)
+            taken.append((loss if own == 1 else loss * own, logits, y, size, step))
+        chunking.advance(self.trainer, len(taken), steps.uncounted)
+        self._record(*zip(*taken, strict=True))
 
     def _own_part(self, batch: object, own: Tensor) -> tuple[float, int]:
         """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
@@ -207,9 +208,7 @@ class Classifier(LightningModule):
         weights = self.class_weights
         return (weights[own].sum() / weights[batch.whole].sum()).item(), len(batch.whole)
 
-    def _record(
-        self, losses: list[Tensor], logits: list[Tensor], targets: list[Tensor], samples: list[int], steps: list[int]
-    ) -> None:
+    def _record(self, losses: Tensors, logits: Tensors, targets: Tensors, samples: Counts, steps: Counts) -> None:
         """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN.
 
         losses: this process's parts of the mini-batches' losses. samples: rows of the mini-batches, all processes'.
@@ -227,12 +226,15 @@ class Classifier(LightningModule):
             for name, value in zip(SUMS, (loss_sum, num_correct, sum(samples)), strict=True):
                 sums[name] += value
         self.samples_taken += sum(samples)
-        is_complete = self.trainer.global_step == steps[-1]
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if is_complete and every and steps[-1] % every == 0:
+        if self.trainer.global_step == steps[-1] and self._is_logged(steps[-1]):
             loss, _ = _means(self._log_sums)
             _clear(self._log_sums)
-            self._log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate})
+            norms = self.norms.figures() if self.norms is not None else {}
+            self.log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate, **norms})
+
+    def _is_logged(self, step: int) -> bool:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and step % every == 0
 
     @property
     def learning_rate(self) -> float:
@@ -243,7 +245,7 @@ class Classifier(LightningModule):
         loss, accuracy = self.epoch_means()
         _clear(self._epoch_sums)
         self._report({"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.learning_rate})
-        self._log_to_loggers({"epoch": self.current_epoch})
+        self.log_to_loggers({"epoch": self.current_epoch})
         for logger in self.loggers:
             logger.save()
         if not self.trainer.enable_validation:
@@ -263,16 +265,12 @@ class Classifier(LightningModule):
         distributed.share(self.state_dict().values())  # another host may still see the checkpoint before the best
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def _evaluate(self, batch: Sequence[Tensor]) -> None:
         features, targets = batch
         # A process without rows of this mini-batch asks nothing of a network, which may not take none.
         logits = self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
         self.metrics.update(logits, targets)
+
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         figures = self._finish_evaluation("val")
@@ -308,9 +306,10 @@ class Classifier(LightningModule):
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
         else:
             self.log_dict(figures, logger=False, batch_size=1)
-        self._log_to_loggers(figures)
+        self.log_to_loggers(figures)
 
-    def _log_to_loggers(self, figures: dict[str, Any]) -> None:
+    def log_to_loggers(self, figures: dict[str, Any]) -> None:
+        """Figures at the present optimiser step; nothing in the sanity check."""
         if self.trainer.sanity_checking:
             return
         for logger in self.loggers:

@@ -6,9 +6,9 @@ Exit status: 0 done; 2 the user's mistake; 1 a failure; 130 Ctrl-C; 143 preempte
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import gc
+import io
 import os
 import re
 import sys
@@ -28,65 +28,85 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+<<<<<<< HEAD
 from neurona import signatures
 from neurona.config import ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
+from neurona.run_folder import is_range_test, refuse_range_test
+=======
+from neurona import launch, scheduler, signatures
+from neurona.config import ROOT, ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
+>>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
+from neurona.sweep import folder, jobs, register
 
-BESIDE_RUN = ("run", "stage", "quiet", "threads", "allow", "hydra")  # root keys that may be given with run=
-NOT_REPLAYED = ("run", "stage", "folder", "quiet", "allow", "hydra")
+BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "allow", "hydra")  # root keys that may be given with run=
+NOT_REPLAYED = ("run", "stage", "folder", "quiet", "allow", "retry_failed", "hydra")
 SINGLE = {  # root keys that do not go with a sweep
     "run": "names one run and does not go with a sweep (-m); leave out one of the two",
     "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
 }
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launchers of other packages
+<<<<<<< HEAD
+KILLED_ERRORS = ("TerminatedWorkerError", "UncompletedJobError")  # as those call it
+KILLED = "the process of a job was killed; the machine may have run out of memory"
+=======
+DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")  # of a choice of trainer=
+>>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
 WRITING = ("trainer", "logger")  # root keys that may say where files go
 STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
 
 
-def main(task: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
+def main(task: Callable[[DictConfig], Any], config_dir: Path) -> NoReturn:
     """Composes ``train`` from the command line, calls the task with it (for each job of a sweep), and exits.
 
-    A job of a sweep that fails says so and leaves the others to go on; the exit status is the highest of all.
+    A job of a sweep that fails says so and leaves the others to go on; the sweep then ends with 1, or with the highest
+    status of the jobs in this process.
     """
+    scheduler.requeue_early()
     given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     launcher, failed = os.getpid(), [0]
     atexit.register(gc.freeze)  # looking for garbage in all of torch takes a process a second that is to end at once
+    sweep: Path | None = None
 
     @functools.wraps(task)
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> Any:
         sys.argv = given  # further processes are started with it
         _set_environment("HYDRA_FULL_ERROR", full_error)
         try:
-            task(cfg)
+            return task(cfg)
         except Exception as error:
             hydra_config = HydraConfig.get()
-            if hydra_config.mode == RunMode.MULTIRUN and os.getpid() == launcher:
-                failed.append(_show(error, full_error, f"job {hydra_config.job.num}: "))
-                with contextlib.suppress(OSError):  # Hydra has made it; what the run has written stays
-                    Path(hydra_config.runtime.output_dir).rmdir()
-                return
+            if hydra_config.mode == RunMode.MULTIRUN:
+                status = show(error, full_error, f"job {hydra_config.job.num}: ")
+                if os.getpid() == launcher:
+                    failed.append(status)
+                reason = _one_line(str(error)) or type(error).__name__
+                return jobs.mark_failed(Path(hydra_config.runtime.output_dir), reason, launch.given(hydra_config))
             if isinstance(error, UserError | RunError):
-                sys.exit(_show(error, full_error))
+                sys.exit(show(error, full_error))
             raise
 
     try:
-        sys.argv = [given[0], *_replayed(given[1:])]
+        arguments, sweep = _understood(given[1:])
+        sys.argv = [given[0], *arguments]
         _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
         hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job)()
-    except UserError as error:
-        sys.exit(_show(error, full_error))
+        status = max(failed)
+    except (UserError, RunError) as error:
+        status = show(error, full_error)
     except Exception as error:
-        if any(frame.name == "run_job" for frame in traceback.extract_tb(error.__traceback__)):
+        if any(frame.name in ("run_job", "stream") for frame in traceback.extract_tb(error.__traceback__)):
             raise  # the task had begun: a failure
-        explained = explain(error)
+        explained = RunError(KILLED) if type(error).__name__ in KILLED_ERRORS else explain(error)
         explained.__cause__ = error
-        sys.exit(_show(explained, full_error))
+        status = show(explained, full_error)
     except BaseException as end:
-        for name in (type(cause).__name__ for cause in (end, end.__context__)):
-            if name in STATUS:
-                sys.exit(STATUS[name])
-        raise
+        ends = [STATUS[name] for name in (type(cause).__name__ for cause in (end, end.__context__)) if name in STATUS]
+        if not ends and not (sweep and isinstance(end, SystemExit)):
+            raise
+        status = ends[0] if ends else int(end.code or 0)  # type: ignore[attr-defined]
     finally:
         _set_environment("HYDRA_FULL_ERROR", full_error)
-    sys.exit(max(failed))
+    sys.exit(folder.conclude(sweep, given[1:], status) if sweep else status)
 
 
 def replay(overrides: list[str]) -> list[str]:
@@ -94,7 +114,8 @@ def replay(overrides: list[str]) -> list[str]:
 
     Values in ``absolute`` of its ``overrides.yaml`` stand for relative paths unless only the relative one exists.
     Raises ConfigError if the folder is not a run's, if a given override is not one of the stage, the trainer and (for
-    the stages that work on a trained network) the data, or if a stored one could make this run write elsewhere.
+    the stages that work on a trained network) the data, or if a stored one could make this run write elsewhere or
+    choose a yaml from there.
     """
     given = _parsed(overrides)
     named = [override for override in given if override.key_or_group == "run"]
@@ -118,11 +139,19 @@ def replay(overrides: list[str]) -> list[str]:
                 f"belongs to the run in {folder} and stays as it is; run= takes {', '.join((*free, *BESIDE_RUN[1:-1]))}"
                 f" beside it. For a new run from its weights give init_from={folder} instead of run=",
             )
-    other_data = "data" in now and now["data"] != before.get("data")
-    kept = [o for o in stored if _key(o) not in now and not (other_data and _root(o) == "data")]
+    other_data, other_trainer = (group in now and now[group] != before.get(group) for group in ("data", "trainer"))
+    kept = [
+        override
+        for override in stored
+        if _key(override) not in now
+        and not (other_data and _root(override) == "data")
+        and not (other_trainer and _key(override).startswith(DEVICES))
+    ]
     for override in kept:
-        if _root(override) in WRITING and any(_is_outside(text) for text in _strings(override.value())):
-            problem = f"is stored with the run in {folder} and may write outside of it; to trust it, give it again too"
+        is_group = "." not in override.key_or_group and override.key_or_group not in ROOT
+        does = "choose a yaml from" if is_group else "write"
+        if (is_group or _root(override) in WRITING) and any(_is_outside(text) for text in _strings(override.value())):
+            problem = f"is stored with the run in {folder} and may {does} outside of it; to trust it, give it again too"
             raise ConfigError(_key(override), _value(override), problem)
     paths = []
     for key, path in absolute.items():
@@ -140,19 +169,25 @@ def replay(overrides: list[str]) -> list[str]:
 def explain(error: Exception) -> UserError:
     """What Hydra or OmegaConf could not compose, in this project's words."""
     cause = error.__cause__
+    if isinstance(cause, UserError):  # a launcher's, of its arguments
+        return cause
     if isinstance(error, OverrideParseException):
         if str(error.override).endswith(",") and "[" in str(error.override):
             return UserError(
                 f"{error.override}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'"
             )
         return UserError(
-            f"{error.override}: cannot be read; write key=value. A value with commas, quotes, = or brackets in it goes"
-            " into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
+            f"{error.override}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
+            " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and choice in EXTRAS:
+            problem = f"is not installed; pip install -c constraints.txt -e '.[{EXTRAS[choice]}]'"
+            return ConfigError(group, choice, problem)
         hint = did_you_mean(choice, error.options)
-        return ConfigError(group, choice, f"no such choice{hint or ';'} There are {', '.join(error.options)}")
+        there = f"{hint} There" if hint else "; there"
+        return ConfigError(group, choice, f"no such choice{there} are {', '.join(error.options)}")
     if isinstance(cause, OmegaConfBaseException) and str(error).startswith("Could not override"):
         key = str(error).split("'")[1]
         value = str(error).rpartition("use +")[2].partition("=")[2]
@@ -190,20 +225,45 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
     return UserError(f"{error} Any other argument of {target} is added with +{parent}.…") if signature else error
 
 
-def _replayed(arguments: list[str]) -> list[str]:
-    """The arguments of the command line, those of a run named by ``run=`` included, the settings last."""
+def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments of the command line, those of a run named by ``run=`` included, the settings last; the folder of a
+    sweep.
+    """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.shell_completion:
-        return arguments
+        sys.stderr = io.StringIO()  # what is being typed is no mistake yet
+        return arguments, None
     if parsed.config_dir and not Path(parsed.config_dir).is_dir():
         raise ConfigError("--config-dir", parsed.config_dir, "is not a folder; give the one of your own yamls")
-    for override in _parsed(parsed.overrides) if parsed.multirun else ():
+    options = [argument for argument in arguments if argument not in parsed.overrides]
+    overrides = _parsed(parsed.overrides)
+    for override in overrides:
+        if override.key_or_group == "hydra.run.dir":
+            raise ConfigError("hydra.run.dir", _value(override), "has no meaning here: a run's folder is folder=…")
+    if not parsed.multirun:
+        return options + replay(parsed.overrides), None
+    for override in overrides:
         if override.key_or_group in SINGLE and override.value():
             raise ConfigError(str(override.key_or_group), _value(override), SINGLE[str(override.key_or_group)])
-    options = [argument for argument in arguments if argument not in parsed.overrides]
-    return options + replay(parsed.overrides)
+        if override.key_or_group == "stage" and override.value() != "fit":
+            raise ConfigError("stage", _value(override), jobs.ONLY_FITS)
+    if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
+        return arguments, None
+    register()
+    named = [override for override in overrides if override.key_or_group == "hydra.sweep.dir"]
+    path = Path(str(named[-1].value())) if named else folder.claim(overrides)
+    if path.name in ("", ".."):
+        raise ConfigError("hydra.sweep.dir", path, "must name a folder of the sweep's own")
+    if (path / "overrides.yaml").exists():
+        raise ConfigError("hydra.sweep.dir", path, "is a run's folder; name one of the sweep's own")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
+    quoted = QuotedString(str(path), Quote.single).with_quotes()
+    return [*options, *parsed.overrides, *([] if named else [f"hydra.sweep.dir={quoted}"])], path
 
 
 def _refuse(message: str) -> NoReturn:
@@ -214,9 +274,11 @@ def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
     file = folder / "overrides.yaml"
     if not file.is_file():
         runs = [path.parent.name for path in folder.parent.glob("*/overrides.yaml") if path.parent != folder]
-        inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml"))
+        found = [path.parent for path in folder.glob("*/overrides.yaml")]
+        inside = sorted(path.name for path in found if not is_range_test(path))
         hint = f"; the latest run in it is {folder / inside[-1]}" if inside else did_you_mean(folder.name, runs)
         raise ConfigError("run", folder, f"is not a run folder: it has no overrides.yaml{hint}")
+    refuse_range_test(folder, "run")
     try:
         stored: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         return [str(line) for line in stored["overrides"]], {
@@ -262,7 +324,7 @@ def _value(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
-def _show(error: Exception, full_error: str | None, job: str = "") -> int:
+def show(error: Exception, full_error: str | None = None, job: str = "") -> int:
     """Prints a mistake as one line, a defect with its traceback. Returns the exit status."""
     if full_error == "1" or not isinstance(error, UserError | RunError):
         traceback.print_exception(error)

@@ -1,9 +1,8 @@
 """``compile=true``: forward, backward, clipping and the optimiser's update of a mini-batch as one compiled function.
 
-Most of what a small network's step costs is Python; compiled, it takes half the time or less. The function works on the
-very tensors of the network and of the optimiser's state, so that checkpoints and validation notice nothing, and the
-ordinary way is open in between: to the first mini-batch, which makes the optimiser's state, and to one of another size,
-such as the last of an epoch.
+Most of what a small network's step costs is Python; compiled, it takes half the time or less. The function changes the
+very tensors of the network and of the optimiser's state, so that a mini-batch of another size, or the first one, which
+makes that state, can take the ordinary way in between.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from neurona.steps import DirectSteps, adds_nothing
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
+    from neurona.inspection.norms import StepNorms
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class CompiledSteps(DirectSteps):
         trainer: Any = classifier.trainer
         self._batch_size: int | None = getattr(trainer.datamodule, "batch_size", None)
         self._rates = (math.nan, math.nan)
+        is_stateless = isinstance(self.optimizer, torch.optim.SGD) and not _momentum(self.optimizer.param_groups[0])
         # Stateless from the start, or resumed: then the first step is a compiled one too, as it was before.
-        self._ready = bool(self.optimizer.state) or not _has_state(self.optimizer)
+        self._ready = bool(self.optimizer.state) or is_stateless
         self._fixed: tuple[Any, ...] = ()
 
     def begin(self) -> None:
@@ -64,25 +65,31 @@ class CompiledSteps(DirectSteps):
             self.classifier.label_smoothing,
         )
 
-    def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
-        if not self._ready or len(targets) != self._batch_size:
-            self._ready, self._batch_size = True, self._batch_size or len(targets)
-            return super().take(features, targets, share, completes=completes)
-        if self._function is None and not self._compile(features, targets):
-            return super().take(features, targets, share, completes=completes)
-        assert self._function is not None
+    def take(
+        self, features: Tensor, targets: Tensor, share: float, *, completes: bool, norms: StepNorms | None = None
+    ) -> tuple[Tensor, Tensor]:
+        applies = self._ready and len(targets) == self._batch_size
+        self._ready, self._batch_size = True, self._batch_size or len(targets)
+        if applies and self._function is None:
+            self._compile(features, targets)
+        if not applies or self._function is None:
+            return super().take(features, targets, share, completes=completes, norms=norms)
         group = self.optimizer.param_groups[0]
         if self._rates != (rates := (group["lr"], _momentum(group))):
             self._rates = rates
             for tensor, rate in zip(self._inputs[-2:], rates, strict=True):
                 tensor.fill_(rate)
+        if norms is not None:
+            norms.before()
         taken = self._function(*self._inputs, features, targets)
+        if norms is not None:
+            norms.after()
         self.uncounted += 1
         if self.scheduler is not None:
             self.scheduler.step()
         return taken
 
-    def _compile(self, features: Tensor, targets: Tensor) -> bool:
+    def _compile(self, features: Tensor, targets: Tensor) -> None:
         """Makes the function for mini-batches like this one, ahead of time: nothing is changed if that fails."""
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
@@ -97,22 +104,18 @@ class CompiledSteps(DirectSteps):
         rates = [torch.zeros(1, dtype=precise) for _ in range(2)]
         self._rates, self._fixed = (math.nan, math.nan), self._look()
         self._inputs = (parameters, dict(loss.named_buffers()), states, *rates)
-        function = _step_function(loss, self.optimization, update_rule(self.optimizer))
+        update = _RULES[type(self.optimizer)](self.optimizer.param_groups[0])
+        function = _step_function(loss, self.optimization, update)
         # No guards and assertions: all that they would look at in every step is fixed for the length of a fit.
-        options: Any = {
-            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-            "size_asserts": False,
-            "alignment_asserts": False,
-        }
+        unsafe = torch.compiler.skip_all_guards_unsafe
+        options: Any = {"guard_filter_fn": unsafe, "size_asserts": False, "alignment_asserts": False}
         try:
             compiled: Any = torch.compile(function, dynamic=False, fullgraph=True, options=options)
             self._function = compiled.aot_compile(((*self._inputs, features, targets), {})).fn
         except Exception as error:  # of many kinds: a network that cannot be traced, no C++ compiler, a full disk
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("compile=true: going on without, as the compiler gave up: %s", reason)
-            self._batch_size = -1
-            return False
-        return True
+            self._batch_size = -1  # no mini-batch has this size
 
 
 class _Loss(nn.Module):
@@ -156,12 +159,7 @@ def _step_function(loss: nn.Module, optimization: Optimization, update: Update) 
     return step
 
 
-# The optimisers' updates, each with the tensors of torch's own optimiser of that name and giving its result.
-
-
-def update_rule(optimizer: torch.optim.Optimizer) -> Update:
-    """The update of one parameter tensor. Raises KeyError for an optimiser that has none here."""
-    return _RULES[type(optimizer)](optimizer.param_groups[0])
+# The optimisers' updates of one parameter, with the tensors and the result of torch's own optimiser of that name.
 
 
 def _adam(group: dict[str, Any]) -> Update:
@@ -219,16 +217,7 @@ def _rmsprop(group: dict[str, Any]) -> Update:
     return update
 
 
-_RULES = {
-    torch.optim.Adam: _adam,
-    torch.optim.AdamW: _adam,
-    torch.optim.SGD: _sgd,
-    torch.optim.RMSprop: _rmsprop,
-}
-
-
-def _has_state(optimizer: torch.optim.Optimizer) -> bool:
-    return not isinstance(optimizer, torch.optim.SGD) or optimizer.param_groups[0]["momentum"] > 0
+_RULES = {torch.optim.Adam: _adam, torch.optim.AdamW: _adam, torch.optim.SGD: _sgd, torch.optim.RMSprop: _rmsprop}
 
 
 def _momentum(group: dict[str, Any]) -> float:

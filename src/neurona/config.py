@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import functools
+import math
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +25,7 @@ T = TypeVar("T")
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
 
 ROOT = {  # the keys of train.yaml that code reads, as annotations
-    "stage": 'Literal["fit", "validate", "test", "predict"]',
+    "stage": 'Literal["fit", "validate", "test", "predict", "export", "lr_find"]',
     "run": "str | None",
     "init_from": "str | None",
     "folder": "str | None",
@@ -29,17 +33,20 @@ ROOT = {  # the keys of train.yaml that code reads, as annotations
     "compile": "bool",
     "float32_matmul": 'Literal["highest", "high", "medium"]',
     "threads": "int | None",
+    "retry_failed": "bool",
     "quiet": "bool",
     "tags": "list[str]",
     "allow": "list[str]",
 }
+FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
+"""What is reported of every part of the data, as val/loss."""
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
 FUNCTIONS = ("neurona.optimizer", "neurona.schedule")  # whose functions it may name as well
 MAX_THREADS = 4096
 _META = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-_KINDS = (("bool", bool), ("float", int | float), ("str | float | bool", str), ("list", list), ("dict", dict))
+_KINDS = {bool: "bool", int: "float", float: "float", str: "str | float | bool", list: "list", dict: "dict"}
 
 
 class UserError(ValueError):
@@ -53,8 +60,7 @@ class RunError(RuntimeError):
 class ConfigError(UserError):
     """A configuration value that is not allowed.
 
-    key: dotted path as one would type it (``model.hidden``); value: what was given; problem: what is allowed, and the
-    remedy.
+    key: its dotted path (``model.hidden``); value: what was given; problem: what is allowed, and the remedy.
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
@@ -64,13 +70,33 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Data that cannot be read or used.
-
-    where: the file (and line) or the data set; problem: what is wrong, and the remedy.
-    """
+    """Data that cannot be read or used. where: the file (and line) or data set; problem: what is wrong, the remedy."""
 
     def __init__(self, where: object, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
+
+
+def check_range(
+    key: str,
+    value: float | None,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raises ConfigError unless a number is within these limits and finite; None, where it is allowed, passes."""
+    if value is None or (least <= value <= most and above < value < below):
+        return
+    limits = {"at least": least, "above": above, "at most": most, "below": below}
+    words = [f"{name} {limit}" for name, limit in limits.items() if math.isfinite(limit)]
+    raise ConfigError(key, value, f"must be {' and '.join(words)}{'' if math.isfinite(value) else ', and finite'}")
+
+
+def check_seed(key: str, seed: int) -> None:
+    """Raises ConfigError unless the seed is one that every generator takes."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(key, seed, "must be from 0 to 4294967295")
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train") -> Unread:
@@ -82,7 +108,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
 
     Returns the nodes whose signatures cannot be read without importing them, for ``check_imported``.
     """
-    declared = _base(choices, config_name)
+    declared = from_groups(choices, config_name)
     for key in declared:
         if key not in cfg:
             raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
@@ -95,11 +121,10 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
             raise unknown_key(key, value, list(key_paths(declared)))
         if key in ROOT:
             _check_type(key, value, ast.Constant(ROOT[key]), __name__)
-    if not 0 <= values["seed"] < 2**32:
-        raise ConfigError("seed", values["seed"], "must be from 0 to 4294967295")
+    check_seed("seed", values["seed"])
     if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
-    if values["run"] is not None and _base(choices, config_name, ()).get("run") is not None:
+    if values["run"] is not None and from_groups(choices, config_name, ()).get("run") is not None:
         raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
     for key, node in targets("", values):
         _check_permitted(key, node, values["allow"])
@@ -114,7 +139,7 @@ def check_imported(unread: Unread) -> None:
     for key, node, base in unread:
         signature = signatures.from_object(_import(key, node["_target_"]))
         if signature is not None:
-            _check_arguments(key, node, base, signature)
+            check_arguments(key, node, base, signature)
 
 
 def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
@@ -153,7 +178,7 @@ def is_within(path: str, modules: Collection[str]) -> bool:
     return any(f"{path}.".startswith(f"{module}.") for module in modules)
 
 
-ELSEWHERE = {
+ELSEWHERE = {  # what other libraries call a key, and its name here
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "learning_rate": "optimizer.lr",
@@ -161,7 +186,6 @@ ELSEWHERE = {
     "hidden_layer_sizes": "model.hidden",
     "validation_split": "data.val_fraction",
 }
-"""What other libraries call a key, and its name here."""
 
 
 def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigError:
@@ -193,16 +217,30 @@ def did_you_mean(word: object, known: Collection[Any]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _base(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
-    loader = GlobalHydra.instance().config_loader()
-    given = {g: c for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra")}
+def from_groups(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
+    """The plain configuration, interpolations as they are, that choices of groups give by themselves; not to be
+    changed.
+    """
+    given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
+    # The choices may come from there.
+    searched = str([*(HydraConfig.get().searchpath or [])]) if HydraConfig.initialized() else None
+    return _from_groups(GlobalHydra.instance().config_loader(), config_name, given, searched)
+
+
+@functools.lru_cache(maxsize=8)
+def _from_groups(
+    loader: ConfigLoader, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
+) -> dict[str, Any]:
+    """Remembered, as the jobs of a sweep share them. given: groups and choices; searched: further places of yamls."""
 
     def composed(groups: Collection[str]) -> DictConfig:
-        overrides = [f"{group}={given[group]}" for group in given if group in groups]
+        overrides = [f"{group}={choice}" for group, choice in given if group in groups]
+        if searched is not None:
+            overrides.append(f"hydra.searchpath={searched}")
         return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
 
     try:
-        cfg = composed(given)
+        cfg = composed(dict(given))
     except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
         cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
     base = OmegaConf.to_container(cfg)
@@ -227,13 +265,10 @@ def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: boo
         if key in COMPONENTS:
             raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
         if isinstance(base, dict) and "." not in key:
-            raise ConfigError(
-                key, value, f"must be a mapping; a choice of a group is made with {key}=… on the command line"
-            )
-        for annotation, kind in _KINDS:
-            if isinstance(base, kind) and value is not None and not is_free:
-                _check_type(key, value, ast.Constant(annotation), __name__)
-                break
+            problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+            raise ConfigError(key, value, problem)
+        if (kind := _KINDS.get(type(base))) and value is not None and not is_free:
+            _check_type(key, value, ast.Constant(kind), __name__)
         for index, entry in enumerate(value if isinstance(value, list) else []):
             _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
         return
@@ -258,14 +293,15 @@ def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: 
     if signature is None:
         unread.append((key, node, base))
     else:
-        _check_arguments(key, node, base, signature)
+        check_arguments(key, node, base, signature)
     for name, value in node.items():
         if name not in _META:
             _check_node(_join(key, name), value, base.get(name), unread, is_free=True)
 
 
-def _check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
-    is_declared = base.get("_target_") == node["_target_"]
+def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
+    """Raises ConfigError unless a node at a key has the arguments that a signature takes, or base declares."""
+    is_declared = base.get("_target_") == node.get("_target_")
     known = [*signature.parameters, *((base if is_declared else {} if base else node) if signature.is_open else {})]
     for name, value in node.items():
         if name in _META:
@@ -283,13 +319,11 @@ def _check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signa
 
 
 def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) -> None:
-    seen = []
-    for alternative in signatures.alternatives(annotation, module):
-        if alternative.accepts(value):
-            return
-        seen.append(alternative)
-    choices = list(dict.fromkeys(str(choice) for alternative in seen for choice in alternative.choices))
-    words = dict.fromkeys(alternative.words for alternative in seen if not alternative.choices)
+    kinds = signatures.alternatives(annotation, module)
+    if signatures.fits(value, kinds):
+        return
+    choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
+    words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{did_you_mean(value, choices)}")
 

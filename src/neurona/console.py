@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,8 +21,6 @@ from neurona.run_folder import RunFolder
 
 log = logging.getLogger("neurona")
 
-FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
-
 
 def quieten(quiet: bool) -> None:
     """Console output of this project; of the libraries, warnings that call for action only."""
@@ -35,11 +34,23 @@ def quieten(quiet: bool) -> None:
         "The number of training batches",  # short epochs log once an epoch as well
         "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
         "It is recommended to use `self.log",  # with sync_dist: every process has the figures of all already
+        "The `srun` command is available",  # asked of every run wherever Slurm is installed
         "GPU available but not used",  # trainer=cpu asked for it
         "Be aware that when using `ckpt_path`, callbacks used",  # early stopping can be taken out of a run that goes on
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", re.escape(message))
+
+
+@contextlib.contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Leaves a disk's refusal in TensorBoard's thread to the next event, which raises it where it is explained."""
+    before = threading.excepthook
+    threading.excepthook = lambda given: None if isinstance(given.exc_value, OSError) else before(given)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextlib.contextmanager
@@ -63,17 +74,34 @@ def train_log(folder: RunFolder) -> Iterator[None]:
             handler.close()
 
 
-def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> None:
-    """What the run is: data, network layer by layer, device, folder."""
+def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
+    """What the run is: data, network layer by layer, device."""
     spec = classifier.spec
-    log.info("data     %s: %d features, %d classes", cfg.data._target_, spec.num_features, spec.num_classes)
-    log.info("network  %s: %s parameters", cfg.model._target_, f"{classifier.num_parameters:,}")
+    lines = [
+        f"data     {cfg.data._target_}: {spec.num_features} features, {spec.num_classes} classes",
+        f"network  {cfg.model._target_}: {classifier.num_parameters:,} parameters",
+    ]
     for name, module in classifier.network.named_modules():
         if not any(module.children()):
             count = sum(parameter.numel() for parameter in module.parameters())
-            log.info("         %-14s %-48s %s", name, str(module)[:48], f"{count:>9,}" if count else "")
-    log.info("device   %s, %d threads", trainer.strategy.root_device, torch.get_num_threads())
-    log.info("folder   %s", folder)
+            layer = str(module).replace(", bias=True", "")[:48]
+            lines.append(f"         {name:<14} {layer:<48} {f'{count:>9,}' if count else ''}".rstrip())
+    return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {torch.get_num_threads()} threads"])
+
+
+def show_card(card: Mapping[str, Any], folder: RunFolder) -> str:
+    """The table that the run learns from, and what seems wrong with it; as ``data_card.*`` in the run's folder too.
+
+    Returns what ``data_card.txt`` says.
+    """
+    from neurona.data import data_card
+
+    log.info("\n%s\n", data_card.text(card, data_card.CONSOLE_COLUMNS))
+    for warning in card["warnings"]:
+        log.warning("%s", warning)
+    text = "\n".join([data_card.text(card), *card["warnings"]])
+    folder.write_card(card, text)
+    return text
 
 
 def conclude(figures: Mapping[str, Any], folder: Path) -> None:
@@ -81,7 +109,8 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
     parts = [part for part in ("train", "val", "test") if f"{part}/loss" in figures]
     if parts:
         log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
-        for name in FIGURES:
+        shown = (name.split("/", 1) for name in figures if name.startswith(("train/", "val/", "test/")))
+        for name in dict.fromkeys(name for _, name in shown if name != "lr" and not name.startswith("accuracy_of/")):
             values = [figures.get(f"{part}/{name}") for part in parts]
             log.info("%-20s%s", name, "".join(f"{'':>12}" if value is None else f"{value:>12.4f}" for value in values))
     if "samples_per_second" in figures:
@@ -91,4 +120,5 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
         log.info("predictions: %s", folder / "predictions.csv")
     if figures["stage"] == "fit":
         log.info("tensorboard --logdir %s", folder.parent)
+    if "test/accuracy" in figures and figures["stage"] == "fit":
         log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])

@@ -1,8 +1,7 @@
 """Several processes that train one model: who they are, how they are connected, what they share.
 
-Each has the whole data set and the whole network, and takes its part of the rows of every mini-batch. Its gradient
-counts as much as its part does, so that the sum over the processes is the gradient of the whole mini-batch: any number
-of processes learns what one does, whatever the number of rows. The batch size is therefore that of all together.
+Each has the whole data set and network, and takes its part of the rows of every mini-batch. Its gradient counts as
+much as its part does, so that any number of processes learns what one does. The batch size is that of all together.
 """
 
 from __future__ import annotations
@@ -13,35 +12,30 @@ from datetime import timedelta
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.pytorch.plugins import environments
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from neurona import launch
-from neurona.config import ConfigError
+from neurona.config import ConfigError, check_range
+from neurona.launch import rank as rank
 
 START_MINUTES = 30
 """Longest wait for the other processes to start: one may be downloading the data."""
 
 
 class DataParallel(DDPStrategy):
-    """Lightning's, without torch's DistributedDataParallel around the network, which takes a mean over the processes as
-    though all had as many rows, and costs a small network as much time as its step.
+    """Lightning's, without torch's DistributedDataParallel, which takes a mean over the processes as though all had as
+    many rows, and costs a small network as much time as its step.
 
-    timeout_seconds: longest wait for another process that takes part in training or evaluation; then the run fails, and
-    can be resumed. process_group_backend: null for gloo on CPUs, nccl on GPUs.
+    timeout_seconds: longest wait for another process of the run, which then fails and can be resumed.
+    process_group_backend: null for gloo on CPUs, nccl on GPUs.
     """
 
     def __init__(self, *, timeout_seconds: float = 45.0, process_group_backend: str | None = None) -> None:
-        if not timeout_seconds > 0:
-            raise ConfigError("trainer.strategy.timeout_seconds", timeout_seconds, "must be above 0")
+        check_range("trainer.strategy.timeout_seconds", timeout_seconds, above=0)
         super().__init__(process_group_backend=process_group_backend, timeout=timedelta(minutes=START_MINUTES))
         self.timeout_seconds = timeout_seconds
 
@@ -49,6 +43,17 @@ class DataParallel(DDPStrategy):
         self._launcher = None  # launch.py, torchrun or srun has started the processes
 
     def setup_distributed(self) -> None:
+        attempt, agents = (os.environ.get(f"TORCHELASTIC_{name}") for name in ("RESTART_COUNT", "USE_AGENT_STORE"))
+        # After a restart, torchrun's store still has the addresses of the processes that are gone.
+        if attempt not in (None, "0") and agents == "True" and not torch.distributed.is_initialized():
+            store, rank, size = next(torch.distributed.rendezvous("env://", timeout=self._timeout))
+            torch.distributed.init_process_group(
+                self._get_process_group_backend(),
+                store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
+                rank=rank,
+                world_size=size,
+                timeout=self._timeout,
+            )
         super().setup_distributed()
         _set_pg_timeout(timedelta(seconds=self.timeout_seconds), torch.distributed.group.WORLD)
 
@@ -57,20 +62,15 @@ class DataParallel(DDPStrategy):
         share(self.model.state_dict().values())  # whatever made the weights, they are the same everywhere
 
 
-def environment() -> ClusterEnvironment:
+def environment() -> environments.ClusterEnvironment:
     """How the processes of this run were started, asked without guessing: no cluster for a run of one process."""
     if launch.in_torchrun():
-        return TorchElasticEnvironment()
+        return environments.TorchElasticEnvironment()
     if launch.in_slurm_step():
         # Absent with srun --ntasks, which is as good.
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(local_world_size()))
-        return SLURMEnvironment(auto_requeue=False)
-    return LightningEnvironment()
-
-
-def rank() -> int:
-    """This process's number among all, 0 for the one that writes."""
-    return environment().global_rank() if launch.is_launched() else 0
+        return environments.SLURMEnvironment(auto_requeue=False)
+    return environments.LightningEnvironment()
 
 
 def world_size() -> int:

@@ -17,15 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import ConfigError, RunError
 
@@ -34,8 +33,11 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LIFELINE = "NEURONA_LIFELINE"
 """In a started process: the descriptor of a pipe that is closed when the process that started it is gone."""
 
-GRACE_SECONDS = 10.0
-"""Time the processes have to end by themselves once one of them has failed."""
+GRACE_SECONDS = 30.0
+"""Time the processes have to end by themselves once one of them has failed: a second, unless the machine is busy."""
+
+PATIENCE_SECONDS = 60.0
+"""Time they have to write a checkpoint and end once a signal has told them to."""
 
 PREEMPTED = (130, 143)
 """Exit statuses of processes that a signal has ended: they all do, in their own time."""
@@ -56,6 +58,11 @@ def in_slurm_step() -> bool:
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
+def rank() -> int:
+    """This process's number among all of its run, 0 for the one that writes."""
+    return int(os.environ["RANK" if in_torchrun() else "SLURM_PROCID"]) if is_launched() else 0
+
+
 def count(cfg: DictConfig) -> int:
     """Processes to start for a checked configuration: 0 if this one is to do the work itself.
 
@@ -64,11 +71,13 @@ def count(cfg: DictConfig) -> int:
     strategy, devices = cfg.trainer.strategy, cfg.trainer.devices
     if is_launched() or not isinstance(strategy, DictConfig) or strategy.get("_target_") != STRATEGY:
         return 0
+    if cfg.stage == "export":  # without the Trainer, which is stored with the run
+        return 0
     if cfg.trainer.num_nodes > 1:
         raise ConfigError("trainer.num_nodes", cfg.trainer.num_nodes, "several hosts are started by torchrun or srun")
     number = len(devices) if not isinstance(devices, int | str) else _number(devices, cfg.trainer.accelerator)
-    if number > 1 and cfg.stage == "predict":
-        raise ConfigError("trainer.devices", devices, "predict works on one device: add trainer=auto")
+    if number > 1 and cfg.stage in ("predict", "lr_find"):
+        raise ConfigError("trainer.devices", devices, f"{cfg.stage} works on one device: add trainer=auto")
     return number if number > 1 else 0
 
 
@@ -86,8 +95,8 @@ def _number(devices: int | str, accelerator: str) -> int:
 def start(number: int, command: Sequence[str]) -> int:
     """Runs the command in ``number`` processes, as torchrun's ranks, until all have ended. Returns the exit status.
 
-    Signals are handed on to all. A process that fails ends the others, and what it wrote is shown, as otherwise only
-    rank 0 is heard.
+    Signals are handed on to all. A process that fails ends the others, and what it wrote is shown, or, where rank 0 was
+    killed, what another did; otherwise only rank 0 is heard.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -106,7 +115,7 @@ def start(number: int, command: Sequence[str]) -> int:
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as on_exit:
         on_exit.callback(os.close, held)
-        signals = on_exit.enter_context(_handed_on(processes))
+        signals = on_exit.enter_context(handed_on(lambda signum: _send(signum, processes)))
         errors = [on_exit.enter_context(tempfile.TemporaryFile()) for _ in range(number)]
         for rank in range(number):
             process = subprocess.Popen(
@@ -125,32 +134,39 @@ def start(number: int, command: Sequence[str]) -> int:
         status = processes[failed].returncode
         if -status in signals:  # it came before the process could handle it
             return 130 if -status == signal.SIGINT else 143
-        if failed and processes[0].returncode not in (2, *PREEMPTED):
-            errors[failed].seek(0)
-            sys.stderr.write(errors[failed].read().decode(errors="replace"))
+        if (failed or status < 0) and processes[0].returncode not in (2, *PREEMPTED):
+            told = errors[failed or 1]  # rank 0's is on the screen; where it was killed, another tells how to go on
+            told.seek(0)
+            sys.stderr.write(told.read().decode(errors="replace"))
             ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             print(f"process {failed} of {number} {ending}, which ended the run", file=sys.stderr)
         return 1 if status < 0 else status
 
 
 @contextlib.contextmanager
-def _handed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[set[int]]:
-    """Signals go to the processes instead of this one. Yields those that have come."""
+def handed_on(send: Callable[[int], None]) -> Iterator[set[int]]:
+    """Signals go to other processes, by ``send``, instead of ending this one. Yields those that have come."""
     received: set[int] = set()
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
         received.add(signum)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signum)
+        send(signum)
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = {signum: signal.signal(signum, hand_on) for signum in FORWARDED if in_main_thread}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        heard = [signum for signum in FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN]  # as nohup's are not
+        before = {signum: signal.signal(signum, hand_on) for signum in heard}
     try:
         yield received
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _send(signum: int, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signum)
 
 
 def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
@@ -159,8 +175,8 @@ def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     deadline = float("inf")
     while any(process.poll() is None for process in processes):
         if failed is None and (failed := _first_failed(processes)) is not None:
-            patience = 6 if processes[failed].returncode in PREEMPTED else 1
-            deadline = time.monotonic() + patience * GRACE_SECONDS
+            is_told = processes[failed].returncode in PREEMPTED
+            deadline = time.monotonic() + (PATIENCE_SECONDS if is_told else GRACE_SECONDS)
         if time.monotonic() > deadline:
             for process in processes:
                 if process.poll() is None:
@@ -176,25 +192,35 @@ def _first_failed(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
 def end_with_parent() -> None:
     """In a process that ``start`` has started: ends it, as SIGTERM does, once the one that started it is gone."""
     if lifeline := os.environ.get(LIFELINE):
-
-        def wait() -> None:
-            os.read(int(lifeline), 1)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threading.Thread(target=wait, daemon=True).start()
+        end_with(int(lifeline))
 
 
-def run(number: int, hydra: HydraConf) -> None:
+def end_with(descriptor: int) -> None:
+    """Ends this process, as SIGTERM does, once the other end of a pipe is closed; in the end by force."""
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def given(hydra: HydraConf) -> list[str]:
+    """The overrides as they were given: what they take from the environment is looked up anew, and kept in no file."""
+    return list(OmegaConf.to_container(hydra.overrides.task, resolve=False))  # type: ignore[arg-type]
+
+
+def run(number: int, cfg: DictConfig, hydra: HydraConf) -> None:
     """Does in ``number`` processes what Hydra has composed for this one, and leaves with their exit status.
 
     hydra: the node ``hydra``. A job of a sweep becomes a run of its own; it raises RunError where it fails.
     """
     if hydra.mode != RunMode.MULTIRUN:
         sys.exit(start(number, [sys.executable, *sys.argv]))
-    folder = Path(hydra.runtime.output_dir)
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # Hydra has made it; the run makes its own
-    quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    command = [sys.executable, sys.argv[0], *hydra.overrides.task, f"folder={quoted}"]
-    if status := start(number, command):
+    key = "run" if cfg.run else "folder"
+    quoted = QuotedString(str(cfg[key]), Quote.single).with_quotes()
+    task = [] if cfg.run else given(hydra)
+    if status := start(number, [sys.executable, sys.argv[0], *task, f"{key}={quoted}"]):
         raise RunError(f"its {number} processes ended with status {status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,32 +23,58 @@ class Predictor:
     """The best checkpoint of a run. Features are raw, as the data set holds them: scaling is part of the model.
 
     features: anything that ``numpy.asarray`` makes numbers of, (rows, num_features) or, images, (rows, height, width).
-    classes_: the class names, (num_classes,), in the order of the probabilities' columns.
+    Of a run on a table: a polars or pandas frame, a mapping of columns, or a list of mappings, with the run's columns
+    in any order among others; or an array (rows, columns) of the columns used (``columns``).
+    classes_: the class names, (num_classes,), in the order of the probabilities' columns; a table's are integers where
+    all of its labels were.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier.eval()
         self.classes_: NDArray[Any] = np.array(classifier.spec.class_names)
+        self.columns: list[str] = []
+        if classifier.spec.schema is not None:
+            from neurona.data.schema import Schema
 
-    def predict_proba(self, features: ArrayLike) -> NDArray[np.float32]:
-        """Probabilities, (rows, num_classes). Raises DataError for another number of features than the run's."""
+            self._schema = Schema.from_dict(classifier.spec.schema)
+            self.columns = self._schema.names
+            if all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in classifier.spec.class_names):
+                self.classes_ = self.classes_.astype(np.int64)
+
+    def predict_proba(self, features: Any) -> NDArray[np.float32]:
+        """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
         rows = self._rows(features)
         with torch.inference_mode():
             parts = [torch.softmax(self.classifier(part).float(), dim=1) for part in rows.split(BATCH_ROWS)]
         return torch.cat(parts).numpy()
 
-    def predict(self, features: ArrayLike) -> NDArray[Any]:
+    def predict(self, features: Any) -> NDArray[Any]:
         """The name of the most probable class of each row, (rows,)."""
         return self.classes_[self.predict_proba(features).argmax(axis=1)]
 
-    def score(self, features: ArrayLike, targets: ArrayLike) -> float:
-        """Accuracy. targets: class names, or integers that count from 0 in ``classes_``; (rows,)."""
-        wanted = np.asarray(targets)
-        if np.issubdtype(wanted.dtype, np.integer):
-            wanted = self.classes_[wanted]
-        return float(np.mean(self.predict(features) == wanted))
+    def score(self, features: Any, targets: ArrayLike) -> float:
+        """Accuracy. targets: class names, (rows,); a table's as it holds them, numbers and booleans too; of other data
+        also integers that count from 0 in ``classes_``.
+        """
+        predicted, wanted = self.predict(features).astype(str), np.asarray(targets)
+        if self.columns:
+            import polars as pl
 
-    def _rows(self, features: ArrayLike) -> torch.Tensor:
+            from neurona.data.schema import words
+
+            if wanted.dtype == bool:  # True in a frame may have been True or true in the file
+                predicted = np.char.lower(predicted)
+            wanted = words(pl.Series(wanted.tolist(), strict=False), self._schema.rules).to_numpy()
+        elif np.issubdtype(wanted.dtype, np.integer):
+            wanted = self.classes_[wanted]
+        return float(np.mean(predicted == wanted.astype(str)))
+
+    def _rows(self, features: Any) -> torch.Tensor:
+        if self.columns:
+            from neurona.data import reading, schema
+
+            table = reading.from_python(features, self.columns)
+            return torch.from_numpy(schema.encode(table, self._schema, "features"))
         given = np.asarray(features)
         rows = given.reshape(len(given), -1) if given.ndim > 1 else given
         wanted = self.classifier.spec.num_features

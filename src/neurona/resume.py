@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,7 +37,10 @@ def last_checkpoint(folder: RunFolder) -> Path | None:
         return last
     # A best one of the first epoch can be older than the first last one.
     if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
-        problem = "has lost its checkpoints/last.ckpt; bring it back, or start a new run with init_from="
+        problem = (
+            "has no checkpoints/last.ckpt (a finished job of a sweep keeps its best only, unless"
+            " trainer.callbacks.checkpoints.keep_last=true); bring it back, or start a new run with init_from="
+        )
         raise ConfigError("run", folder.path, problem)
     return None
 
@@ -55,18 +58,14 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
             raise ConfigError(f"trainer.{key}", given, problem)
     changed = [name for name in LIMITS if before[name] != now[name]]
     stopped_early = figures.get("stopped_by") == "early_stopping"
-    if stopped_early and _has_more_patience(now, before):
+    given, had = (OmegaConf.select(node, PATIENCE) for node in (now, before))
+    if stopped_early and had is not None and (given is None or given > had):
         changed.append(PATIENCE)
     if figures.get("status") == "finished" and not changed:
         more = PATIENCE if stopped_early else "max_epochs"
         log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
         return None
     return changed
-
-
-def _has_more_patience(now: DictConfig, before: DictConfig) -> bool:
-    given, had = (OmegaConf.select(node, PATIENCE) for node in (now, before))
-    return had is not None and (given is None or given > had)
 
 
 def start(
@@ -76,8 +75,8 @@ def start(
     trainer: Trainer,
     classifier: Classifier,
     datamodule: LightningDataModule,
-) -> tuple[Path, int]:
-    """The checkpoint to go on from, and the optimiser steps it has made, once it is seen to fit the run.
+) -> int:
+    """The optimiser steps that the checkpoint to go on from has made, once it is seen to fit the run.
 
     last: as ``last_checkpoint`` names it; the one before takes its place where it is damaged. changed: as ``changes``
     tells. Raises ConfigError for a limit that has been reached, or that the learning-rate schedule depends on, for
@@ -88,7 +87,7 @@ def start(
         problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
         raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
     path, contents = checkpoint.read_last(last)
-    checkpoint.check_same(contents, classifier.model_config or {}, getattr(datamodule, "fingerprint", None))
+    checkpoint.check_same(contents, classifier, getattr(datamodule, "fingerprint", None))
     if changed:
         _check_room(trainer, contents, lengths)
     try:
@@ -100,19 +99,20 @@ def start(
     log.info("going on from epoch %d, step %d%s", contents["epoch"] + 1, contents["global_step"], more)
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
-    return last, contents["global_step"]
+    return contents["global_step"]
 
 
 def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence[str]) -> None:
     """Refuses a limit that the run has reached already, first one of ``lengths``."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
         if isinstance(callback, EarlyStopping):
             state = contents["callbacks"].get(callback.state_key, {})
             if state.get("stopping_reason") and state["wait_count"] >= callback.patience:
                 problem = f"ended the run after {state['wait_count']} validations without improvement; give it more"
                 raise ConfigError(f"trainer.{PATIENCE}", callback.patience, problem)
     seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
-    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+    timer = next((callback for callback in callbacks if isinstance(callback, Timer)), None)
     epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     limits = {
         "max_epochs": (trainer.max_epochs, epochs),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import functools
 import io
 import json
 import math
@@ -24,12 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from neurona import scheduler
 from neurona.config import ConfigError, RunError
-from neurona.distributed import rank
+from neurona.launch import rank
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tensorboard")
 PREVIOUS = "previous.ckpt"
@@ -39,26 +39,29 @@ PREVIOUS = "previous.ckpt"
 class RunFolder:
     """A run's folder, held by one run at a time: of several processes, the one of rank 0 writes.
 
-    Raises ConfigError if another run works on it or it cannot be written.
+    Raises ConfigError for ``key`` if another run works on it, it cannot be written, or has a link out of it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: str = "run") -> None:
+        self.path, self.key = path, key
         self.is_written = rank() == 0
         self._lock: IO[str] | None = None
-        if self.is_written:
-            self._hold()
-
-    def _hold(self) -> None:
-        path = self.path
+        if not self.is_written:
+            return
         if not os.access(path, os.W_OK):
-            raise ConfigError("run", path, "cannot be written; copy the folder and give the copy")
+            raise ConfigError(self.key, path, "cannot be written; copy the folder and give the copy")
+        for file in path.rglob("*"):
+            if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path)):
+                problem = "is a link out of the run's folder, which would be written to; put what it names in its place"
+                raise ConfigError(self.key, file, problem)
         self._lock = (path / ".lock").open("a")
         weakref.finalize(self, self._lock.close)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError("run", path, "another process is working on this run; wait for it or stop it") from None
+        for _ in range(3):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)  # another may only have looked at whether it is held
+        raise ConfigError(self.key, path, "another process is working on it; wait for it or stop it")
 
     def __enter__(self) -> RunFolder:
         return self
@@ -69,31 +72,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Makes the folder, with a number behind its name if it is taken."""
-        if path.name in ("", ".."):
-            raise ConfigError("folder", path, "must name a folder of the run's own")
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise ConfigError("folder", path, "is a file; name a folder")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError("folder", path, f"cannot be made: {error.strerror}") from error
-        number, free = 1, path
-        while True:
-            try:
-                free.mkdir()
-                return cls(free)
-            except FileExistsError:
-                number += 1
-                free = path.with_name(f"{path.name}-{number}")
-            except OSError as error:
-                raise ConfigError("folder", path, f"cannot be made: {error.strerror}") from error
+        """Makes the folder, as ``make_new`` does."""
+        return cls(make_new(path))
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder. Raises ConfigError if it is not one."""
-        if not (path / "overrides.yaml").is_file():
-            raise ConfigError("run", path, "is not a run folder: it has no overrides.yaml")
+        _require_run(path, "run")
         return cls(path)
 
     @property
@@ -107,7 +92,21 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         """The contents of ``metrics.json``; nothing if it is missing or damaged."""
-        return _metrics(self.path)
+        return read_metrics(self.path)
+
+    def threads(self) -> int | None:
+        """CPU threads that the run was begun with; None if that is not known."""
+        try:
+            found = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["hardware"]["threads"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if isinstance(found, int) and found > 0 else None
+
+    def has_data(self, path: str) -> bool:
+        """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
+        absolute = OmegaConf.select(OmegaConf.load(self.path / "overrides.yaml"), "absolute") or {}
+        given = OmegaConf.select(self.settings(), "data.path")
+        return path == given or os.path.abspath(os.path.expanduser(path)) == absolute.get("data.path")
 
     def settings(self) -> DictConfig:
         """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
@@ -122,11 +121,8 @@ class RunFolder:
     def write_metrics(self, figures: Mapping[str, Any], stage: str) -> None:
         """``metrics.json`` for fitting, ``metrics_<stage>.json`` for the other stages; flat, sorted as given."""
         name = "metrics.json" if stage == "fit" else f"metrics_{stage}.json"
-        known = {  # JSON has no NaN
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in figures.items()
-        }
-        self._write(name, json.dumps(known, indent=2) + "\n")
+        unknown = {k: None for k, v in figures.items() if isinstance(v, float) and not math.isfinite(v)}
+        self._write(name, json.dumps({**figures, **unknown}, indent=2) + "\n")  # JSON has no NaN
 
     def write_confusion(self, part: str, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
         """``confusion_matrix_<part>.csv``: a row per target, a column per prediction, in numbers of samples."""
@@ -135,17 +131,56 @@ class RunFolder:
         csv.writer(text, lineterminator="\n").writerows([["target", *class_names], *rows])
         self._write(f"confusion_matrix_{part}.csv", text.getvalue())
 
+    def write_card(self, card: Mapping[str, Any], text: str) -> None:
+        """``data_card.json`` and ``data_card.txt``."""
+        self._write("data_card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        self._write("data_card.txt", text + "\n")
+
     def describe(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """Writes what is needed to understand the run and to go on with it; its provenance is where it began."""
+        self.write_overrides(overrides, absolute_paths(cfg))  # first: with them a run can be begun again
         self._write("config.yaml", OmegaConf.to_yaml(masked(cfg)))
-        stored = {"overrides": list(overrides), "absolute": absolute_paths(cfg)}
-        self._write("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
         if self.is_written and not (self.path / "provenance.json").exists():
             self._write("provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
+
+    def write_overrides(self, overrides: Sequence[str], absolute: Mapping[str, str]) -> None:
+        stored = {"overrides": list(overrides), "absolute": dict(absolute)}
+        self._write("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
 
     def _write(self, name: str, text: str) -> None:
         if self.is_written:
             write_atomically(self.path / name, text)
+
+
+def make_new(path: Path, key: str = "folder") -> Path:
+    """Makes a new folder, with a number behind its name if it is taken. Raises ConfigError for ``key``."""
+    if path.name in ("", ".."):
+        raise ConfigError(key, path, "must name a folder of the run's own")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ConfigError(key, path, "is a file; name a folder")
+    number, free = 1, path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                free.mkdir()
+                return free
+            number += 1
+            free = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise ConfigError(key, path, f"cannot be made: {error.strerror}") from error
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works on a run's folder, as far as this machine can see."""
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def best_checkpoint(folder: Path, key: str = "run") -> Path:
@@ -153,16 +188,33 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
 
     Raises ConfigError for ``key`` if the folder is not a run's, has no checkpoint, or has lost the best.
     """
-    if not (folder / "overrides.yaml").is_file():
-        raise ConfigError(key, folder, "is not a run folder: it has no overrides.yaml")
+    _require_run(folder, key)
     best, last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
     if best.is_file():
         return best
-    if _metrics(folder).get("status") == "finished":
+    if read_metrics(folder).get("status") == "finished":
         raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; bring it back, or train anew")
     if last.is_file():
         return last
     raise ConfigError(key, folder, "has no checkpoint yet; continue it first: python train.py run=<folder>")
+
+
+def is_range_test(folder: Path) -> bool:
+    """Whether a folder is that of ``stage=lr_find``, in which there is no network."""
+    return (folder / "metrics_lr_find.json").is_file()
+
+
+def refuse_range_test(folder: Path, key: str) -> None:
+    """Raises ConfigError for ``key`` where a folder ``is_range_test``."""
+    if is_range_test(folder):
+        problem = "is a learning-rate range test, which leaves no network; fit one with the optimizer.lr it suggests"
+        raise ConfigError(key, folder, problem)
+
+
+def _require_run(folder: Path, key: str) -> None:
+    refuse_range_test(folder, key)
+    if not (folder / "overrides.yaml").is_file():
+        raise ConfigError(key, folder, "is not a run folder: it has no overrides.yaml")
 
 
 def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
@@ -178,7 +230,7 @@ def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
         with contextlib.suppress(Exception):  # it is damaged, or not a run's
             if json.loads(file.read_text(encoding="utf-8"))["job"] == job:
                 stored: Any = OmegaConf.to_container(OmegaConf.load(file.parent / "overrides.yaml"), resolve=False)
-                is_open = restarted or _metrics(file.parent).get("status") != "finished"
+                is_open = restarted or read_metrics(file.parent).get("status") != "finished"
                 if stored["overrides"] == list(overrides) and is_open:
                     found[file.stat().st_mtime_ns] = file.parent
     return found[max(found)] if found else None
@@ -240,7 +292,8 @@ def unwritable(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot be written ({reason}); make room, or give another place with folder=…")
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The contents of ``metrics.json``; nothing if it is missing or damaged."""
     try:
         figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -271,14 +324,20 @@ def absolute_paths(cfg: DictConfig) -> dict[str, str]:
 
 def provenance(seed: int) -> dict[str, Any]:
     """Command, code, versions, hardware and seed of this process."""
+    import torch
+
     return {
         "command": sys.argv,
         "folder": os.getcwd(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": seed,
         "job": scheduler.job(),
-        "git": _git(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "git": checkout(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "torch": torch.__version__,  # with its build
+        },
         "hardware": {
             "machine": platform.machine(),
             "system": platform.platform(),
@@ -289,7 +348,8 @@ def provenance(seed: int) -> dict[str, Any]:
     }
 
 
-def _git() -> dict[str, Any] | None:
+@functools.cache
+def checkout() -> dict[str, Any] | None:
     """The commit of this source and whether it had uncommitted changes; None outside a checkout or without git."""
 
     def git(*arguments: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from neurona.config import ConfigError
+from neurona.config import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ def cosine(*, warmup_fraction: float = 0.05, final_fraction: float = 0.0) -> Sch
 
     warmup_fraction: share of all steps spent on the way up. final_fraction: last rate as a share of ``optimizer.lr``.
     """
-    _check_fraction("warmup_fraction", warmup_fraction)
-    _check_fraction("final_fraction", final_fraction)
+    check_range("optimizer.schedule.warmup_fraction", warmup_fraction, least=0, below=1)
+    check_range("optimizer.schedule.final_fraction", final_fraction, least=0, below=1)
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         warmup_steps = round(warmup_fraction * total_steps)
@@ -55,16 +55,14 @@ def cosine(*, warmup_fraction: float = 0.05, final_fraction: float = 0.0) -> Sch
 def one_cycle(
     *, rise_fraction: float = 0.3, start_divisor: float = 25.0, final_divisor: float = 1e4, cycle_momentum: bool = True
 ) -> Schedule:
-    """One cycle up to ``optimizer.lr`` and down (Smith & Topin 2018, arXiv:1708.07120), torch's OneCycleLR and
-    defaults.
+    """One cycle up to ``optimizer.lr`` and down (Smith & Topin 2018, arXiv:1708.07120): torch's, with its defaults.
 
     rise_fraction: share of all steps spent on the way up. start_divisor: lr / first rate. final_divisor: first rate /
     last rate. cycle_momentum: move the momentum (or Adam's beta 1) the other way, where the optimiser has one.
     """
-    _check_fraction("rise_fraction", rise_fraction)
-    for name, value in (("start_divisor", start_divisor), ("final_divisor", final_divisor)):
-        if not 0 < value < math.inf:
-            raise ConfigError(f"optimizer.schedule.{name}", value, "must be above 0, and finite")
+    check_range("optimizer.schedule.rise_fraction", rise_fraction, least=0, below=1)
+    check_range("optimizer.schedule.start_divisor", start_divisor, above=0)
+    check_range("optimizer.schedule.final_divisor", final_divisor, above=0)
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
@@ -87,11 +85,10 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
     torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: the
     smallest relative improvement.
     """
-    if not 0 < factor < 1:
-        raise ConfigError("optimizer.schedule.factor", factor, "must be between 0 and 1")
-    for name, value in (("patience", patience), ("threshold", threshold), ("min_lr", min_lr)):
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"optimizer.schedule.{name}", value, "must be 0 or more, and finite")
+    check_range("optimizer.schedule.factor", factor, above=0, below=1)
+    check_range("optimizer.schedule.patience", patience, least=0)
+    check_range("optimizer.schedule.threshold", threshold, least=0)
+    check_range("optimizer.schedule.min_lr", min_lr, least=0)
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr)
@@ -99,6 +96,13 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
     return Schedule(build=build, needs_length=False)
 
 
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ConfigError(f"optimizer.schedule.{name}", value, "must be in [0, 1)")
+def geometric(*, first_lr: float, last_lr: float, steps: int) -> Schedule:
+    """From one rate to another by the same ratio every step, whatever ``optimizer.lr`` is: what ``stage=lr_find`` fits
+    with. steps: at least 2.
+    """
+
+    def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        start = first_lr / optimizer.defaults["lr"]
+        return LambdaLR(optimizer, lambda step: start * (last_lr / first_lr) ** (step / (steps - 1)))
+
+    return Schedule(build=build, needs_length=False)

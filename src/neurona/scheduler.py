@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
+from types import FrameType
 
-from neurona.launch import LIFELINE
+from neurona.launch import LIFELINE, rank
 
 log = logging.getLogger(__name__)
+
+REQUEUED = (signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm's ``--signal`` and submitit send ahead of a time limit or a preemption."""
 
 PATIENCE_SECONDS = 30
 """How long Slurm may take to answer: less than the other processes of a run wait for this one."""
@@ -34,9 +39,8 @@ def job() -> str | None:
 
 def has_own_id() -> bool:
     """Whether the job has an id that its user chose, torchrun's ``--rdzv-id``."""
-    return (
-        slurm_job() is None and LIFELINE not in os.environ and os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
-    )
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return run != "none" and slurm_job() is None and LIFELINE not in os.environ
 
 
 def was_restarted() -> bool:
@@ -44,12 +48,24 @@ def was_restarted() -> bool:
     return any(int(os.environ.get(f"{name}_RESTART_COUNT") or 0) for name in ("SLURM", "TORCHELASTIC"))
 
 
+def requeue_early() -> None:
+    """Until a stage handles them, signals that ask for a requeue have the job started again, and end it with 143."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if (job := slurm_job()) and rank() == 0:
+            requeue(job)
+        os._exit(143)
+
+    for number in REQUEUED:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)
+
+
 def requeue(job: str) -> None:
     """Has Slurm start the job again, in its turn; one that it refuses is an error in the log."""
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-        )
+        asked = ["scontrol", "requeue", job]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         problem = done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
     except (OSError, subprocess.SubprocessError) as error:
         problem = str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -16,8 +16,8 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_LISTS = {"list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple"}
-_MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
+_LISTS = ("list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple")
+_MAPPINGS = ("dict", "Dict", "Mapping", "MutableMapping")
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,11 @@ def from_source(target: str) -> Signature | None:
 def from_object(target: Callable[..., Any]) -> Signature | None:
     """The names that an imported class or function takes; None where it does not tell."""
     try:
-        parameters = inspect.signature(target).parameters
+        parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return None
-    named = {
-        n: Parameter("", None) for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    return Signature(named, is_open=any(p.kind is p.VAR_KEYWORD for p in parameters.values()))
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return Signature(dict.fromkeys(named, Parameter("", None)), any(p.kind is p.VAR_KEYWORD for p in parameters))
 
 
 def is_library(module: str) -> bool:
@@ -83,70 +81,68 @@ def is_library(module: str) -> bool:
     return not spec.has_location or bool(installed) or origin.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def alternatives(annotation: ast.expr | None, module: str) -> Iterator[Alternative]:
+def alternatives(annotation: ast.expr | None, module: str) -> list[Alternative]:
     """What an annotation allows a plain value (number, text, list, mapping) to be; if not understood, anything."""
+
+    def any_of(*members: ast.expr) -> list[Alternative]:
+        return [alternative for member in members for alternative in alternatives(member, module)]
+
     match annotation:
         case ast.Constant(value=None):
-            yield Alternative(lambda value: value is None, "null")
+            return [_NULL]
         case ast.Constant(value=str(text)):
-            yield from alternatives(_expression(text), module)
+            return alternatives(ast.parse(text, mode="eval").body, module)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            yield from alternatives(left, module)
-            yield from alternatives(right, module)
+            return any_of(left, right)
+        case ast.Name() | ast.Attribute():
+            return _named(annotation, module)
         case ast.Subscript(value=outer, slice=inner):
             members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            yield from _generic(_last_name(outer), members, module)
-        case ast.Name() | ast.Attribute():
-            yield from _named(annotation, module)
-        case _:
-            yield Alternative(lambda value: True, "anything")
+            match _last_name(outer):
+                case "Union":
+                    return any_of(*members)
+                case "Optional":
+                    return [*any_of(*members), _NULL]
+                case "Annotated":
+                    return any_of(members[0])
+                case "Literal":
+                    return [_literal([member.value for member in members if isinstance(member, ast.Constant)])]
+                case name if name in _LISTS:
+                    return [_list(any_of(*(member for member in members if not _is_constant(member, ...))))]
+                case name:
+                    return [_SIMPLE.get(name, _ANYTHING)]
+    return [_ANYTHING]
 
 
-def _generic(name: str, members: list[ast.expr], module: str) -> Iterator[Alternative]:
-    if name in ("Optional", "Union"):
-        for member in members:
-            yield from alternatives(member, module)
-        if name == "Optional":
-            yield Alternative(lambda value: value is None, "null")
-    elif name == "Annotated":
-        yield from alternatives(members[0], module)
-    elif name == "Literal":
-        choices = tuple(member.value for member in members if isinstance(member, ast.Constant))
-        kinds = {(type(choice), choice) for choice in choices}
-        yield Alternative(
-            lambda value: not isinstance(value, list | dict) and (type(value), value) in kinds,
-            "one of the choices",
-            choices,
-        )
-    elif name in _LISTS:
-        pattern = [list(alternatives(member, module)) for member in members if not _is_ellipsis(member)]
-        fixed = name in ("tuple", "Tuple") and len(pattern) == len(members)
-
-        def accepts(value: Any) -> bool:
-            if not isinstance(value, list) or (fixed and len(value) != len(pattern)):
-                return False
-            kinds = pattern if fixed else [pattern[0]] * len(value)
-            return all(any(a.accepts(v) for a in kind) for kind, v in zip(kinds, value, strict=True))
-
-        each = " or ".join(dict.fromkeys(a.words for a in pattern[0]))
-        yield Alternative(accepts, f"a list of {len(pattern)} entries" if fixed else f"a list (each entry {each})")
-    else:
-        yield from _simple(name)
+def fits(value: Any, kinds: Iterable[Alternative]) -> bool:
+    """Whether any of the alternatives accepts a plain value."""
+    return any(kind.accepts(value) for kind in kinds)
 
 
-def _named(annotation: ast.Name | ast.Attribute, module: str) -> Iterator[Alternative]:
+def _literal(choices: list[Any]) -> Alternative:
+    def accepts(value: Any) -> bool:  # 1, 1.0 and true are equal, but not the same choice
+        return any(type(value) is type(choice) and value == choice for choice in choices)
+
+    return Alternative(accepts, "one of the choices", tuple(choices))
+
+
+def _list(kinds: list[Alternative]) -> Alternative:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, list) and all(fits(entry, kinds) for entry in value)
+
+    return Alternative(accepts, f"a list (each entry {' or '.join(dict.fromkeys(kind.words for kind in kinds))})")
+
+
+def _named(annotation: ast.Name | ast.Attribute, module: str) -> list[Alternative]:
     name = _last_name(annotation)
     if name in _SIMPLE:
-        yield from _simple(name)
-        return
-    found = _lookup(module, annotation.id) if isinstance(annotation, ast.Name) else None
-    match found:
-        case (_, ast.ClassDef()) if not _accepts_plain_values(found[1]):
-            yield Alternative(lambda value: isinstance(value, dict), f"a mapping whose _target_ makes a {name}")
+        return [_SIMPLE[name]]
+    match _lookup(module, annotation.id) if isinstance(annotation, ast.Name) else None:
+        case (_, ast.ClassDef() as definition) if not _accepts_plain_values(definition):
+            return [Alternative(lambda value: isinstance(value, dict), f"a mapping whose _target_ makes a {name}")]
         case (where, ast.Assign(value=alias) | ast.AnnAssign(value=ast.expr() as alias)):
-            yield from alternatives(alias, where)
-        case _:
-            yield Alternative(lambda value: True, "anything")
+            return alternatives(alias, where)
+    return [_ANYTHING]
 
 
 def _accepts_plain_values(definition: ast.ClassDef) -> bool:
@@ -154,7 +150,9 @@ def _accepts_plain_values(definition: ast.ClassDef) -> bool:
     return any("Enum" in _last_name(base) or "Path" in _last_name(base) for base in definition.bases)
 
 
-_SIMPLE: dict[str, Alternative] = {
+_NULL = Alternative(lambda value: value is None, "null")
+_ANYTHING = Alternative(lambda value: True, "anything")
+_SIMPLE = {
     "int": Alternative(lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
     "float": Alternative(lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
     "bool": Alternative(lambda value: isinstance(value, bool), "true or false"),
@@ -166,32 +164,56 @@ _SIMPLE: dict[str, Alternative] = {
 }
 
 
-def _simple(name: str) -> Iterator[Alternative]:
-    yield _SIMPLE.get(name, Alternative(lambda value: True, "anything"))
-
-
 def _constructor(module: str, definition: ast.ClassDef) -> Signature | None:
     for member in definition.body:
         if isinstance(member, ast.FunctionDef) and member.name in ("__init__", "__new__"):
             return _arguments(module, member, skip=1)
-    if definition.decorator_list or definition.keywords:
+    parent = _parent(module, definition)
+    if definition.keywords or (definition.bases and parent is None):
         return None
-    if not definition.bases:
-        return Signature({})
-    base = definition.bases[0]
+    if _is_dataclass(definition):
+        return Signature(_fields(module, definition))
+    if definition.decorator_list:
+        return None
+    return _constructor(*parent) if parent else Signature({})
+
+
+def _fields(module: str, definition: ast.ClassDef) -> dict[str, Parameter]:
+    """The fields that a dataclass takes, those it inherits first."""
+    parent = _parent(module, definition)
+    fields = _fields(*parent) if parent and _is_dataclass(parent[1]) else {}
+    for statement in definition.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+                if "init=False" in ast.unparse(statement):
+                    fields.pop(name, None)
+                elif "ClassVar" not in ast.unparse(annotation):
+                    fields[name] = Parameter(module, annotation, value is None, _is_constant(value, None))
+    return fields
+
+
+def _is_dataclass(definition: ast.ClassDef) -> bool:
+    return any(ast.unparse(decorator).startswith("dataclass") for decorator in definition.decorator_list)
+
+
+def _parent(module: str, definition: ast.ClassDef) -> tuple[str, ast.ClassDef] | None:
+    """The first base class and its module, if it can be found by its name."""
+    base = definition.bases[0] if definition.bases else None
     match _lookup(module, base.id) if isinstance(base, ast.Name) else None:
         case (where, ast.ClassDef() as parent):
-            return _constructor(where, parent)
+            return where, parent
     return None
 
 
 def _arguments(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) -> Signature:
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
-    nulls = {a.arg for a, d in zip(reversed(positional), reversed(arguments.defaults), strict=False) if _is_null(d)}
+    nulls = {
+        a.arg for a, d in zip(reversed(positional), reversed(arguments.defaults), strict=False) if _is_constant(d, None)
+    }
     parameters = {a.arg: Parameter(module, a.annotation, is_nullable=a.arg in nulls) for a in positional[skip:]}
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        parameters[argument.arg] = Parameter(module, argument.annotation, default is None, _is_null(default))
+        parameters[argument.arg] = Parameter(module, argument.annotation, default is None, _is_constant(default, None))
     return Signature(parameters, is_open=arguments.kwarg is not None)
 
 
@@ -264,18 +286,9 @@ def _folders(module: str) -> list[str]:
     return list(spec.submodule_search_locations or []) if spec else []
 
 
-@cache
-def _expression(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body
-
-
 def _last_name(node: ast.expr) -> str:
     return ast.unparse(node).rpartition(".")[2]
 
 
-def _is_ellipsis(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is ...
-
-
-def _is_null(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_constant(node: ast.expr | None, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
@@ -16,6 +16,7 @@ from neurona import chunking, distributed
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
+    from neurona.inspection.norms import StepNorms
 
 
 class Steps:
@@ -30,22 +31,19 @@ class Steps:
         self.optimizer: Any = classifier.optimizers()
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
-        self._find_parameters()
         self.is_shared = classifier.trainer.world_size > 1
         self.uncounted = 0
 
     def begin(self) -> None:
-        """Called before the mini-batches of a Lightning batch."""
+        """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
         self.uncounted = 0
-        self._find_parameters()
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def _find_parameters(self) -> None:
-        """A callback may have added some, between two Lightning batches."""
-        groups: Any = cast(Any, self.optimizer).param_groups
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-
-    def take(self, features: Tensor, targets: Tensor, share: float, *, completes: bool) -> tuple[Tensor, Tensor]:
-        """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it.
+    def take(
+        self, features: Tensor, targets: Tensor, share: float, *, completes: bool, norms: StepNorms | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
+        ``norms``.
 
         Where several processes share the mini-batch, its features and targets are this one's part, which may be empty.
         Returns the loss, a scalar, and the logits (batch, num_classes), both detached.
@@ -59,8 +57,12 @@ class Steps:
         if completes:
             if self.is_shared:
                 distributed.sum_gradients(self.parameters)
+            if norms is not None:
+                norms.before()
             self.clip()
             self.update()
+            if norms is not None:
+                norms.after()
             if self.scheduler is not None:
                 self.scheduler.step()
         return loss.detach(), logits.detach()
@@ -130,9 +132,7 @@ class DirectSteps(Steps):
 
 
 def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...]:
-    """Means, squares and step counts of the parameters, where the optimiser is torch's fused Adam or AdamW and has made
-    a step; nothing elsewhere, or if its steps are watched.
-    """
+    """Means, squares and step counts, if torch's fused Adam or AdamW has made them and nobody watches its steps."""
     group = optimizer.param_groups[0]
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1:
         return ()
@@ -142,8 +142,7 @@ def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> t
     if any((*own_hooks, _global_optimizer_pre_hooks, _global_optimizer_post_hooks)):
         return ()
     states = [optimizer.state[parameter] for parameter in parameters]
-    means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-    return means, squares, steps
+    return tuple([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
 
 
 def steps_for(classifier: Classifier) -> Steps:

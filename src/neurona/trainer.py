@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
@@ -15,11 +16,12 @@ from omegaconf import DictConfig, open_dict
 from neurona import chunking, distributed
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.early_stopping import EarlyStopping
+from neurona.callbacks.inspection import Inspection
 from neurona.callbacks.preemption import without_handlers
+from neurona.callbacks.pruning import Pruning
 from neurona.checkpoint import AtomicCheckpointIO
 from neurona.classifier import Classifier
-from neurona.config import ConfigError, instantiate
-from neurona.console import FIGURES
+from neurona.config import FIGURES, ConfigError, check_range, instantiate
 from neurona.data.base import InMemoryData
 
 LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
@@ -27,38 +29,56 @@ LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, 
 
 def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifier) -> Trainer:
     """The Trainer that the configuration describes. Raises ConfigError for what would fail, or do nothing, later."""
-    node = without(cfg.trainer, "callbacks")
-    distributed.follow_launcher(node)
+    node = _without_callbacks(cfg)
     if not getattr(datamodule, "has_validation", True):
         node.limit_val_batches = 0
     _check_limits(node)
     _check_intervals(node, datamodule)
     _check_monitors(node, cfg.trainer.callbacks, classifier)
-    loggers: list[Any] = [
-        instantiate(child, Logger)  # type: ignore[type-abstract]
-        for child in cfg.logger.values()
-        if child is not None
-    ]
-    made = instantiate(
-        node,
-        Trainer,
-        callbacks=_callbacks(cfg.trainer.callbacks, cfg.folder),
-        logger=loggers,
-        plugins=[AtomicCheckpointIO(), distributed.environment()],
-        default_root_dir=cfg.folder,
-    )
-    distributed.check(made, cfg.trainer)
+    callbacks = [*_callbacks(cfg.trainer.callbacks, cfg.folder), *Pruning.of(Path(cfg.folder))]
+    callbacks.append(instantiate(cfg.inspect, Inspection))
+    made = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
     chunking.end_epochs_once(made)
+    return made
+
+
+def loggers(cfg: DictConfig) -> list[Any]:
+    """Those that the configuration describes."""
+    nodes = [node for node in cfg.logger.values() if node is not None]
+    return [instantiate(node, Logger) for node in nodes]  # type: ignore[type-abstract]
+
+
+def build_for_evaluation(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
+    """The Trainer of the configuration with these callbacks alone, which keeps neither logs nor checkpoints."""
+    return _make(cfg, _without_callbacks(cfg), callbacks=callbacks, logger=False, enable_checkpointing=False)
+
+
+def build_for_range_test(cfg: DictConfig, datamodule: LightningDataModule, listener: Logger) -> Trainer:
+    """The Trainer of a configuration that is a range test's already: of its loggers and callbacks, this one alone."""
+    node = _without_callbacks(cfg)
+    _check_limits(node)
+    _check_intervals(node, datamodule)
+    return _make(cfg, node, callbacks=[], logger=[listener], enable_checkpointing=False)
+
+
+def _make(cfg: DictConfig, node: DictConfig, **arguments: Any) -> Trainer:
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if node.accelerator in ("gpu", "cuda", "mps") and not has_gpu:
+        problem = "torch finds none here; trainer=auto takes what there is, trainer=cpu the CPU"
+        raise ConfigError("trainer.accelerator", node.accelerator, problem)
+    distributed.follow_launcher(node)
+    plugins = [AtomicCheckpointIO(), distributed.environment()]
+    made = instantiate(node, Trainer, plugins=plugins, default_root_dir=cfg.folder, **arguments)
+    distributed.check(made, cfg.trainer)
     return without_handlers(made)
 
 
-def without(node: DictConfig, *names: str) -> DictConfig:
-    """A copy of a configuration node, in its place, without some of its keys."""
-    rest = copy.deepcopy(node)
-    with open_dict(rest):
-        for name in names:
-            del rest[name]
-    return rest
+def _without_callbacks(cfg: DictConfig) -> DictConfig:
+    """A copy of the node ``trainer``, in its place."""
+    node = copy.deepcopy(cfg.trainer)
+    with open_dict(node):
+        del node.callbacks
+    return node
 
 
 def why_ended(trainer: Trainer) -> tuple[str, str]:
@@ -76,6 +96,8 @@ def why_ended(trainer: Trainer) -> tuple[str, str]:
             best = getattr(trainer.checkpoint_callback, "best", {})
             reason = f"{callback.monitor} has not improved for {callback.wait_count} validations"
             return "early_stopping", f"early stopping: {reason}; best_epoch {best.get('epoch')}"
+        if isinstance(callback, Pruning) and callback.has_pruned:
+            return "pruning", f"pruned after {made}"
     return "callback", f"a callback has ended the fit after {made}"
 
 
@@ -93,12 +115,9 @@ def _callbacks(nodes: DictConfig, folder: str) -> list[Callback]:
 
 
 def _check_limits(node: DictConfig) -> None:
-    for name, remedy in (
-        ("gradient_clip_val", "belongs to the optimiser: optimizer.clip_norm, or optimizer.clip_value"),
-        ("accumulate_grad_batches", "belongs to the optimiser: optimizer.accumulate"),
-    ):
+    for name, ours in (("gradient_clip_val", "clip_norm or clip_value"), ("accumulate_grad_batches", "accumulate")):
         if name in node:
-            raise ConfigError(f"trainer.{name}", node[name], remedy)
+            raise ConfigError(f"trainer.{name}", node[name], f"belongs to the optimiser: optimizer.{ours}")
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if node[name] == 0:
             raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")
@@ -110,16 +129,14 @@ def _check_limits(node: DictConfig) -> None:
     if node.limit_test_batches == 0:
         raise ConfigError("trainer.limit_test_batches", 0, "must be above 0: a fit ends with a test")
     for name, least in LEAST.items():
-        if node.get(name) is not None and node[name] < least:
-            raise ConfigError(f"trainer.{name}", node[name], f"must be {least} or more")
+        check_range(f"trainer.{name}", node.get(name), least=least)
 
 
-def _check_intervals(node: DictConfig, datamodule: LightningDataModule) -> None:
+def _check_intervals(node: DictConfig, data: LightningDataModule) -> None:
     """Compares counts of mini-batches with those there are, where the data tell."""
     interval = node.val_check_interval
     if interval == 0:
         raise ConfigError("trainer.val_check_interval", 0, "must be above 0; for no validation, data.val_fraction=0")
-    data: Any = datamodule
     if not isinstance(data, InMemoryData):
         return
     batches = math.ceil(len(data.train_rows) / data.batch_size)
@@ -153,14 +170,11 @@ def _check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classif
         raise ConfigError(key, stopping.patience, problem)
     if type(classifier) is not Classifier:  # one's own may report figures of its own
         return
+    known = [f"val/{figure}" for figure in FIGURES]
     for name in ("checkpoints", "early_stopping"):
         child = callbacks.get(name)
         if child and child._target_.startswith("neurona."):
             monitor = child.get("monitor", "val/loss")
-            known = [f"val/{figure}" for figure in FIGURES]
             if monitor not in known and monitor.removeprefix("val/accuracy_of/") not in classifier.spec.class_names:
-                raise ConfigError(
-                    f"trainer.callbacks.{name}.monitor",
-                    monitor,
-                    f"must be one of {', '.join(known)}, or val/accuracy_of/<class>",
-                )
+                problem = f"must be one of {', '.join(known)}, or val/accuracy_of/<class>"
+                raise ConfigError(f"trainer.callbacks.{name}.monitor", monitor, problem)

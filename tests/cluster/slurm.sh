@@ -100,7 +100,7 @@ sweeps() { # whether each of a sweep's two jobs, which have too little time as w
     same alone-1 sweep/0 && seen+=", " && same alone-1 sweep/1
 }
 if "$python" -c "import hydra_plugins.hydra_submitit_launcher" 2>/dev/null; then
-    train -m "${fit[@]}" 'tags=[first],[second]' hydra/launcher=submitit_slurm hydra.launcher.timeout_min=1 \
+    train -m "${fit[@]}" trainer.callbacks.checkpoints.keep_last=true 'tags=[first],[second]' hydra/launcher=submitit_slurm hydra.launcher.timeout_min=1 \
         hydra.launcher.signal_delay_s=10 hydra.launcher.cpus_per_task=1 hydra.sweep.dir="$scratch/sweep" > sweep.log 2>&1 &
     wait_for 600 eval "! kill -0 $! 2>/dev/null"
     check "submitit sweep" sweeps

@@ -30,7 +30,7 @@ host() { # host NAMESPACE DEVICE RANK OVERRIDES…: that host's part of a run, i
     local namespace=$1 device=$2 rank=$3
     shift 3
     ip netns exec "$namespace" env GLOO_SOCKET_IFNAME="$device" "$python" -m torch.distributed.run --nnodes=2 \
-        --node-rank="$rank" --nproc-per-node=1 --master-addr=10.77.0.1 --master-port=29500 "$root/train.py" "$@" \
+        --node-rank="$rank" --nproc-per-node=1 --max-restarts="${restarts:-0}" --master-addr=10.77.0.1 --master-port=29500 "$root/train.py" "$@" \
         >> "$rank.log" 2>&1 &
 }
 both() { # both OVERRIDES…: starts both hosts, whose torchruns are ${torchrun[@]}
@@ -72,6 +72,14 @@ breaks() { # breaks RUN COMMAND…: whether the command, in the middle of a run,
     seen="the other host ended with status $? after $((SECONDS - begun)) s"
     [ $((SECONDS - begun)) -le 60 ] && ! grep -q '"status": "finished"' "$run/metrics.json"
 }
+restarts() { # restarts RUN: whether torchrun, once a process has died, starts the run again, which ends as the other
+    local restarts=2
+    both folder="$scratch/$1" "${fit[@]}"
+    wait_for 120 has_checkpoint "$1" || return 1
+    pkill -9 -P "${torchrun[1]}"
+    ends
+    same two-ranks "$1"
+}
 continues() { # continues RUN: whether it goes on, and ends as the uninterrupted one
     kill_all $a
     kill_all $b
@@ -83,6 +91,7 @@ continues() { # continues RUN: whether it goes on, and ends as the uninterrupted
 
 train folder="$scratch/two-ranks" "${fit[@]}" > two-ranks.log 2>&1
 check "two hosts train as one" trains whole
+check "torchrun starts it again" restarts again
 check "a host is lost" breaks killed kill_b
 check "its run is continued" continues killed
 check "the cable is cut" breaks cut cut_cable

@@ -32,6 +32,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["model=mlpp"], "model=mlpp: no such choice; did you mean mlp?"),
         (["data=mnits"], "did you mean mnist?"),
         (["experiment=leson"], "experiment=leson: no such choice"),
+        (["hydra.run.dir=logs/mine"], "hydra.run.dir=logs/mine: has no meaning here: a run's folder is folder=…"),
         (["+sede=1"], "sede=1: no such key; did you mean seed?"),
         (["+trainer.max_epocs=1"], "did you mean trainer.max_epochs?"),
         (["+model.hiden=[3]"], "did you mean model.hidden?"),

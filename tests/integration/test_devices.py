@@ -137,8 +137,8 @@ def test_a_dead_process_ends_the_run_which_goes_on_with_another_number(tmp_path)
     wait_for(run / "checkpoints" / "last.ckpt")
     begun = time.monotonic()
     os.kill(ranks(run)[1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 15
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - begun < launch.GRACE_SECONDS  # a second, unless the machine is busy
     assert process.returncode == 1
     assert "process 1 of 2 was killed by signal 9" in errors
     assert "another process of this run has ended or cannot be reached" in errors

@@ -92,7 +92,7 @@ def test_predicted_rows_are_those_of_the_data_set(fit: Any) -> None:
 def test_data_of_other_sizes_is_refused(train: Any, fit: Any) -> None:
     run = fit()
     before = run.contents()
-    for stage in ("test", "validate", "predict"):
+    for stage in ("test", "validate", "predict", "export"):
         done = train(f"stage={stage}", f"run={run.folder}", "data=digits")
         assert done.status == 2
         assert "num_features is 64, but the run was trained with 4" in done.err
@@ -120,9 +120,10 @@ def test_a_run_without_a_checkpoint_is_refused(train: Any, fit: Any) -> None:
     run = fit()
     for checkpoint in ("best", "last"):
         (run.folder / "checkpoints" / f"{checkpoint}.ckpt").unlink()
-    done = train("stage=test", f"run={run.folder}")
-    assert done.status == 2
-    assert "has lost its checkpoints/best.ckpt" in done.err
+    for stage in ("test", "export"):
+        done = train(f"stage={stage}", f"run={run.folder}")
+        assert done.status == 2
+        assert "has lost its checkpoints/best.ckpt" in done.err
     done = train(f"init_from={run.folder}", "data=iris")
     assert done.status == 2
     assert done.err.startswith("init_from=")

@@ -25,8 +25,10 @@ FILES = {
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
     "checkpoints/previous.ckpt",
+    "projector_config.pbtxt",
+    *(f"projector/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),
 }
-FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
+FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 
 
 def test_the_default_run_says_what_it_did_and_nothing_else(default_process: Any) -> None:
@@ -50,7 +52,7 @@ def test_the_run_folder_is_complete(default_process: Any) -> None:
     _, run = default_process
     contents = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
     events = {name for name in contents if name.startswith("events.out.tfevents")}
-    assert len(events) == 1
+    assert [name.endswith(".end") for name in sorted(events)] == [False, True]  # the fit, and what follows
     assert contents - events - {".lock"} == FILES
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.folder.name)
     assert [path.name for path in run.folder.parents[2].iterdir()] == ["logs"]
@@ -157,6 +159,15 @@ def test_tensorboard_shows_configuration_and_hyperparameters(default_process: An
         assert event.value == pytest.approx(run.metrics[f"{part}/accuracy"], abs=1e-7)
 
 
+def test_no_file_holds_a_value_of_the_environment(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
+    monkeypatch.setenv("NEURONA_TEST_NAME", "softsign")
+    run = fit("tags=['${oc.env:NEURONA_TEST_SECRET}']", "model.activation='${oc.env:NEURONA_TEST_NAME}'")
+    for name, contents in run.contents().items():
+        assert b"hunter2" not in contents, name
+        assert name.endswith(".ckpt") or b"softsign" not in contents, name  # a network is rebuilt from its checkpoint
+
+
 def test_without_validation_the_best_is_the_last(fit: Any) -> None:
     run = fit("data.val_fraction=0")
     assert run.weights("best") == run.weights("last")
@@ -218,13 +229,6 @@ def test_debug_fast_runs_three_mini_batches(fit: Callable[..., Any], newest: Any
     figures = neurona.run(["debug=fast", "quiet=true"])
     assert (figures["epochs"], figures["steps"]) == (1, 3)
     assert "test/accuracy" in figures
-
-
-def test_debug_overfit_memorises_a_mini_batch() -> None:
-    figures = neurona.run(["data=digits", "debug=overfit", "quiet=true"])
-    assert figures["steps"] == 200
-    assert figures["train/accuracy"] == 1
-    assert figures["train/loss"] < 0.01
 
 
 def test_debug_profile_leaves_a_table(newest: Any) -> None:

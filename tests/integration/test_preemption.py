@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +234,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], str]:
     # It sees a whole checkpoint: the run is asked to be started again after it has been written.
     scontrol.write_text(f'#!/bin/sh\necho "$@" $(ls logs/iris/*/checkpoints) >> {tmp_path}/asked\n')
     scontrol.chmod(0o755)
+    shutil.copy(scontrol, scontrol.with_name("srun"))  # of which Lightning would warn, as it is not used
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     for name, value in {"JOB_ID": "71", "ARRAY_JOB_ID": "70", "ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -285,7 +287,8 @@ def test_a_restarted_job_that_had_finished_says_so(
 def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
     train: Any, read_run: Any, uninterrupted: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["-m", "hydra.sweep.dir=sweep", "seed=0,1", *SETTINGS]
+    keep = "trainer.callbacks.checkpoints.keep_last=true"
+    given = ["-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "seed=0,1", keep, *SETTINGS]
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_train_epoch_end", lambda self: os.kill(os.getpid(), signal.SIGUSR2))
         assert train(*given).status == 143

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from neurona.config import ConfigError
-from neurona.console import FIGURES
+from neurona.config import FIGURES, ConfigError
 from neurona.metrics import EvaluationMetrics
 
 

@@ -21,6 +21,7 @@ from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError
 from neurona.data.base import Table
 from neurona.data.iris import Iris
+from neurona.loggers import TensorBoard
 
 # Dropout draws from the random generator, the rate of the schedule and Adam's moments depend on every step before.
 SETTINGS = [
@@ -99,23 +100,31 @@ class Stopped(Exception):
     pass
 
 
-def stop_in(patch: pytest.MonkeyPatch, hook: str, epoch: int) -> None:
-    """Makes a hook of the classifier raise Stopped at its end, in the epoch given."""
-    original = getattr(Classifier, hook)
+def stop_in(patch: pytest.MonkeyPatch, hook: str, epoch: int | None) -> None:
+    """Makes a hook of the classifier raise Stopped at its end, in the epoch given; without, one of the logger."""
+    owner: Any = TensorBoard if epoch is None else Classifier
+    original = getattr(owner, hook)
 
-    def stop(self: Classifier, *arguments: Any) -> None:
+    def stop(self: Any, *arguments: Any) -> None:
         original(self, *arguments)
-        if self.current_epoch == epoch:
+        if epoch is None or self.current_epoch == epoch:
             raise Stopped("power cut")
 
-    patch.setattr(Classifier, hook, stop)
+    patch.setattr(owner, hook, stop)
 
 
 @pytest.mark.parametrize(
-    ("hook", "epoch"), [("training_step", 0), ("validation_step", 2), ("on_train_epoch_end", 3), ("test_step", 6)]
+    ("hook", "epoch"),
+    [
+        ("training_step", 0),
+        ("validation_step", 2),
+        ("on_train_epoch_end", 3),
+        ("test_step", 6),
+        ("log_hyperparams", None),
+    ],
 )
 def test_a_run_that_failed_anywhere_is_continued_exactly(
-    uninterrupted: Any, newest: Any, scalars: Any, monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int
+    uninterrupted: Any, newest: Any, scalars: Any, monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int | None
 ) -> None:
     with monkeypatch.context() as patch:
         stop_in(patch, hook, epoch)
@@ -198,7 +207,7 @@ def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         for stage in ("fit", "test"):
-            with pytest.raises(ConfigError, match="another process is working on this run"):
+            with pytest.raises(ConfigError, match="another process is working on it"):
                 neurona.run([f"run={run.folder}", f"stage={stage}", "trainer.max_epochs=3", "quiet=true"])
         process.communicate("")
     assert run.contents() == before
@@ -284,7 +293,7 @@ def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(fit: Any) -
     before = run.contents()
     for status in ("finished", "running"):
         (run.folder / "metrics.json").write_text(f'{{"status": "{status}"}}')
-        with pytest.raises(ConfigError, match=r"has lost its checkpoints/last\.ckpt"):
+        with pytest.raises(ConfigError, match=r"has no checkpoints/last\.ckpt"):
             neurona.run([f"run={run.folder}", "trainer.max_epochs=4", "quiet=true"])
     assert run.contents().keys() == before.keys()
 
@@ -320,9 +329,9 @@ def test_a_full_disk_ends_a_run_in_one_line(fit: Any, newest: Any, monkeypatch: 
     assert list((run.folder / "checkpoints").iterdir()) == []
 
 
-@pytest.fixture(params=["full", "read-only"])
+@pytest.fixture(params=["full", "exhausted", "read-only"])
 def failing_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file system of its own, and what makes it fail: no room for another checkpoint, or none may be written."""
+    """A file system of its own, and what makes it fail: no room for another checkpoint, or anything, or no right."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if shutil.which("mount") is None or subprocess.run(
@@ -331,9 +340,10 @@ def failing_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tup
         pytest.skip("a file system can only be mounted by root")
 
     def fail() -> None:
-        if request.param == "full":
+        if request.param in ("full", "exhausted"):
             left = os.statvfs(disk)
-            (disk / "others").write_bytes(bytes(left.f_bavail * left.f_bsize - 100_000))
+            spared = 100_000 if request.param == "full" else 0
+            (disk / "others").write_bytes(bytes(left.f_bavail * left.f_bsize - spared))
         else:
             folder = str(disk / "run" / "checkpoints")
             subprocess.run(["mount", "--bind", folder, folder], check=True)
@@ -357,10 +367,11 @@ def test_a_disk_that_fails_in_mid_run_ends_it_in_one_line_and_takes_no_checkpoin
     monkeypatch.setattr(Classifier, "on_train_epoch_end", failing)
     done = train("trainer.max_epochs=9", "quiet=true", f"folder={disk}/run")
     assert done.status == 1
-    assert re.fullmatch(r".*(last|previous|best)\.ckpt: cannot be written \(.*\); make room.*\n", done.err)
+    assert re.fullmatch(r".*/run.*: cannot be written \(.*\); make room.*\n", done.err)
     run = read_run(disk / "run")
     assert run.checkpoint()["global_step"] == 2 * STEPS_PER_EPOCH
-    assert run.metrics["status"] == "failed"
+    is_exhausted = not os.statvfs(disk).f_bavail
+    assert run.metrics["status"] == ("running" if is_exhausted else "failed")
     assert not list((disk / "run" / "checkpoints").glob(".*"))
 
 
@@ -416,7 +427,9 @@ def test_two_damaged_checkpoints_are_refused_before_anything_is_written(fit: Any
     assert run.contents() == before
 
 
-def test_other_data_or_another_network_are_refused_with_both_values(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data_or_another_network_are_refused_with_both_values(
+    fit: Any, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = fit()
     had, before = run.checkpoint()["neurona"]["fingerprint"], run.contents()
     given = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
@@ -431,12 +444,15 @@ def test_other_data_or_another_network_are_refused_with_both_values(fit: Any, mo
         patch.setattr(Iris, "read", other)
         with pytest.raises(ConfigError, match=rf"^data\.fingerprint=[0-9a-f]{{16}}: .* {had};") as caught:
             neurona.run(given)
-    assert caught.value.value != had
+        warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; rows that it was trained on"
+        assert train("stage=test", *given[::2]).out == f"{warned} may be among those taken\n"
+    (run.folder / "metrics_test.json").unlink()
     overrides = run.folder / "overrides.yaml"
     stored = overrides.read_text()
-    overrides.write_text(stored.replace("overrides:\n", "overrides:\n- model.hidden=[7]\n"))
-    with pytest.raises(ConfigError, match=r"^model\.hidden=\[7\]: was \[128, 64\] when the run began"):
-        neurona.run(given)
+    for setting, had in (("model.hidden=[7]", "[128, 64]"), ("embedding.sigma=0.5", "0.1")):
+        overrides.write_text(stored.replace("overrides:\n", f"overrides:\n- {setting}\n"))
+        with pytest.raises(ConfigError, match=f"^{re.escape(setting)}: was {re.escape(had)} when the run began"):
+            neurona.run(given)
     overrides.write_text(stored)
     assert run.contents() == before
 

@@ -13,6 +13,7 @@ import contenders
 import harness
 import scaling
 import startup
+import tables
 import throughput
 from callbacks import ExitAtFirstStep
 from clock import Clock
@@ -124,3 +125,24 @@ def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPa
 
 def test_startup_expects_the_status_of_its_callback() -> None:
     assert startup.FIRST_STEP == ExitAtFirstStep.STATUS
+
+
+def test_tables_are_compared_by_means_over_seeds() -> None:
+    found = {
+        "a": {"x": [tables.Result(80, 0.5, 1), tables.Result(90, 0.7, 3)], "y": [tables.Result(70, 1, 1)] * 2},
+        "b": {"x": [tables.Result(95, 0.1, 1)] * 2, "y": [tables.Result(99, 0.2, 1)] * 2},
+    }
+    lines = tables.compare(found).splitlines()
+    assert lines[0] == "| accuracy · log-loss · time | a | b | mean |"
+    assert lines[2] == "| x | 85.00 ± 5.00 % · 0.600 · 2.0 s | 95.00 ± 0.00 % · 0.100 · 1.0 s | 90.00 % |"
+    assert lines[3].endswith("| 84.50 % |")
+
+
+def test_the_peers_of_tables_learn(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    kinds, numbers = ("red", "green", "blue"), np.random.default_rng(0).normal(size=300)
+    rows = [f"{number},{kinds[i % 3]},{int(number > i % 3 - 1)}" for i, number in enumerate(numbers)]
+    path.write_text("\n".join(["number,kind,y", *rows]))
+    found = dict(tables.peers({"path": str(path), "target": "y"}, seed=0))
+    assert list(found) == list(tables.PEERS)
+    assert all(result.accuracy > 85 and result.loss < 0.5 for result in found.values())

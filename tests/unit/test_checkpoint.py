@@ -153,6 +153,7 @@ INCOMPLETE = {
     "no callbacks": _without("callbacks"),
     "an empty spec": _set({}, "neurona", "spec"),
     "a list for a model": _set([1], "neurona", "model"),
+    "a schema of nothing": _set({"columns": [1]}, "neurona", "spec", "schema"),
 }
 MISFITS = {
     "a missing weight": _without("state_dict", "network.head.weight"),
@@ -195,11 +196,14 @@ def test_weights_that_do_not_fit_their_description_are_refused(written, damage):
         ("_args_", [1], r"has no meaning here"),
         ("_partial_", True, r"has no meaning here"),
         ("activation", "${oc.env:HOME}", r"\$\{oc\.env:HOME\}"),
+        ("embedding", {"_target_": "os.system"}, r"embedding\._target_=os\.system: is none of neurona"),
+        ("embedding", {"dimension": {"_target_": "torch.nn.GELU"}}, r"embedding\.dimension\._target_=.*add allow="),
+        ("preprocessing_settings", {"x": {"_target_": "torch.nn.GELU"}}, r"preprocessing\.x\._target_=.*add allow="),
     ],
 )
 def test_a_checkpoint_names_its_network_and_nothing_else(written, key, value, message):
     contents = checkpoint.read(written[0])
-    contents["neurona"]["model"][key] = value
+    (contents["neurona"] if key in contents["neurona"] else contents["neurona"]["model"])[key] = value
     with pytest.raises(ConfigError, match=message):
         checkpoint.modules(contents)
 

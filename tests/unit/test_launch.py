@@ -42,10 +42,10 @@ def test_a_process_that_fails_ends_the_others_and_what_it_said_is_shown(capfd, m
     assert capfd.readouterr().err == "no disk\nprocess 1 of 2 ended with status 1, which ended the run\n"
 
 
-def test_a_process_that_is_killed_is_named(capfd, monkeypatch):
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
-    assert start("time.sleep(60) if rank == 0 else os.kill(os.getpid(), 9)") == 1
-    assert "process 1 of 2 was killed by signal 9" in capfd.readouterr().err
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_is_named_and_the_other_heard(capfd, killed):
+    assert start(f"os.kill(os.getpid(), 9) if rank == {killed} else (time.sleep(0.2), sys.exit('to continue'))") == 1
+    assert capfd.readouterr().err == f"to continue\nprocess {killed} of 2 was killed by signal 9, which ended the run\n"
 
 
 def test_a_mistake_that_rank_zero_has_explained_is_told_once(capfd):
@@ -97,6 +97,32 @@ time.sleep(60)
     parent.kill()
     parent.wait()
     wait_for(lambda: not any(is_alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def test_a_process_that_hangs_dies_in_the_end():
+    code = """
+import signal, time
+from neurona import launch
+launch.PATIENCE_SECONDS = 0.2
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+launch.end_with(0)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    process.stdin.close()
+    assert process.wait(10) == -signal.SIGKILL
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        with launch.handed_on(lambda signum: None) as received:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert received == {signal.SIGUSR1}
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def wait_for(condition) -> None:

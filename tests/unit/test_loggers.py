@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from neurona.console import quiet_writers
 from neurona.loggers import Csv, TensorBoard
 from neurona.models.linear import Linear
 
@@ -69,6 +72,22 @@ def test_hyperparameters_make_a_row_with_its_metrics(tmp_path):
     assert [info.name.tag for info in experiment.experiment.metric_infos] == ["hparams/test/accuracy"]
 
 
+def test_a_run_that_goes_on_has_one_end(tmp_path):
+    for _ in range(2):
+        logger = TensorBoard(save_dir=str(tmp_path))
+        if any(tmp_path.iterdir()):
+            logger.forget_after(10)
+            logger.log_metrics({"loss": 0.4}, step=11)
+        else:
+            logger.log_metrics({"loss": 0.5}, step=10)
+        logger.log_metrics({"test/loss": 0.6}, step=11)
+        logger.log_hyperparams({"seed": 0}, {"hparams/test/loss": 0.6}, 11)
+        logger.finalize("success")
+    found = events(tmp_path)
+    steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    assert steps == {"loss": [10, 11], "test/loss": [11], "hparams/test/loss": [11]}
+
+
 def test_hyperparameters_without_metrics_make_no_row(tmp_path):
     logger = TensorBoard(save_dir=str(tmp_path))
     logger.log_hyperparams({"optimizer.lr": 0.1})
@@ -111,3 +130,30 @@ def test_csv_survives_a_comma_in_a_name(tmp_path):
     logger.log_metrics({"val/accuracy_of/a,b": 0.5}, step=1)
     logger.save()
     assert lines(tmp_path)[1] == ["1", "val/accuracy_of/a,b", "0.5"]
+
+
+@pytest.mark.parametrize("torn", ["", "step,metric,value\n10,a,1\n10,test/a,2\n2"])
+def test_csv_of_a_session_that_was_killed_while_it_wrote(tmp_path, torn):
+    (tmp_path / "metrics.csv").write_text(torn)
+    logger = Csv(save_dir=str(tmp_path))
+    logger.forget_after(20)
+    logger.log_metrics({"a": 3}, step=30)
+    logger.save()
+    assert lines(tmp_path) == [["step", "metric", "value"], *([["10", "a", "1"]] if torn else []), ["30", "a", "3"]]
+
+
+def test_a_disk_that_refuses_events_is_an_error_of_the_next_one_alone(tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(number):
+        for step in range(number):
+            logger.log_metrics({"loss": 1.0}, step=step)
+            logger.save()
+
+    logger = TensorBoard(save_dir=str(tmp_path))
+    write(1)
+    monkeypatch.setattr(LocalFileSystem, "_write", full)
+    with quiet_writers(), pytest.raises(OSError, match="No space"):
+        write(100)
+    assert capfd.readouterr().err == ""

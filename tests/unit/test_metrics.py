@@ -128,8 +128,19 @@ def test_auroc_is_the_mean_over_the_classes_that_have_samples():
     assert evaluated(logits, targets)["auroc"].item() == pytest.approx(np.mean(scores), abs=1e-6)
 
 
-def test_auroc_of_one_class_alone_is_undefined():
-    assert evaluated(CASES["binary"][0], np.ones(500, dtype=np.int64))["auroc"].isnan()
+def test_average_precision_is_scikit_learns_mean_over_the_classes_that_have_samples(case):
+    logits, targets = case
+    # In its own precision: rounding makes ties, which count.
+    probabilities = torch.log_softmax(torch.tensor(logits), 1).exp().numpy()
+    score = sklearn.metrics.average_precision_score
+    scores = [score(targets == label, probabilities[:, label]) for label in np.unique(targets)]
+    assert evaluated(logits, targets)["average_precision"].item() == pytest.approx(np.mean(scores), abs=1e-6)
+
+
+def test_one_class_alone_has_no_auroc_and_full_precision():
+    figures = evaluated(CASES["binary"][0], np.ones(500, dtype=np.int64))
+    assert figures["auroc"].isnan()
+    assert figures["average_precision"] == 1
 
 
 def test_calibration_error_follows_its_definition(case):

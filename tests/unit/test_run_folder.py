@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,11 +88,18 @@ def test_a_folder_another_process_works_on_is_refused_until_that_one_ends(run):
     command = [sys.executable, "-c", HOLD, str(run)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match="another process is working on this run") as caught:
+        with pytest.raises(ConfigError, match="another process is working on it") as caught:
             RunFolder.open(run)
         assert caught.value.key == "run"
         holder.kill()
     RunFolder.open(run)
+
+
+def test_a_look_at_whether_a_folder_is_held_does_not_get_a_run_refused(run):
+    with (run / ".lock").open("w") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        threading.Timer(0.02, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        RunFolder.open(run)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(run, monkeypatch):
@@ -100,6 +109,17 @@ def test_a_folder_that_cannot_be_written_is_refused(run, monkeypatch):
 
 
 # Finding one again.
+
+
+@pytest.mark.parametrize("name", ["train.log", ".lock", ".metrics.json.tmp", "checkpoints"])
+def test_nothing_is_written_through_a_link_out_of_the_folder(run, name):
+    (run / name).symlink_to(run.parent / "outside")
+    with pytest.raises(ConfigError, match=rf"{name}: is a link out of the run's folder"):
+        RunFolder.open(run)
+    assert not (run.parent / "outside").exists()
+    (run / name).unlink()
+    (run / "again").symlink_to("overrides.yaml")
+    RunFolder.open(run)
 
 
 def test_a_folder_without_overrides_is_no_run(tmp_path):
@@ -248,7 +268,9 @@ def test_provenance_has_the_commit_of_the_source_and_none_without_git(monkeypatc
     found = run_folder.provenance(0)["git"]
     assert (found["commit"] if found else None) == (reply.stdout.strip() if reply.returncode == 0 else None)
     monkeypatch.setenv("PATH", "")
+    run_folder.checkout.cache_clear()
     assert run_folder.provenance(0)["git"] is None
+    run_folder.checkout.cache_clear()
 
 
 def test_a_failure_while_writing_leaves_the_file_that_was_there(tmp_path, monkeypatch):

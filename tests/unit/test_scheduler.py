@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,18 @@ def test_a_slurm_that_cannot_be_asked_is_an_error(environment, tmp_path, message
     assert level == "error"
     assert "job 7: " in text
     assert "scontrol" in text
+
+
+@pytest.mark.parametrize(("rank", "asked"), [("0", "requeue 12\n"), ("1", "")])
+def test_a_signal_before_the_stage_has_the_job_started_again_by_rank_zero(tmp_path, environment, rank, asked):
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    environment.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, value in {"JOB_ID": "12", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": rank}.items():
+        environment.setenv(f"SLURM_{name}", value)
+    code = (
+        "import signal; from neurona import scheduler; scheduler.requeue_early(); signal.raise_signal(signal.SIGUSR1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 143
+    (tmp_path / "asked").touch()
+    assert (tmp_path / "asked").read_text() == asked

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from neurona import chunking
 from neurona.callbacks.preemption import Preemption
-from neurona.config import ConfigError
+from neurona.config import ConfigError, check_range
 from neurona.run_folder import PREVIOUS, link
 
 EPOCH_SECONDS = 1.0
@@ -20,12 +20,12 @@ EPOCH_SECONDS = 1.0
 
 
 class BestAndLast(Checkpoint):
-    """Writes ``best.ckpt`` when a validation improves on ``monitor`` and ``last.ckpt`` after every epoch, but no more
-    than one a second unless it is the first, the best or the fit's last.
+    """Writes ``best.ckpt`` into ``folder`` when a validation improves on ``monitor`` (without one, the last is it) and
+    ``last.ckpt`` after every epoch, but no more than one a second unless it is the first, the best or the fit's last.
 
-    Without a validation the best is the last. every_n_steps, every_minutes: also ``last.ckpt`` after so many
-    optimiser steps, and so much time without one; null for never. The last before it stays as ``previous.ckpt``.
-    folder: where they go. A run killed at any moment has a best that is at least as new as what its last remembers.
+    every_n_steps, every_minutes: also ``last.ckpt`` after so many optimiser steps, and so much time without one; null
+    for never. The one before stays as ``previous.ckpt``. At any moment the best is as new as what the last remembers.
+    keep_last: whether both stay once the run has finished, from which it could train on; null: unless it is a sweep's.
     """
 
     chunk_aware = True
@@ -38,16 +38,14 @@ class BestAndLast(Checkpoint):
         mode: Literal["min", "max"] = "min",
         every_n_steps: int | None = None,
         every_minutes: float | None = 5.0,
+        keep_last: bool | None = None,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(
-                "trainer.callbacks.checkpoints.every_n_steps", every_n_steps, "must be 1 or more, or null"
-            )
-        if every_minutes is not None and not every_minutes > 0:
-            raise ConfigError("trainer.callbacks.checkpoints.every_minutes", every_minutes, "must be above 0, or null")
+        check_range("trainer.callbacks.checkpoints.every_n_steps", every_n_steps, least=1)
+        check_range("trainer.callbacks.checkpoints.every_minutes", every_minutes, above=0)
         self.best_path = Path(folder) / "best.ckpt"
         self.last_path = Path(folder) / "last.ckpt"
         self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self.keeps_last = keep_last is not False
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
         self._every_n_train_steps = every_n_steps or 0
@@ -65,10 +63,8 @@ class BestAndLast(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise ConfigError(
-                "trainer.callbacks.checkpoints.monitor", self.monitor, f"is not among the metrics: {known}"
-            )
+            problem = f"is not among the metrics: {', '.join(sorted(trainer.callback_metrics))}"
+            raise ConfigError("trainer.callbacks.checkpoints.monitor", self.monitor, problem)
         score = self.sign * trainer.callback_metrics[self.monitor].item()
         score = math.inf if math.isnan(score) else score
         if not self.best or score < self.best["score"]:
@@ -78,23 +74,13 @@ class BestAndLast(Checkpoint):
                 trainer.save_checkpoint(self.best_path)
         self._save_if_due(trainer)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if trainer.strategy.reduce_boolean_decision(self.preemption.is_overdue, all=False):
             self.preemption.leave(self.preemption.agreed(trainer), trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
         if self._every_n_train_steps and step % self._every_n_train_steps == 0 and step != self._saved_step:
             self._saved_step, self._due = step, True
@@ -142,6 +128,11 @@ class BestAndLast(Checkpoint):
         self.preemption.deferred = False
         self._listen(trainer)  # to what has come since the last step
         self._leave_if_told(trainer)
+
+    def remove_last(self) -> None:
+        """Leaves the best alone, of a run that is over."""
+        for path in (self.last_path, self.last_path.with_name(PREVIOUS)):
+            path.unlink(missing_ok=True)
 
     def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
         if is_best:

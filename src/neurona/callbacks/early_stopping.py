@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import lightning.pytorch.callbacks as lightning_callbacks
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from neurona.config import ConfigError
+from neurona.config import check_range
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +26,8 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise ConfigError(
-                "trainer.callbacks.early_stopping.patience", patience, "must be 1 or more, or null for never"
-            )
-        if not 0 <= min_delta < math.inf:
-            raise ConfigError("trainer.callbacks.early_stopping.min_delta", min_delta, "must be 0 or more, and finite")
+        check_range("trainer.callbacks.early_stopping.patience", patience, least=1)
+        check_range("trainer.callbacks.early_stopping.min_delta", min_delta, least=0)
         self.active = patience is not None
         super().__init__(
             monitor, min_delta, patience or sys.maxsize, mode=mode, strict=self.active, check_on_train_epoch_end=False

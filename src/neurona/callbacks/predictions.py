@@ -28,8 +28,8 @@ class AsGiven:
 class CsvPredictions(Callback):
     """One line per row: its index, target, predicted class (id and name) and a probability per class.
 
-    rows: the index of each row in its data set, in the order of prediction; None numbers them from 0. The file appears
-    under its name once it is complete.
+    rows: the index of each row in its data set, in the order of prediction; None numbers them from 0. A negative target
+    is one that is not known, and left empty. The file appears under its name once it is complete.
     """
 
     def __init__(self, path: Path, class_names: Sequence[str], rows: torch.Tensor | None = None) -> None:
@@ -45,25 +45,21 @@ class CsvPredictions(Callback):
         self._count = 0
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         probabilities, targets = (tensor.cpu() for tensor in outputs)
         predictions = probabilities.argmax(1).tolist()
         indices = range(self._count, self._count + len(targets))
         rows = indices if self.rows is None else self.rows[indices.start : indices.stop].tolist()
-        self._writer.writerows(
-            [row, target, prediction, self.class_names[prediction], *probability]
-            for row, target, prediction, probability in zip(
-                rows, targets.tolist(), predictions, probabilities.tolist(), strict=True
-            )
-        )
+        for row, target, prediction, shares in zip(
+            rows, targets.tolist(), predictions, probabilities.tolist(), strict=True
+        ):
+            known = target if target >= 0 else ""
+            self._writer.writerow([row, known, prediction, self.class_names[prediction], *shares])
         self._count = indices.stop
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._temporary.unlink(missing_ok=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._file.close()

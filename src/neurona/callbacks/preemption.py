@@ -17,11 +17,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from neurona import scheduler
+from neurona.scheduler import REQUEUED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-REQUEUED = (signal.SIGUSR1, signal.SIGUSR2)
-"""What Slurm's ``--signal`` and submitit send ahead of a time limit or a preemption."""
-
 VALIDATION_SECONDS = 1.0
 """How long a validation may go on after a signal: cut off, it costs all that was trained since the last checkpoint."""
 

@@ -42,9 +42,7 @@ class Progress(Callback):
             disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Classifier, *_: Any) -> None:  # type: ignore[override]
         if not self._bar.disable and self._bar.update(trainer.global_step - self._bar.n):
             self._show(trainer, pl_module)
 
@@ -62,16 +60,13 @@ class Progress(Callback):
             # Lightning calls this before the module has reported its epoch.
             figures = dict(zip(TRAINING, pl_module.epoch_means(), strict=True)) | _validation(trainer)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            log.info(
-                "epoch %d/%s  step %d  %s", trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, shown
-            )
+            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+            log.info("epoch %d/%s  step %d  %s", epoch, epochs, trainer.global_step, shown)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
+    def on_train_end(self, *_: Any) -> None:
         self._bar.close()
 
-    def on_exception(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Classifier, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.close()
 

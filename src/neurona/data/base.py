@@ -9,21 +9,22 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from neurona.config import ConfigError, DataError
+from neurona.config import ConfigError, DataError, check_range, check_seed
 from neurona.data import preprocessing
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Scaling
 from neurona.data.spec import DataSpec
-from neurona.data.split import split
+from neurona.data.split import Split, split
 
 
 @dataclass(frozen=True)
 class Table:
     """A data set as read. The last num_test rows are its published test part, if it has one.
 
-    features: (N, num_features) float32 or uint8, contiguous. targets: (N,) int64, indices into class_names.
+    features: (N, num_features) float32 or uint8, contiguous. targets: (N,) int64, indices into class_names. parts: how
+    it is split, where that had to be known before; rows in none of them are not used.
     """
 
     features: Tensor
@@ -31,10 +32,13 @@ class Table:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...] | None = None
     num_test: int = 0
+    parts: Split | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class InMemoryData(LightningDataModule):
-    """A data set in memory, once; its parts are row indices. Nothing is read before ``setup``.
+    """A data set in memory, once; its parts are row indices. Nothing is read before ``setup``. A data set with settings
+    of its own is a dataclass too.
 
     batch_size, eval_batch_size: rows in a mini-batch of training, and of everything else. val_fraction, test_fraction:
     shares of the rows that are not in a published test part; test_fraction is ignored where there is one. folds, fold:
@@ -45,50 +49,32 @@ class InMemoryData(LightningDataModule):
     preprocessing, fitted on the training rows. Raises ConfigError for a value out of range.
     """
 
-    features: Tensor
-    targets: Tensor
-    train_rows: Tensor
-    val_rows: Tensor
-    test_rows: Tensor
-    preprocessing: preprocessing.Standardize
+    batch_size: int = 32
+    eval_batch_size: int = 4096
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    folds: int | None = None
+    fold: int | None = None
+    split_seed: int = 0
+    shuffle_seed: int = 0
+    scaling: Scaling = "standard"
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 32,
-        eval_batch_size: int = 4096,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        folds: int | None = None,
-        fold: int | None = None,
-        split_seed: int = 0,
-        shuffle_seed: int = 0,
-        scaling: Scaling = "standard",
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if not 1 <= size < 2**31:
-                raise ConfigError(f"data.{name}", size, "must be at least 1, and below 2**31")
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= fraction < 1:
-                raise ConfigError(f"data.{name}", fraction, "a fraction of the rows: at least 0, less than 1")
-        if val_fraction + test_fraction >= 1:
-            problem = f"with data.test_fraction={test_fraction} nothing is left to train on; their sum must be below 1"
-            raise ConfigError("data.val_fraction", val_fraction, problem)
-        if (folds is None) != (fold is None):
-            key, value = ("data.folds", folds) if fold is None else ("data.fold", fold)
-            raise ConfigError(key, value, "cross-validation needs both, as in data.folds=5 data.fold=0")
-        if folds is not None and folds < 2:
-            raise ConfigError("data.folds", folds, "needs at least 2; null for no cross-validation")
-        if folds is not None and fold is not None and not 0 <= fold < folds:
-            raise ConfigError("data.fold", fold, f"must be from 0 to {folds - 1}, data.folds being {folds}")
-        check_seed("data.split_seed", split_seed)
-        check_seed("data.shuffle_seed", shuffle_seed)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.folds, self.fold = folds, fold
-        self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
-        self.scaling: Scaling = scaling
+        check_range("data.batch_size", self.batch_size, least=1, below=2**31)
+        check_range("data.eval_batch_size", self.eval_batch_size, least=1, below=2**31)
+        check_range("data.val_fraction", self.val_fraction, least=0, below=1)
+        check_range("data.test_fraction", self.test_fraction, least=0, below=1)
+        if self.val_fraction + self.test_fraction >= 1:
+            problem = f"leaves nothing to train on: it and data.test_fraction={self.test_fraction} must sum to below 1"
+            raise ConfigError("data.val_fraction", self.val_fraction, problem)
+        if (self.folds is None) != (self.fold is None):
+            key, value = ("folds", self.folds) if self.fold is None else ("fold", self.fold)
+            raise ConfigError(f"data.{key}", value, "cross-validation needs both, as in data.folds=5 data.fold=0")
+        check_range("data.folds", self.folds, least=2)
+        check_range("data.fold", self.fold, least=0, below=self.folds or 0)
+        check_seed("data.split_seed", self.split_seed)
+        check_seed("data.shuffle_seed", self.shuffle_seed)
         self._spec: DataSpec | None = None
 
     def read(self) -> Table:
@@ -102,21 +88,36 @@ class InMemoryData(LightningDataModule):
             return
         table = self.read()
         _check(table, type(self).__name__)
-        parts = split(
-            table.targets,
-            table.class_names,
-            num_test=table.num_test,
+        parts = table.parts or self.split(table.targets, table.class_names, table.num_test)
+        self.features, self.targets = table.features, table.targets
+        self.train_rows, self.val_rows, self.test_rows = parts.train, parts.val, parts.test
+        self._spec = self.describe(table)
+
+    def describe(self, table: Table) -> DataSpec:
+        """Fits the preprocessing on the training rows; the sizes and names of what it gives."""
+        fitted = preprocessing.fit(table.features, self.train_rows, self.scaling)
+        self.preprocessing: nn.Module = fitted
+        names = table.class_names
+        return DataSpec(table.features.shape[1], len(names), names, table.image_shape)
+
+    def split(self, targets: Tensor, class_names: tuple[str, ...], num_test: int, **further: Any) -> Split:
+        """The parts as the constructor's arguments have them; further: as ``neurona.data.split.split`` takes them."""
+        return split(
+            targets,
+            class_names,
+            num_test=num_test,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             folds=self.folds,
             fold=self.fold,
             seed=self.split_seed,
+            **further,
         )
-        self.features, self.targets = table.features, table.targets
-        self.train_rows, self.val_rows, self.test_rows = parts.train, parts.val, parts.test
-        self.preprocessing = preprocessing.fit(table.features, parts.train, self.scaling)
-        names = table.class_names
-        self._spec = DataSpec(table.features.shape[1], len(names), names, table.image_shape)
+
+    def follow(self, trained: DataSpec, *, is_new: bool) -> None:
+        """Called before setup where the data are for a network trained earlier. trained: what it was trained on.
+        is_new: whether they are others than those; a data set that has but its own parts makes no difference.
+        """
 
     def _follow_trainer(self) -> None:
         """Moves the data to the Trainer's GPU if at least as much memory stays free there as they take."""
@@ -155,32 +156,19 @@ class InMemoryData(LightningDataModule):
         return digest.hexdigest()[:16]
 
     def train_dataloader(self) -> BatchLoader:
-        return BatchLoader(
-            self.features,
-            self.targets,
-            self.train_rows,
-            self.batch_size,
-            shuffle_seed=self.shuffle_seed,
-            trainer=self.trainer,
-        )
+        return self._loader(self.train_rows, self.batch_size, self.shuffle_seed)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        return self._in_order(self.val_rows) if self.has_validation else []  # Lightning skips an empty list
+        # Lightning skips an empty list.
+        return self._loader(self.val_rows, self.eval_batch_size) if self.has_validation else []
 
     def test_dataloader(self) -> BatchLoader:
-        return self._in_order(self.test_rows)
+        return self._loader(self.test_rows, self.eval_batch_size)
 
-    def predict_dataloader(self) -> BatchLoader:
-        return self._in_order(self.test_rows)
+    predict_dataloader = test_dataloader
 
-    def _in_order(self, rows: Tensor) -> BatchLoader:
-        return BatchLoader(self.features, self.targets, rows, self.eval_batch_size, trainer=self.trainer)
-
-
-def check_seed(key: str, seed: int) -> None:
-    """Raise ConfigError unless the seed is one that every generator takes."""
-    if not 0 <= seed < 2**32:
-        raise ConfigError(key, seed, "must be from 0 to 4294967295")
+    def _loader(self, rows: Tensor, size: int, seed: int | None = None) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, rows, size, shuffle_seed=seed, trainer=self.trainer)
 
 
 def _check(table: Table, name: str) -> None:
@@ -193,9 +181,8 @@ def _check(table: Table, name: str) -> None:
         found = f"{targets.dtype} of shape {tuple(targets.shape)}"
         raise DataError(name, f"targets must be int64, one for each of the {len(features)} rows, not {found}")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
-        raise DataError(
-            name, f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
-        )
+        problem = f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
+        raise DataError(name, problem)
     counts = targets[: len(targets) - table.num_test].bincount(minlength=num_classes)
     if not counts.all():
         raise DataError(name, f"no row to train on of class {table.class_names[counts.argmin()]!r}")

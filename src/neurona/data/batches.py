@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -47,9 +48,8 @@ class Part:
 class Chunk:
     """Several mini-batches handed to Lightning as one batch.
 
-    Each mini-batch is gathered when its turn comes, into a tensor of its own: the same memory alignment, hence the same
-    bits, as one mini-batch at a time, and no more memory than one. rank, world_size: which part of each to take, of how
-    many.
+    Each is gathered when its turn comes, into a tensor of its own: the same alignment, hence the same bits, as one at a
+    time, and no more memory. rank, world_size: which part of each to take, of how many.
     """
 
     def __init__(
@@ -82,32 +82,26 @@ class Chunk:
         return self
 
 
+@dataclass(eq=False, repr=False)
 class BatchLoader:
     """Yields the mini-batches of some rows of a data set held in memory, as chunks while a Trainer fits, else singly.
 
     Where the Trainer has several processes, each takes its part of every mini-batch.
 
     features, targets: the whole data set. rows: the rows to take. batch_size: rows in a mini-batch; the last one may be
-    smaller and is kept. shuffle_seed: None keeps the order of ``rows``; with a seed, the order is a new permutation
-    every epoch, a pure function of (shuffle_seed, epoch). trainer: the Trainer that iterates, if any: the epoch, the
-    position within it (so that a run resumed in mid-epoch goes on at its exact mini-batch) and the chunk lengths come
-    from it.
+    smaller and is kept. shuffle_seed: None keeps the order of ``rows``; with a seed, it is a new permutation every
+    epoch, a pure function of both. trainer: the Trainer that iterates, if any; the epoch, the position within it (exact
+    after a resume) and the chunk lengths come from it.
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        targets: Tensor,
-        rows: Tensor,
-        batch_size: int,
-        *,
-        shuffle_seed: int | None = None,
-        trainer: Trainer | None = None,
-    ) -> None:
-        self.features, self.targets, self.rows, self.batch_size = features, targets, rows, batch_size
-        self.shuffle_seed = shuffle_seed
-        self.trainer = trainer
-        self.epoch = 0
+    features: Tensor
+    targets: Tensor
+    rows: Tensor
+    batch_size: int
+    _: KW_ONLY
+    shuffle_seed: int | None = None
+    trainer: Trainer | None = None
+    epoch: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         """Number of mini-batches in an epoch."""
@@ -141,9 +135,7 @@ class BatchLoader:
             yield next(iter(chunk)) if chunking.listeners(trainer) else chunk
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: the position lives in the Trainer's counters; being there tells Lightning that the loader can
-        resume.
-        """
+        """Empty: the position lives in the Trainer's counters; that there is one tells Lightning of the resume."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -12,11 +12,10 @@ import gzip
 import hashlib
 import math
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.client import HTTPException
-from io import BufferedIOBase
 from pathlib import Path
 from typing import ClassVar
 from urllib.request import urlopen
@@ -31,7 +30,6 @@ from neurona.data.preprocessing import Scaling
 
 REMEDY = "delete it to have it downloaded again, or replace it with an intact copy"
 TIMEOUT_SECONDS = 20.0
-_MAX_DEFLATE_RATIO = 1032  # of zlib, https://zlib.net/zlib_tech.html: a header that promises more is wrong
 
 
 def read(path: Path, num_dimensions: int) -> np.ndarray:
@@ -40,39 +38,28 @@ def read(path: Path, num_dimensions: int) -> np.ndarray:
     Raises DataError where the file is damaged, truncated, too long, or holds another type or number of dimensions.
     """
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            return _values(file, path, num_dimensions, path.stat().st_size * (_MAX_DEFLATE_RATIO if packed else 1))
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(path, f"damaged gzip file ({error}); {REMEDY}") from error
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror}); put the IDX file there") from error
-
-
-def _values(file: BufferedIOBase, path: Path, num_dimensions: int, max_size: int) -> np.ndarray:
-    magic = file.read(4)
+    magic, start = content[:4], 4 + 4 * num_dimensions
     if magic != bytes((0, 0, 8, num_dimensions)):
         expected = f"of unsigned bytes in {num_dimensions} dimension{'s' * (num_dimensions > 1)}"
         raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {REMEDY}")
-    header = file.read(4 * num_dimensions)
-    if len(header) < 4 * num_dimensions:
+    if len(content) < start:
         raise DataError(path, f"truncated within its header; {REMEDY}")
-    shape = tuple(np.frombuffer(header, ">u4").tolist())
-    size = math.prod(shape)
-    if size > max_size:
-        raise DataError(path, f"truncated: its header states the shape {shape}, which its length cannot hold; {REMEDY}")
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
+    size, found = math.prod(shape), len(content) - start
     if not size:
         raise DataError(path, f"empty: its header states the shape {shape}; {REMEDY}")
-    values = np.empty(size, np.uint8)
-    filled = 0
-    while filled < size and (count := file.readinto(values[filled:].data)):
-        filled += count
-    if filled < size:
-        raise DataError(path, f"truncated: {filled} values where its header states {size}; {REMEDY}")
-    if file.read(1):
+    if found < size:
+        raise DataError(path, f"truncated: {found} values where its header states {size}; {REMEDY}")
+    if found > size:
         raise DataError(path, f"longer than the {size} values its header states; {REMEDY}")
-    return values.reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> None:
@@ -92,10 +79,10 @@ def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> Non
 
 def _fetch(url: str, md5: str, path: Path) -> None:
     digest = hashlib.md5(usedforsecurity=False)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with (
-            os.fdopen(descriptor, "wb") as file,
+            temporary.open("wb") as file,
             urlopen(url, timeout=TIMEOUT_SECONDS) as response,
             tqdm(total=response.length, desc=path.name, unit="B", unit_scale=True, disable=None) as progress,
         ):
@@ -105,49 +92,32 @@ def _fetch(url: str, md5: str, path: Path) -> None:
                 progress.update(len(block))
         if digest.hexdigest() != md5:
             raise ValueError(f"damaged on the way: its MD5 is {digest.hexdigest()}, not {md5}")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class IdxImages(InMemoryData):
     """Images of one byte per pixel in the four IDX files of MNIST's layout, .gz or not, in the folder ``root``.
 
-    The pixels stay uint8 in memory. The published test files are the test part; val_fraction is a share of the training
-    files. Missing files are downloaded by ``prepare_data``, and by nothing else. The other parameters are
-    ``InMemoryData``'s. A data set states its class names, mirrors (each ending in a slash) and the MD5 of each .gz.
+    The pixels stay uint8 in memory. The published test files are the test part. Missing files are downloaded by
+    ``prepare_data`` alone. A data set states its class names, mirrors (each ending in a slash) and the MD5 of each .gz.
     """
 
     class_names: ClassVar[tuple[str, ...]]
     mirrors: ClassVar[tuple[str, ...]]
     md5: ClassVar[Mapping[str, str]]
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        batch_size: int = 128,
-        eval_batch_size: int = 4096,
-        val_fraction: float = 1 / 12,
-        folds: int | None = None,
-        fold: int | None = None,
-        split_seed: int = 0,
-        shuffle_seed: int = 0,
-        scaling: Scaling = "unit",
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            val_fraction=val_fraction,
-            test_fraction=0.0,
-            folds=folds,
-            fold=fold,
-            split_seed=split_seed,
-            shuffle_seed=shuffle_seed,
-            scaling=scaling,
-        )
-        self.root = Path(root).expanduser()
+    root: Path
+    batch_size: int = 128
+    val_fraction: float = 1 / 12
+    test_fraction: float = field(default=0.0, init=False)
+    scaling: Scaling = "unit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.root = Path(self.root).expanduser()
 
     def prepare_data(self) -> None:
         """Download what is not in the folder; processes that share the folder take turns. Raises DataError."""
@@ -175,38 +145,27 @@ class IdxImages(InMemoryData):
                         folder.rmdir()
 
     def read(self) -> Table:
-        if self._missing():
-            raise self._incomplete()
         train_images, train_labels = self._read_part("train")
         test_images, test_labels = self._read_part("t10k")
         if train_images.shape[1:] != test_images.shape[1:]:
             found = f"{train_images.shape[1:]} and {test_images.shape[1:]}"
-            raise DataError(
-                self.root, f"training and test images differ in size: {found}; use files that belong together"
-            )
-        images = np.concatenate((train_images, test_images))
-        labels = np.concatenate((train_labels, test_labels)).astype(np.int64)
-        return Table(
-            torch.from_numpy(images.reshape(len(images), -1)),
-            torch.from_numpy(labels),
-            self.class_names,
-            image_shape=images.shape[1:],
-            num_test=len(test_images),
-        )
+            problem = f"training and test images differ in size: {found}; use files that belong together"
+            raise DataError(self.root, problem)
+        images = torch.from_numpy(np.concatenate((train_images, test_images)))
+        labels = torch.from_numpy(np.concatenate((train_labels, test_labels))).long()
+        return Table(images.flatten(1), labels, self.class_names, tuple(images.shape[1:]), num_test=len(test_images))
 
     def _read_part(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         images_path, labels_path = self._find(f"{part}-images-idx3-ubyte"), self._find(f"{part}-labels-idx1-ubyte")
-        assert images_path is not None
-        assert labels_path is not None
+        if images_path is None or labels_path is None:
+            raise self._incomplete()
         images, labels = read(images_path, 3), read(labels_path, 1)
         if len(images) != len(labels):
             found = f"{len(labels)} labels for the {len(images)} images of {images_path.name}"
             raise DataError(labels_path, f"{found}; use files that belong together")
         if labels.max() >= len(self.class_names):
-            problem = (
-                f"label {labels.max()} out of range: the {len(self.class_names)} classes are numbered from 0; {REMEDY}"
-            )
-            raise DataError(labels_path, problem)
+            problem = f"label {labels.max()} out of range: the {len(self.class_names)} classes are numbered from 0"
+            raise DataError(labels_path, f"{problem}; {REMEDY}")
         return images, labels
 
     def _missing(self) -> list[str]:

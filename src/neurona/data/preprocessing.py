@@ -46,10 +46,8 @@ def fit(features: Tensor, rows: Tensor, scaling: Scaling) -> Standardize:
         mean, variance, low, high = _moments(features, rows)
         if broken := (~mean.isfinite()).nonzero().flatten().tolist():
             columns = ", ".join(map(str, broken[:10])) + " …" * (len(broken) > 10)
-            problem = (
-                f"missing (NaN) or infinite values in column {columns} (counted from 0): fill or remove those rows"
-            )
-            raise DataError("features", problem)
+            problem = f"missing (NaN) or infinite values in column {columns} (counted from 0)"
+            raise DataError("features", f"{problem}: fill or remove those rows")
         origin, spread = (mean, variance.sqrt()) if scaling == "standard" else (low, high - low)
         standardize.scale.copy_(torch.where(high > low, 1 / spread, 1.0))
         # From the rounded scale, so that the origin is mapped to 0 as exactly as float32 can.

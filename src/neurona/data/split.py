@@ -1,8 +1,10 @@
-"""Which rows train, validate and test: stratified by class, and a function of the targets and one seed alone."""
+"""Which rows train, validate and test: stratified by class (or whole groups, or by time), decided by one seed alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,31 +31,51 @@ def split(
     folds: int | None,
     fold: int | None,
     seed: int,
+    num_val: int = 0,
+    groups: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> Split:
     """Split the rows of targets (N,) int64.
 
     The last num_test rows are a published test part and stay it; without one, round(test_fraction * N) rows are drawn.
-    Of the pool of n rows (N without the published ones), round(val_fraction * n) validate; or, with folds, the fold-th
-    of ``folds`` equal parts of what is not test. Every drawn part has the class shares of what it is drawn from, by
-    largest remainders; folds differ by at most one row, in total and in each class. The test part depends on neither.
+    Likewise the num_val rows before them are a published validation part. Of the pool of n rows (N without the
+    published ones), round(val_fraction * n) validate; or, with folds, the fold-th of ``folds`` equal parts of what is
+    not test. Every drawn part has the class shares of what it is drawn from, by largest remainders; folds differ by at
+    most one row, in total and in each class. The test part depends on neither.
+
+    groups: (N,) int64, the group of each row. Drawn parts are then whole groups, in random order, as many as come
+    nearest to the size, and folds differ by a group's size. order: (N,) float64, such as a time. Drawn parts are then
+    the last rows in this order, the test part after the validation part. Neither is stratified.
+
     Raises ConfigError where a part would be empty or training would miss a class.
     """
-    pool = len(targets) - num_test
+    pool = len(targets) - num_test - num_val
     shuffled = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))
-    rows = shuffled[targets[shuffled].argsort(stable=True)]  # class after class, random within a class
+    draw: Callable[..., tuple[Tensor, Tensor]]
+    if groups is not None:
+        rows, draw = _by_group(shuffled, groups), partial(_draw_groups, groups=groups)
+    elif order is not None:
+        rows, draw = order[:pool].argsort(stable=True), _draw_last
+    else:  # class after class, random within a class
+        rows, draw = shuffled[targets[shuffled].argsort(stable=True)], partial(_draw, targets=targets)
 
     if num_test:
-        test = torch.arange(pool, len(targets))
+        test = torch.arange(pool + num_val, len(targets))
     else:
-        test, rows = _draw(rows, targets, round(test_fraction * pool))
+        test, rows = draw(rows, size=round(test_fraction * pool))
         _refuse_empty(test, "data.test_fraction", test_fraction, pool, "test", "use a larger one")
-    if folds is not None:
+    if num_val:
+        val, train = torch.arange(pool, pool + num_val), rows
+    elif folds is not None:
         if folds > len(rows):
             raise ConfigError("data.folds", folds, f"at most {len(rows)}, the number of rows that are not test")
         in_fold = torch.arange(len(rows)) % folds == fold
+        if groups is not None:
+            in_fold = _middles(rows, groups) * folds // len(rows) == fold
         val, train = rows[in_fold], rows[~in_fold]
+        _refuse_empty(val, "data.folds", folds, pool, f"fold {fold}", "use fewer")
     else:
-        val, train = _draw(rows, targets, round(val_fraction * pool))
+        val, train = draw(rows, size=round(val_fraction * pool))
         if val_fraction:
             remedy = "use a larger one, or 0 for no validation"
             _refuse_empty(val, "data.val_fraction", val_fraction, pool, "validation", remedy)
@@ -63,10 +85,35 @@ def split(
         key, value, remedy = "data.val_fraction", val_fraction, "use a smaller one"
         if folds is not None:
             key, value, remedy = "data.folds", folds, "it needs two rows that are not test"
-        elif not num_test and test_fraction > val_fraction:
+        elif not num_test and (num_val or test_fraction > val_fraction):
             key, value = "data.test_fraction", test_fraction
         raise ConfigError(key, value, f"leaves no training row of class {class_names[missing[0]]!r}; {remedy}")
     return Split(train.sort().values, val.sort().values, test.sort().values)
+
+
+def _draw_last(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return rows[len(rows) - size :], rows[: len(rows) - size]
+
+
+def _by_group(shuffled: Tensor, groups: Tensor) -> Tensor:
+    """The rows group after group, the groups in the order in which the shuffled rows first meet them."""
+    _, ids = groups[shuffled].unique(return_inverse=True)
+    first = torch.full((int(ids.max()) + 1,), len(ids)).scatter_reduce(0, ids, torch.arange(len(ids)), "amin")
+    return shuffled[first[ids].argsort(stable=True)]
+
+
+def _draw_groups(rows: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Take the first groups of the rows, which are grouped, until their number is as near to ``size`` as can be."""
+    _, counts = groups[rows].unique_consecutive(return_counts=True)
+    ends = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+    taken = int(ends[(ends - size).abs().argmin()])
+    return rows[:taken], rows[taken:]
+
+
+def _middles(rows: Tensor, groups: Tensor) -> Tensor:
+    """For each of the rows, which are grouped, the position of the middle of its group."""
+    _, counts = groups[rows].unique_consecutive(return_counts=True)
+    return (counts.cumsum(0) - (counts + 1) // 2).repeat_interleave(counts)
 
 
 def _draw(rows: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:

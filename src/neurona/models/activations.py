@@ -31,9 +31,8 @@ class Activation:
 
     scale: initial weights of variance scale / fan_in. 2 for relu and its likes (He et al. 2015, arXiv:1502.01852,
         eqs. 10 and 15), 1 for selu (Klambauer et al. 2017, arXiv:1706.02515), None for Glorot's, which suits functions
-        that are nearly linear around 0. For gated ones there is no published value. glu: LeCun's 1. The others' output
-        grows with the square of their input; on the digits, which have outliers, two hidden layers start at a loss of 6
-        with scale 1 and near ln(10) with 1/4. Three or more need normalization or skips.
+        nearly linear around 0. Gated ones have no published value: glu has LeCun's 1; the others, whose output grows
+        with the square of their input, 1/4, at which two hidden layers start near ln(10) on the digits.
     gated: it takes twice as many features as it returns.
     dropout: the kind that goes with it; alpha dropout keeps selu's mean and variance (Klambauer et al. 2017).
     """

@@ -44,6 +44,51 @@ def test_counts_are_those_computed_by_hand() -> None:
     assert_partition(part, 100)
 
 
+def grouped(part: Split, groups: torch.Tensor) -> list[set[int]]:
+    return [set(groups[rows].tolist()) for rows in (part.train, part.val, part.test)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_whole(seed: int) -> None:
+    labels, sizes = targets(), torch.tensor([1, 2, 3, 4] * 10)
+    groups = torch.arange(40).repeat_interleave(sizes)[torch.randperm(100)]
+    part = parts(labels, groups=groups, seed=seed)
+    assert_partition(part, 100)
+    train, val, test = grouped(part, groups)
+    assert not train & val
+    assert not (train | val) & test
+    assert (len(part.test), len(part.val)) == pytest.approx((25, 10), abs=2)  # half of the largest group
+    assert parts(labels, groups=groups, seed=seed + 9).test.tolist() != part.test.tolist()
+    folds = [parts(labels, groups=groups, seed=seed, folds=4, fold=fold) for fold in range(4)]
+    assert sorted(torch.cat([fold.val for fold in folds]).tolist()) == sorted(
+        [*part.train.tolist(), *part.val.tolist()]
+    )
+    for fold in folds:
+        assert not set.intersection(*grouped(fold, groups)[:2])
+        assert abs(len(fold.val) - 75 / 4) <= 4
+
+
+def test_the_last_rows_in_order_test_and_those_before_validate() -> None:
+    labels, order = targets(), torch.randperm(100).double()
+    part = parts(labels, order=order)
+    assert_partition(part, 100)
+    assert sorted(order[part.test].tolist()) == list(range(75, 100))
+    assert sorted(order[part.val].tolist()) == list(range(65, 75))
+
+
+def test_published_parts_stay_whole() -> None:
+    part = parts(targets(), num_test=20, num_val=30)
+    assert_partition(part, 100)
+    assert (part.val.tolist(), part.test.tolist()) == (list(range(50, 80)), list(range(80, 100)))
+    part = parts(targets(), num_val=30, order=torch.arange(70).double(), test_fraction=0.1)
+    assert (part.val.tolist(), part.test.tolist()) == (list(range(70, 100)), list(range(63, 70)))
+
+
+def test_a_group_cannot_be_in_two_folds() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.folds=10: leaves none of the 100 rows for fold 0"):
+        parts(targets(), groups=torch.arange(100) // 25, folds=10, fold=0)
+
+
 def test_sizes_are_exact_for_any_fraction() -> None:
     labels = targets()
     for hundredths in range(1, 90):

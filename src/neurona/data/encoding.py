@@ -1,0 +1,201 @@
+"""Encoding of a table's raw columns: fitted on the training rows, applied inside the classifier, stored with it.
+
+A raw row holds the numbers first, NaN where missing, then the categorical columns as ids: 0 for missing or unknown,
+then the categories from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Numeric = Literal["standard", "robust", "quantile", "piecewise"]
+Knots = tuple[NDArray[np.float64], NDArray[np.float64]]
+MOST_PIECES = 1000
+_SMALLEST = 1e-30  # width of a piece whose inverse float32 still holds
+
+
+class Encoding(nn.Module):
+    """(batch, columns) raw → (batch, num_outputs): numbers, missing indicators, one-hot codes, then category ids.
+
+    pieces: of each numeric column. Piece k of a column gives ``clamp((x - low_k) * scale_k, 0, 1)``, and
+
+        standard, robust: one piece, not clamped: (x - mean) / deviation, or (x - median) / interquartile range.
+        piecewise: every piece is an output, the first not clamped below and the last not above (Gorishniy et al. 2022,
+            arXiv:2203.05556, eq. 1).
+        quantile: one output, offset + the sum of step_k times piece k: linear between the knots, constant beyond them.
+
+    A missing number is replaced, by the mean where the encoding is standard, else the median. indicators: the raw
+    columns that had missing values in training; a numeric one gets an indicator, a categorical one a one-hot place for
+    id 0. cardinalities: number of ids of each categorical column; one of more than max_one_hot categories stays an id,
+    for a learned embedding. The others become one-hot codes, all 0 for a category that training did not know.
+
+    num_outputs: columns given. num_numbers: of them, from the first, those that are one number each; 0 where piecewise.
+    embedded: numbers of ids of the last columns, those that stay ids.
+    """
+
+    low: Tensor
+    scale: Tensor
+    fill: Tensor
+    offset: Tensor
+    step: Tensor
+    floor: Tensor
+    ceiling: Tensor
+    kept: Tensor
+    indicated: Tensor
+    one_hot_columns: Tensor
+    one_hot_ids: Tensor
+    id_columns: Tensor
+
+    def __init__(
+        self,
+        *,
+        numeric: Numeric,
+        pieces: Sequence[int],
+        indicators: Sequence[int],
+        cardinalities: Sequence[int],
+        max_one_hot: int,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "numeric": numeric,
+            "pieces": list(pieces),
+            "indicators": list(indicators),
+            "cardinalities": list(cardinalities),
+            "max_one_hot": max_one_hot,
+        }
+        """What makes the same module again, as plain data."""
+        count, longest = len(pieces), max(pieces, default=0)
+        for name, width in (("low", longest), ("scale", longest), ("step", longest)):
+            self.register_buffer(name, torch.zeros(count, width))
+        for name in ("fill", "offset"):
+            self.register_buffer(name, torch.zeros(count))
+
+        floor, ceiling = torch.zeros(count, longest), torch.ones(count, longest)
+        if numeric != "quantile":
+            for column, number in enumerate(pieces):
+                floor[column, :1], ceiling[column, number - 1 : number] = -torch.inf, torch.inf
+        kept = [column * longest + k for column, number in enumerate(pieces) for k in range(number)]
+        one_hot, ids = [], []
+        self.embedded: list[int] = []
+        for column, cardinality in enumerate(cardinalities, start=count):
+            if cardinality - 1 > max_one_hot:
+                ids.append(column)
+                self.embedded.append(cardinality)
+            else:
+                one_hot += [(column, id_) for id_ in range(0 if column in indicators else 1, cardinality)]
+        indicated = [column for column in indicators if column < count]
+        for name, tensor in (
+            ("floor", floor),
+            ("ceiling", ceiling),
+            ("kept", torch.tensor(kept, dtype=torch.int64)),
+            ("indicated", torch.tensor(indicated, dtype=torch.int64)),
+            ("one_hot_columns", torch.tensor([column for column, _ in one_hot], dtype=torch.int64)),
+            ("one_hot_ids", torch.tensor([float(id_) for _, id_ in one_hot])),
+            ("id_columns", torch.tensor(ids, dtype=torch.int64)),
+        ):
+            self.register_buffer(name, tensor, persistent=False)  # they follow from the settings
+        self.sums = numeric == "quantile"
+        self.num_numbers = 0 if numeric == "piecewise" else count
+        num_numeric = count if self.sums else len(kept)
+        self.num_outputs = num_numeric + len(indicated) + len(one_hot) + len(ids)
+
+    def forward(self, features: Tensor) -> Tensor:
+        dtype = self.low.dtype
+        numbers = features[:, : len(self.low)].to(dtype)
+        filled = torch.where(numbers.isnan(), self.fill, numbers)
+        parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
+        encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
+        one_hot = features[:, self.one_hot_columns] == self.one_hot_ids
+        missing = features[:, self.indicated].isnan()
+        return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
+
+
+def fit(
+    features: Tensor,
+    rows: Tensor,
+    cardinalities: Sequence[int],
+    *,
+    numeric: Numeric = "piecewise",
+    max_pieces: int = 32,
+    max_one_hot: int = 16,
+) -> Encoding:
+    """The encoding fitted on the given rows of raw features (N, num_features) float32, accumulated in float64.
+
+    cardinalities: ids of each of the last columns, which are categorical. max_pieces: of a numeric column where the
+    encoding is piecewise or quantile; their ends are all its values where they are few enough, else its quantiles.
+    """
+    count = features.shape[1] - len(cardinalities)
+    knots: list[Knots] = []
+    fills, indicators = [], []
+    for column in range(count):
+        values = features[rows, column].double().numpy()
+        known = np.sort(values[~np.isnan(values)])
+        if len(known) < len(values):
+            indicators.append(column)
+        known = known if len(known) else np.zeros(1)
+        fills.append(known.mean() if numeric == "standard" else np.median(known))
+        knots.append(_FITS[numeric](known, max_pieces))
+    indicators += [column for column in range(count, features.shape[1]) if bool((features[rows, column] == 0).any())]
+    encoding = Encoding(
+        numeric=numeric,
+        pieces=[len(places) - 1 for places, _ in knots],
+        indicators=indicators,
+        cardinalities=cardinalities,
+        max_one_hot=max_one_hot,
+    )
+    encoding.fill.copy_(torch.tensor(np.array(fills)))
+    for column, (places, scores) in enumerate(knots):
+        number = len(places) - 1
+        encoding.low[column, :number] = torch.from_numpy(places[:-1])
+        encoding.scale[column, :number] = torch.from_numpy(1 / np.diff(places))
+        encoding.step[column, :number] = torch.from_numpy(np.diff(scores))
+        encoding.offset[column] = scores[0]
+    return encoding
+
+
+def _standard(known: NDArray[np.float64], _: int) -> Knots:
+    return _line(known.mean(), known.std())
+
+
+def _robust(known: NDArray[np.float64], _: int) -> Knots:
+    first, median, third = np.quantile(known, [0.25, 0.5, 0.75])
+    return _line(median, third - first)
+
+
+def _line(origin: float, spread: float) -> Knots:
+    """A single piece from origin to origin + spread; a constant column is only centred, as in scikit-learn."""
+    width = spread if spread > _SMALLEST else max(1.0, np.spacing(abs(origin)))  # origin + 1 may be origin
+    return np.array([origin, origin + width]), np.array([0.0, 1.0])
+
+
+def _piecewise(known: NDArray[np.float64], max_pieces: int) -> Knots:
+    places = np.unique(known)
+    if len(places) > max_pieces + 1:
+        places = np.unique(np.quantile(known, np.linspace(0, 1, max_pieces + 1)))
+    wide = np.diff(places, prepend=-np.inf) > _SMALLEST
+    return places[wide], np.arange(wide.sum(), dtype=np.float64)
+
+
+def _quantile(known: NDArray[np.float64], max_pieces: int) -> Knots:
+    """A knot's score is Φ⁻¹ of its mid-distribution function, (rows below + half the rows equal) / rows: no value, not
+    even the largest, is infinitely far out, and ties get the score of their middle (Parzen 2004, "Quantile probability
+    and statistical data modeling", section 4).
+    """
+    places, _ = _piecewise(known, max_pieces)
+    ranks = (np.searchsorted(known, places, "left") + np.searchsorted(known, places, "right")) / 2 / len(known)
+    half = 0.5 / len(known)
+    return places, torch.special.ndtri(torch.from_numpy(ranks.clip(half, 1 - half))).numpy()
+
+
+_FITS: dict[str, Callable[[NDArray[np.float64], int], Knots]] = {
+    "standard": _standard,
+    "robust": _robust,
+    "piecewise": _piecewise,
+    "quantile": _quantile,
+}

@@ -1,0 +1,61 @@
+"""How large a step is: norms of its gradient and of what it changes, layer by layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class StepNorms:
+    """Takes the norms of single steps of a network, told when one is about to be made and when it has been.
+
+    ``gradient_norm/<layer>``: Euclidean norm of the gradient over all parameters of a layer, before any clipping;
+    ``gradient_norm/all``: over all layers. A compiled step has no gradient to show.
+    ``update_ratio/<layer>``: norm of the change of a layer's weights (its parameters of two dimensions or more) over
+    the norm of the weights; about 1e-3 is usual (Karpathy, Stanford CS231n, "Ratio of weights:updates").
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach() for name, p in self.parameters.items() if p.ndim > 1}
+        self.gradients: dict[str, Tensor] = {}
+        """Of the last step, by the parameter's name; empty if it had none."""
+        self._before: tuple[Tensor, ...] = ()
+        self._norms: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """The gradients are there, the update is to come."""
+        self.gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        self._before = tuple(weight.clone() for weight in self.weights.values())
+        self._norms = torch._foreach_norm([*self.gradients.values(), *self._before])
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """The update has been made."""
+        changes = torch._foreach_sub([*self.weights.values()], self._before)
+        self._norms = (*self._norms, *torch._foreach_norm(changes))
+        self._before = ()
+
+    def figures(self) -> dict[str, float]:
+        """What the last step gave; nothing before the first. Waits for the device."""
+        if not self._norms:
+            return {}
+        values = iter(torch.stack([norm.float() for norm in self._norms]).tolist())
+        of_layer: dict[str, float] = {}
+        for name, norm in zip(self.gradients, values, strict=False):
+            for layer in (_layer(name), "all"):
+                of_layer[layer] = math.hypot(of_layer.get(layer, 0.0), norm)
+        sizes = [size for _, size in zip(self.weights, values, strict=False)]
+        changes = zip(self.weights, values, sizes, strict=True)
+        ratios = {_layer(name): change / size for name, change, size in changes if size}
+        return {
+            **{f"gradient_norm/{layer}": norm for layer, norm in of_layer.items()},
+            **{f"update_ratio/{layer}": ratio for layer, ratio in ratios.items()},
+        }
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or "network"

@@ -1,0 +1,156 @@
+"""Reads run folders: settings from ``config.yaml``, figures from ``metrics.json``. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neurona.config import ConfigError, is_within
+from neurona.run_folder import is_held, is_range_test
+
+Setting = bool | int | float | str
+
+UNFINISHED = ("failed", "lost", "damaged", "interrupted")
+_ROOT = ("folder", "run", "stage", "seed", "quiet", "tags", "threads", "allow", "retry_failed")
+_GROUPS = ("logger", "inspect", "lr_find")
+_BELOW = ("data.root", "data.eval_batch_size", "trainer.callbacks.progress", "trainer.callbacks.checkpoints.keep_last")
+NOT_SETTINGS = (*_ROOT, *_GROUPS, *_BELOW)
+"""Keys that do not decide what a run comes to, or, as the seed, are what the runs of a group differ in."""
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read.
+
+    status: that of ``metrics.json``; lost, if it is running but no process holds the folder; damaged, if a file of
+    the folder is. settings: dotted keys; a component stands for itself with its class. figures: numbers only.
+    written: when ``metrics.json`` was, in seconds.
+    """
+
+    folder: Path
+    status: str
+    seed: int | None
+    settings: dict[str, Setting]
+    figures: dict[str, float]
+    error: str
+    overrides: tuple[str, ...]
+    written: float
+
+    @property
+    def command(self) -> str:
+        """The command that makes a run like it."""
+        return shlex.join(["python", "train.py", *self.overrides])
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a fit."""
+    is_one = any((folder / name).is_file() for name in ("overrides.yaml", "metrics.json"))
+    return is_one and not is_range_test(folder)
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The run folders at or below the paths, each once, numbers in their order.
+
+    Raises ConfigError if a path does not exist or there are no runs.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError("path", path, "is no folder; give run or sweep folders, or logs for all of them")
+        for name, folders, _ in os.walk(path):
+            if is_run(Path(name)):
+                found.setdefault(os.path.realpath(name), Path(name))
+                folders.clear()
+    if not found:
+        given = " ".join(map(str, paths))
+        raise ConfigError("path", given, "holds no runs; give a folder that train.py has made, such as logs")
+    return sorted(found.values(), key=in_order)
+
+
+def in_order(path: Path) -> list[str | tuple[int, str]]:
+    """A key that sorts folder 9 before folder 10."""
+    return [part.zfill(20) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def read(folder: Path, damaged: list[Path]) -> Run:
+    """damaged: receives the files that cannot be read."""
+    figures = _read(folder / "metrics.json", json.loads, damaged)
+    status = str(figures.get("status", "damaged"))
+    if status == "running" and not is_held(folder):
+        figures = _read(folder / "metrics.json", json.loads, damaged)  # it may have ended since
+        status = str(figures.get("status", "damaged"))
+        status = "lost" if status == "running" else status
+    config = _read(folder / "config.yaml", _yaml, damaged if status == "finished" else [])
+    if status == "finished" and not config:
+        status = "damaged"
+    settings = {}
+    for key, value in flat(config):
+        in_folder = isinstance(value, str) and str(config.get("folder")) in value
+        if not in_folder and not is_within(key, NOT_SETTINGS):
+            settings[key] = value
+    seed = config.get("seed")
+    if settings.get("data.shuffle_seed", seed) == seed and seed is not None:
+        settings["data.shuffle_seed"] = "${seed}"
+    if settings.get("init_from", "null") != "null":  # runs of one sweep count as one origin
+        settings["init_from"] = os.path.dirname(str(settings["init_from"]))
+    metrics = folder / "metrics.json"
+    return Run(
+        folder=folder,
+        status=status,
+        seed=seed,
+        settings=settings,
+        figures={name: value for name, value in figures.items() if _is_number(value)},
+        error=_first_line(figures.get("error", "")) if status in UNFINISHED else "",
+        overrides=overrides(folder),
+        written=metrics.stat().st_mtime if metrics.exists() else 0.0,
+    )
+
+
+def overrides(folder: Path) -> tuple[str, ...]:
+    """The overrides that a run was started with, less its folder; none if they cannot be read."""
+    lines = _read(folder / "overrides.yaml", _yaml, []).get("overrides")
+    return tuple(line for line in map(str, lines) if not line.startswith("folder=")) if isinstance(lines, list) else ()
+
+
+def flat(node: Any, key: str = "") -> Iterator[tuple[str, Setting]]:
+    """The leaves of nested mappings with their dotted keys; a mapping's own key has its ``_target_``."""
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from [(key, child)] if name == "_target_" else flat(child, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node if isinstance(node, Setting) else json.dumps(node, default=str)
+
+
+def _read(file: Path, parse: Any, damaged: list[Path]) -> dict[str, Any]:
+    try:
+        contents = parse(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        contents = None
+    except (OSError, ValueError, yaml.YAMLError):
+        damaged.append(file)
+        contents = None
+    if contents is not None and not isinstance(contents, dict):
+        damaged.append(file)
+    return contents if isinstance(contents, dict) else {}
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _first_line(text: Any) -> str:
+    return (str(text).strip().splitlines() or [""])[0]

@@ -1,0 +1,213 @@
+"""Groups of runs that differ only in their seed, and what can be said of the differences between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+from neurona.config import PACKAGES, is_within
+from neurona.report.runs import Run, Setting
+
+TASK = ("data", "data.path", "data.target")
+"""Settings that say which data were learned: figures of different data are not compared."""
+HIGHER_IS_BETTER = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
+Values = Mapping[tuple[Setting | None, ...], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of ``metrics.json`` and how it is written: accuracies in per cent."""
+
+    key: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        return any(word in self.key for word in HIGHER_IS_BETTER)
+
+    @property
+    def factor(self) -> int:
+        return 100 if "accuracy" in self.key else 1
+
+    @property
+    def label(self) -> str:
+        """The name with its unit."""
+        return self.key + (" (%)" if self.factor == 100 else " (nats)" if self.key.endswith("loss") else "")
+
+    def text(self, value: float, sign: str = "") -> str:
+        return f"{self.factor * value:{sign}.2f}" if self.factor == 100 else f"{value:{sign}#.4g}"
+
+
+class Group:
+    """Runs that differ only in their seed.
+
+    values: the metric of those that have finished, by seed (and by the settings that vary but do not make groups).
+    std: sample standard deviation; interval: 95 % confidence interval of the mean (Student's t); None for one value.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Setting | None], runs: list[Run], values: Values) -> None:
+        self.name, self.settings, self.runs, self.values = name, settings, runs, values
+        self.array = np.array(list(values.values()), dtype=np.float64)
+        self.n = len(values)
+        if self.n:
+            self.mean, self.median = float(self.array.mean()), float(np.median(self.array))
+        self.std: float | None = None
+        self.interval: tuple[float, float] | None = None
+        if self.n > 1:
+            self.std = float(self.array.std(ddof=1))
+            half_width = stats.t.ppf(0.975, self.n - 1) * self.std / self.n**0.5
+            self.interval = float(self.mean - half_width), float(self.mean + half_width)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A group's mean less the best's, with its 95 % confidence interval; p: two-sided, after Holm's correction."""
+
+    mean: float
+    interval: tuple[float, float]
+    p: float
+    is_paired: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """The groups that learned one data set, the best first.
+
+    varying: the settings that differ between its runs. repeats: runs not counted, as another has the same settings and
+    seed. reference: the group that the others are tested against; differences: of those that could be.
+    """
+
+    name: str
+    varying: dict[str, list[Setting]]
+    groups: list[Group]
+    repeats: int
+    reference: Group | None
+    differences: dict[Group, Difference]
+
+
+def sections(runs: Iterable[Run], metric: Metric, by: Sequence[str]) -> list[Section]:
+    """by: the settings that make a group; all that vary if there are none."""
+    tasks: dict[tuple[Setting | None, ...], list[Run]] = {}
+    for run in runs:
+        if run.settings:
+            tasks.setdefault(tuple(run.settings.get(key) for key in TASK), []).append(run)
+    return [
+        _section(" ".join(text(value) for value in task if value is not None), members, metric, by)
+        for task, members in tasks.items()
+    ]
+
+
+def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> Section:
+    differing = varying(runs)
+    named = list(by) or list(differing)
+    rest = [key for key in differing if key not in named]
+    names = short_names(named)
+    members: dict[tuple[Setting | None, ...], list[Run]] = {}
+    for run in runs:
+        members.setdefault(tuple(run.settings.get(key) for key in named), []).append(run)
+    groups, repeats = [], 0
+    for those in members.values():
+        settings = {key: those[0].settings.get(key) for key in named}
+        counted = [run for run in those if run.status == "finished" and metric.key in run.figures]
+        counted.sort(key=lambda run: run.written)
+        values = {(r.seed, *(r.settings.get(key) for key in rest)): r.figures[metric.key] for r in counted}
+        repeats += len(counted) - len(values)
+        group = ", ".join(f"{names[key]}={text(value)}" for key, value in settings.items())
+        groups.append(Group(group or "all runs", settings, those, values))
+    sign = -1 if metric.higher_is_better else 1
+    groups.sort(key=lambda group: (0, sign * group.mean) if group.n else (1, 0.0))
+    reference = next((group for group in groups if group.n > 1), None)
+    pairs = [(g, compare(g.values, reference.values)) for g in groups if reference and g is not reference]
+    tested = {group: difference for group, difference in pairs if difference}
+    corrected = holm([difference.p for difference in tested.values()])
+    tested = {group: replace(d, p=p) for (group, d), p in zip(tested.items(), corrected, strict=True)}
+    return Section(name, differing, groups, repeats, reference, tested)
+
+
+def varying(runs: Sequence[Run]) -> dict[str, list[Setting]]:
+    """The settings that differ, and their values in order; not those that only other components of a kind have."""
+    keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in runs))
+    values = {key: {run.settings.get(key) for run in runs} for key in keys}
+    differing = {key: those - {None} for key, those in values.items() if len(those) > 1}
+    return {
+        key: sorted(those, key=lambda value: (isinstance(value, str), value))  # type: ignore[arg-type]
+        for key, those in differing.items()
+        if len(those) > 1 or not any(is_within(key, (other,)) for other in differing if other != key)
+    }
+
+
+def compare(values: Values, reference: Values) -> Difference | None:
+    """The t test of the difference of two means: paired where both have the same seeds, else Welch's, which does not
+    take the variances to be equal. p is not corrected. None with fewer than two values in one of them, or where they
+    do not spread.
+    """
+    if min(len(values), len(reference)) < 2:
+        return None
+    a, b = (np.array(list(those.values()), dtype=np.float64) for those in (values, reference))
+    mean, is_paired = float(a.mean() - b.mean()), values.keys() == reference.keys()
+    if is_paired:
+        b = np.array([reference[seed] for seed in values])
+    spread = np.ptp(a - b) if is_paired else np.ptp(a) + np.ptp(b)
+    if spread <= (rounding := 1e-9 * max(abs(a).max(), abs(b).max())):
+        return None if abs(mean) > rounding else Difference(0.0, (0.0, 0.0), 1.0, is_paired)
+    test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    return Difference(mean, (float(interval.low), float(interval.high)), float(test.pvalue), is_paired)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979, "A simple sequentially rejective multiple test procedure")."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    raised = [min(1.0, (len(order) - rank) * p_values[index]) for rank, index in enumerate(order)]
+    corrected = dict(zip(order, itertools.accumulate(raised, max), strict=True))
+    return [corrected[index] for index in range(len(order))]
+
+
+def importance(groups: Sequence[Group], keys: Iterable[str]) -> dict[str, float]:
+    """Share of the variance of the metric's ranks that each setting alone explains, from 0 to 1, largest first.
+
+    Eta squared from the Kruskal-Wallis H, (H - k + 1) / (n - k) for k levels and n groups, which takes off what chance
+    explains (Tomczak & Tomczak 2014, "The need to report effect size estimates revisited"). Numbers of more than four
+    values are cut into four levels at their quartiles.
+    """
+    means = np.array([group.mean for group in groups])
+    shares = {}
+    for key in keys:
+        levels = _levels([group.settings.get(key) for group in groups])
+        parts = [means[levels == level] for level in np.unique(levels)]
+        if 1 < len(parts) < len(means) and np.ptp(means):
+            h = float(stats.kruskal(*parts).statistic)
+            shares[key] = max(0.0, (h - len(parts) + 1) / (len(means) - len(parts)))
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _levels(values: Sequence[Setting | None]) -> np.ndarray:
+    if len(set(values)) > 4 and all(map(is_number, values)):
+        numbers = np.array(values, dtype=np.float64)
+        return np.searchsorted(np.quantile(numbers, (0.25, 0.5, 0.75)), numbers)
+    known = list(dict.fromkeys(values))
+    return np.array([known.index(value) for value in values])
+
+
+def is_number(value: Setting | None) -> bool:
+    """Whether a setting can be put on a scale."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The last parts of dotted keys where they tell them apart."""
+    leaves = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: key.rpartition(".")[2] if leaves[key.rpartition(".")[2]] == 1 else key for key in keys}
+
+
+def text(value: Setting | None) -> str:
+    """A setting as people write it; a component's class without its module."""
+    if value is None or isinstance(value, bool):
+        return "–" if value is None else str(value).lower()
+    if isinstance(value, str) and is_within(value, PACKAGES):
+        return value.rpartition(".")[2]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

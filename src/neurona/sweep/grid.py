@@ -1,0 +1,35 @@
+"""Hydra's own sweeper, every combination of the values given, without composing each job before the first begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+
+from neurona.config import ConfigError
+from neurona.sweep.launcher import Processes
+
+
+class Grid(BasicSweeper):
+    """params: overrides of an experiment, the command line's before them."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        if not isinstance(self.launcher, Processes):  # it checks, and then uses, what it has composed
+            super().validate_batch_is_legal(batch)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        result = super().sweep(arguments)
+        if not any(result):
+            raise ConfigError("--multirun", " ".join(arguments), "gives no job; a range or a choice in it is empty")
+        return result
+
+    @staticmethod
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                value = str(override.input_line).partition("=")[2]
+                raise ConfigError(override.get_key_element(), value, "is for a search: add sweep=optuna")
+        batches = BasicSweeper.split_arguments(overrides, max_batch_size)
+        return [batch for batch in batches if batch]

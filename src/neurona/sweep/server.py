@@ -1,0 +1,9 @@
+"""Imported once, by the process from which a sweep's jobs are forked."""
+
+import atexit
+import gc
+
+from neurona.run_folder import checkout
+
+checkout()  # asked once, not by each job
+atexit.register(gc.freeze)  # as in ``command.main``

@@ -1,0 +1,40 @@
+"""The messages that docs/errors.md quotes in blocks fenced as console are those that the commands print."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neurona.run_folder import RunFolder
+
+PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+BLOCKS = "".join(re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+QUOTED = re.findall(r"^\$ python train\.py (.*)\n(.*)$", BLOCKS, re.MULTILINE)
+
+
+def test_most_of_the_page_is_tested() -> None:
+    assert len(QUOTED) > 15
+    assert len(QUOTED) > 3 * PAGE.count("```text")
+    assert len(BLOCKS.splitlines()) == 2 * len(QUOTED)
+
+
+def of_any_step(message: str) -> str:
+    """Which step overflows first, and how, may differ from machine to machine."""
+    return re.sub(r"became \w+ at optimiser step \d+", "became nan", message)
+
+
+@pytest.mark.parametrize(("command", "message"), QUOTED)
+def test_the_message_is_what_is_printed(train: Any, command: str, message: str) -> None:
+    if "trainer=gpu" in command and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        pytest.skip("there is a GPU")
+    folder = Path("logs", "mine")
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text("overrides: []\nabsolute: {}\n")
+    with RunFolder(folder):  # another process works on it
+        done = train(*command.split(" "))
+    assert of_any_step(done.err) == of_any_step(f"{message}\n")
+    assert done.status == (1 if "became nan" in message else 2)

@@ -1,0 +1,47 @@
+"""The report of a real sweep."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from neurona.report import curves
+
+PROGRAM = """
+import runpy, sys
+sys.argv = ["neurona.report", "logs"]
+try:
+    runpy.run_module("neurona.report", run_name="__main__")
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+def test_of_a_sweep(train: Any, train_process: Any) -> None:
+    sweep = Path("logs", "sweep")
+    settings = ["data=iris", "trainer.max_epochs=3", "quiet=true", f"hydra.sweep.dir={sweep}"]
+    assert train("-m", *settings, "seed=0,1", "model.activation=relu,tanh").status == 0
+    done = train_process(program=PROGRAM)
+    assert (done.status, done.err) == (0, "")
+    assert "What varies: model.activation (relu, tanh)." in done.out
+    assert all(f"activation={name}  2  " in done.out for name in ("relu", "tanh"))
+    with Path("logs/report/report.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["model.activation"]) for row in rows] == [
+        *(("0", "relu"), ("0", "tanh"), ("1", "relu"), ("1", "tanh"))
+    ]
+    assert "seed=1 model.activation=tanh" in rows[3]["command"]
+    assert {path.name for path in Path("logs/report").iterdir()} == {
+        *("report.csv", "report.md", "report.html", "results.png", "curves.png")
+    }
+
+    events = EventAccumulator(str(sweep / "0"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = curves.read(sweep / "0")
+    for tag in curves.TAGS:
+        assert list(found[tag]) == [1.0, 2.0, 3.0]
+        assert list(found[tag].values()) == pytest.approx([event.value for event in events.Scalars(tag)], rel=1e-7)

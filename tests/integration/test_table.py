@@ -1,0 +1,338 @@
+"""A table of one's own, from raw file to predictions on new raw rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
+
+import neurona
+from neurona.config import ConfigError, DataError
+from neurona.data import table as table_module
+
+ROWS = 400
+SHORT = ["quiet=true", "logger=none", "trainer.max_epochs=4"]
+
+
+def messy(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
+    """A table with every kind of column; the label depends on several of them."""
+    rng = np.random.default_rng(seed)
+    size, colour = rng.normal(50, 10, rows), rng.choice(["red", "green", "deep blue"], rows)
+    member, year = rng.random(rows) < 0.5, rng.integers(2001, 2020, rows)
+    score = (size - 50) / 10 + 2 * (colour == "red") + member - 1.2 + rng.normal(0, 0.4, rows)
+    label = np.where(score > 0.6, "groß", np.where(score > -0.6, "so lala", "klein"))
+    return pl.DataFrame(
+        {
+            "id": np.arange(rows) + 1000,
+            "size.in cm": [None if i % 11 == 0 else f"{value:.2f}" for i, value in enumerate(size)],
+            "Farbe, ä=1": [None if i % 13 == 0 else str(value) for i, value in enumerate(colour)],
+            "member": np.where(member, "yes", "no"),
+            "since": [
+                f"{y}-{m:02d}-{d:02d}"
+                for y, m, d in zip(year, rng.integers(1, 13, rows), rng.integers(1, 29, rows), strict=True)
+            ],
+            "country": ["here"] * rows,
+            "label": label,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    messy().write_csv(folder / "train.csv")
+    neurona.run(["data=table", f"data.path={folder}/train.csv", "data.target=label", f"folder={folder}/run", *SHORT])
+    neurona.run(["stage=predict", f"run={folder}/run", "quiet=true"])
+    os.replace(folder / "run" / "predictions.csv", folder / "own.csv")
+    return folder
+
+
+def read_predictions(file: Path) -> tuple[list[int], list[str], np.ndarray, list[str]]:
+    """Rows, classes, probabilities and targets."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        _, *records = csv.reader(lines)
+    rows, targets, _, classes, *probabilities = zip(*records, strict=True)
+    return [int(row) for row in rows], list(classes), np.array(probabilities, dtype=float).T, list(targets)
+
+
+def test_the_figures_are_those_of_scikit_learn(trained: Path) -> None:
+    rows, classes, probabilities, targets = read_predictions(trained / "own.csv")
+    figures = json.loads((trained / "run" / "metrics.json").read_text())
+    truth = messy()["label"].to_numpy()[rows]
+    names = sorted(set(messy()["label"]))
+    probabilities /= probabilities.sum(1, keepdims=True)  # float32's, to scikit-learn's liking
+    assert [names[int(target)] for target in targets] == truth.tolist()
+    assert len(rows) == round(0.2 * ROWS)
+    expected = {
+        "accuracy": accuracy_score(truth, classes),
+        "balanced_accuracy": balanced_accuracy_score(truth, classes),
+        "macro_f1": f1_score(truth, classes, average="macro"),
+        "loss": log_loss(truth, probabilities, labels=names),
+        "auroc": roc_auc_score(truth, probabilities, multi_class="ovr", labels=names),
+        "average_precision": average_precision_score(truth, probabilities, average="macro"),
+    }
+    assert {name: figures[f"test/{name}"] for name in expected} == pytest.approx(expected, abs=1e-5)
+    assert figures["test/accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "tsv", "parquet", "feather"])
+def test_new_raw_rows_are_predicted_as_in_training(trained: Path, tmp_path: Path, form: str) -> None:
+    rows, classes, probabilities, _ = read_predictions(trained / "own.csv")
+    table = messy()[rows].drop("id", "country")
+    new = table.select(pl.lit(7).alias("extra"), *reversed(table.columns))  # other columns, in another order
+    if form == "feather":
+        new = new.drop("label")
+    path = tmp_path / f"new.{form}"
+    write = {"parquet": new.write_parquet, "feather": new.write_ipc}
+    if form in write:
+        write[form](path)
+    else:
+        new.write_csv(
+            path,
+            separator="\t" if form == "tsv" else ",",
+            compression="gzip" if form.endswith("gz") else "uncompressed",
+        )
+    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={path}", "quiet=true"])
+    numbers, found, given, targets = read_predictions(trained / "run" / "predictions.csv")
+    assert (numbers, found) == (list(range(len(rows))), classes)
+    np.testing.assert_allclose(given, probabilities, atol=1e-6)
+    assert (targets == [""] * len(rows)) == (form == "feather")
+
+
+def test_prediction_never_holds_the_whole_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurona.data.table.STREAM_ROWS", 64)
+    monkeypatch.setattr("neurona.data.reading.read", lambda *_: pytest.fail("the file was read whole"))
+    sizes = []
+    encode = table_module.encode
+    monkeypatch.setattr(table_module, "encode", lambda rows, *more: sizes.append(rows.height) or encode(rows, *more))
+    messy().write_csv(tmp_path / "new.csv")
+    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    rows, classes, probabilities, _ = read_predictions(trained / "run" / "predictions.csv")
+    assert (rows, sum(sizes), max(sizes)) == (list(range(ROWS)), ROWS, 64)
+    own, own_classes, own_probabilities, _ = read_predictions(trained / "own.csv")
+    assert [classes[row] for row in own] == own_classes
+    np.testing.assert_allclose(probabilities[own], own_probabilities, atol=1e-6)
+
+
+def test_the_stage_test_takes_other_rows(trained: Path, tmp_path: Path) -> None:
+    rows, *_ = read_predictions(trained / "own.csv")
+    messy()[rows].drop("id").write_csv(tmp_path / "held.csv")
+    figures = neurona.run(["stage=test", f"run={trained}/run", f"data.path={tmp_path}/held.csv", "quiet=true"])
+    fitted = json.loads((trained / "run" / "metrics.json").read_text())
+    for name in ("test/accuracy", "test/loss"):
+        assert figures[name] == pytest.approx(fitted[name], abs=1e-6)
+
+
+def test_the_loaded_run_takes_frames_mappings_and_arrays(trained: Path) -> None:
+    rows, classes, probabilities, _ = read_predictions(trained / "own.csv")
+    table, model = messy()[rows], neurona.load(trained / "run")
+    assert model.columns == ["size.in cm", "Farbe, ä=1", "member", "since"]
+    assert model.classes_.tolist() == ["groß", "klein", "so lala"]
+    columns = table.to_dict(as_series=False)
+
+    class Pandas:
+        """The part of a pandas frame that is asked for."""
+
+        columns = table.columns
+
+        def __getitem__(self, name: str) -> Any:
+            return np.array(table[name].to_list(), dtype=object)
+
+    for given in (
+        table,
+        columns,
+        table.to_dicts(),
+        Pandas(),
+        np.array(table.select(model.columns).rows(), dtype=object),
+    ):
+        np.testing.assert_allclose(model.predict_proba(given), probabilities, atol=1e-6)
+    assert model.predict(table).tolist() == classes
+    assert model.score(table, table["label"]) == pytest.approx(np.mean(table["label"].to_numpy() == np.array(classes)))
+    one = model.predict_proba(
+        {name: values[0] for name, values in columns.items() if name != "since"} | {"since": None}
+    )
+    assert one.shape == (1, 3)
+    with pytest.raises(DataError, match="no column 'member'"):
+        model.predict(table.drop("member"))
+
+
+def test_columns_that_cannot_be_read_are_named_once(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("neurona.data.table.STREAM_ROWS", 10)
+    comma = messy(30).with_columns(pl.col("size.in cm").str.replace(".", ",", literal=True), since=pl.lit(""))
+    comma.write_csv(tmp_path / "new.csv")
+    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [
+        f"{tmp_path}/new.csv: no value of column 'size.in cm' reads as in training; they count as missing"
+    ]
+
+
+@pytest.mark.parametrize("stage", ["predict", "test"])
+def test_missing_columns_are_named(trained: Path, tmp_path: Path, stage: str) -> None:
+    messy(20).drop("member", "since").write_csv(tmp_path / "new.csv")
+    with pytest.raises(DataError, match=r"new\.csv: has no column 'member', 'since'"):
+        neurona.run([f"stage={stage}", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    assert not list((trained / "run").glob("*.tmp"))
+
+
+def test_what_was_not_seen_in_training_is_taken_as_other(trained: Path) -> None:
+    model, row = (
+        neurona.load(trained / "run"),
+        {"size.in cm": "51", "Farbe, ä=1": "red", "member": "yes", "since": "2010-05-05"},
+    )
+    odd = [row | {"Farbe, ä=1": "ultraviolet"}, row | {"Farbe, ä=1": None}, row | {"size.in cm": "??", "since": "soon"}]
+    probabilities = model.predict_proba(odd)
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities[0], probabilities[1], rtol=1e-6)
+
+
+def test_the_card_and_the_warnings_are_shown_and_kept(trained: Path, tmp_path: Path, train: Callable[..., Any]) -> None:
+    done = train(
+        "data=table", f"data.path={trained}/train.csv", "data.target=label", f"folder={tmp_path}/run", *SHORT[1:]
+    )
+    assert done.status == 0, done.err
+    assert "column 'id' looks like an identifier (whole numbers, one for each row) and is left out" in done.out
+    card = json.loads((tmp_path / "run" / "data_card.json").read_text())
+    text = (tmp_path / "run" / "data_card.txt").read_text()
+    assert text.splitlines()[:8] == [line for line in done.out.splitlines() if line in text.splitlines()][:8]
+    assert {column["name"]: column["kind"] for column in card["columns"]} == {
+        "size.in cm": "numeric",
+        "Farbe, ä=1": "categorical",
+        "member": "boolean",
+        "since": "date",
+    }
+    assert card["left_out"] == {"id": "identifier", "country": "constant"}
+    counts = messy()["label"].value_counts().rows()
+    assert {name: sum(parts.values()) for name, parts in card["classes"].items()} == dict(counts)
+    assert card["rows"] == {"train": 260, "val": 60, "test": 80, "without_label": 0}
+
+
+def test_the_schema_is_of_the_training_rows_alone(trained: Path, tmp_path: Path) -> None:
+    rows, *_ = read_predictions(trained / "own.csv")
+    outside = pl.Series(np.isin(np.arange(ROWS), rows))
+    changed = messy().with_columns(
+        pl.when(outside).then(pl.lit("999999")).otherwise(pl.col("size.in cm")).alias("size.in cm"),
+        pl.when(outside).then(pl.lit("violet")).otherwise(pl.col("Farbe, ä=1")).alias("Farbe, ä=1"),
+    )
+    changed.write_csv(tmp_path / "train.csv")
+    data = ["data=table", f"data.path={tmp_path}/train.csv", "data.target=label"]
+    neurona.run([*data, f"folder={tmp_path}/run", *SHORT])
+    one, other = (neurona.load(folder / "run").classifier for folder in (trained, tmp_path))
+    assert one.spec == other.spec
+    for name, tensor in one.state_dict().items():
+        assert tensor.equal(other.state_dict()[name]), name
+
+
+def test_a_run_on_a_table_goes_on(trained: Path, tmp_path: Path) -> None:
+    data = ["data=table", f"data.path={trained}/train.csv", "data.target=label", "compile=false", *SHORT]
+    neurona.run([*data, f"folder={tmp_path}/run", "trainer.max_epochs=2"])
+    neurona.run([f"run={tmp_path}/run", "trainer.max_epochs=4", "quiet=true"])
+    one, other = (neurona.load(folder / "run").classifier.state_dict() for folder in (trained, tmp_path))
+    assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
+def test_published_parts_are_kept(tmp_path: Path) -> None:
+    table = messy()
+    for name, start, end in (("train", 0, 300), ("val", 300, 340), ("test", 340, 400)):
+        table[start:end].write_csv(tmp_path / f"{name}.csv")
+    with_dot = pl.read_csv(tmp_path / "test.csv").with_columns(pl.col("label") + ".")
+    with_dot.write_csv(tmp_path / "test.csv")
+    paths = [
+        f"data.{key}={tmp_path}/{name}.csv"
+        for key, name in (("path", "train"), ("val_path", "val"), ("test_path", "test"))
+    ]
+    overrides = ["data=table", "data.target=label", *paths, f"folder={tmp_path}/run", *SHORT]
+    with pytest.raises(DataError, match=r"test\.csv: labels 'groß\.', .* data\.labels='\.' strips"):
+        neurona.run(overrides)
+    assert not (tmp_path / "run").exists()
+    neurona.run([*overrides, "data.labels=."])
+    card = json.loads((tmp_path / "run" / "data_card.json").read_text())
+    assert card["rows"] == {"train": 300, "val": 40, "test": 60, "without_label": 0}
+    neurona.run(["stage=predict", f"run={tmp_path}/run", "quiet=true"])
+    assert read_predictions(tmp_path / "run" / "predictions.csv")[0] == list(range(340, 400))
+
+
+def test_validate_refuses_other_rows(trained: Path, tmp_path: Path) -> None:
+    messy(20).write_csv(tmp_path / "new.csv")
+    with pytest.raises(ConfigError, match="works on the run's own data"):
+        neurona.run(["stage=validate", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    assert neurona.run(["stage=validate", f"run={trained}/run", "quiet=true"])["val/loss"] > 0
+
+
+TABLES = os.environ.get("NEURONA_TABLES", "")
+
+
+@pytest.mark.skipif(not TABLES, reason="set NEURONA_TABLES to the folder of the five published tables")
+@pytest.mark.parametrize(
+    ("name", "target", "kinds"),
+    [
+        ("penguins", "species", "categorical numeric numeric numeric numeric categorical numeric"),
+        ("titanic", "survived", "n c n n n n c c c b c c b b"),
+        ("adult_train", "class", "n c n c n c c c c c n n n c"),
+        ("car", "classe", "c c c c c c"),
+        ("letter", "lettr", "n " * 16),
+    ],
+)
+def test_the_published_tables_are_typed_as_they_are(name: str, target: str, kinds: str) -> None:
+    from neurona.data.table import TableData
+
+    data = TableData(path=f"{TABLES}/{name}.csv", target=target)
+    data.setup()
+    assert data.schema is not None
+    assert [column.kind[0] for column in data.schema.columns] == [kind[0] for kind in kinds.split()]
+    assert data.schema.dropped == {}
+    assert [warning for warning in data.schema.warnings if "gives the target away" not in warning] == []
+    assert ("'alive'" in str(data.schema.warnings)) == (name == "titanic")
+
+
+@pytest.mark.parametrize(
+    ("target", "group", "written"),
+    [
+        ("income, in €", "a=b", ["data.target='income, in €'", "data.group='a=b'"]),
+        ("2020", "x.y", ["data.target=2020", "data.group=x.y"]),
+        ("null", "[q]", ["data.target='null'", "data.group='[q]'"]),
+        ("my label", 'say "hi"', ["data.target=my label", "data.group='say \"hi\"'"]),
+    ],
+)
+def test_any_name_of_a_column_can_be_given(tmp_path: Path, target: str, group: str, written: list[str]) -> None:
+    table = (
+        messy(90)
+        .rename({"label": target, "country": group, "since": "日付"})
+        .with_columns(
+            pl.Series(group, [f"{i % 30}" for i in range(90)]),
+            pl.Series("Farbe, ä=1", [f"{i % 4},5" for i in range(90)]),
+        )
+    )
+    (tmp_path / "parts").mkdir()
+    table[:50].write_parquet(tmp_path / "parts" / "1.parquet")
+    table[50:].write_parquet(tmp_path / "parts" / "2.parquet")
+    more = [
+        "data.decimal=','",
+        "data.labels={klein: so lala}",
+        "data.categorical=['Farbe, ä=1']",
+        "data.missing=[NA, nan]",
+    ]
+    overrides = ["data=table", f"data.path={tmp_path}/parts/*.parquet", *written, *more, f"folder={tmp_path}/run"]
+    neurona.run([*overrides, "quiet=true", "logger=none", "trainer.max_epochs=1"])
+    card = json.loads((tmp_path / "run" / "data_card.json").read_text())
+    assert (card["target"], list(card["classes"])) == (target, ["groß", "so lala"])
+    assert card["left_out"][group] == "the group"
+    neurona.run(["stage=predict", f"run={tmp_path}/run", "quiet=true"])
+    assert len(read_predictions(tmp_path / "run" / "predictions.csv")[0]) == card["rows"]["test"]

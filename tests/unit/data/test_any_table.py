@@ -1,0 +1,160 @@
+"""Properties of any table: it reads as it was written, and whatever it holds becomes finite numbers or a UserError."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import math
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from neurona.config import DataError, UserError
+from neurona.data import data_card, reading
+from neurona.data.schema import Rules, Schema, encode, infer, layout
+from neurona.data.table import TableData
+
+few = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+
+MARKS = ' ",;|\t\n'
+TEXTS = st.text(string.printable + "äß€\u200b\U0001f600\x00", max_size=6)
+EXTREMES = st.sampled_from([0.0, -0.0, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan, 2**53 + 1.0])
+MOMENTS = st.datetimes()
+SORTS: list[st.SearchStrategy[Any]] = [
+    TEXTS,
+    EXTREMES,
+    EXTREMES.map(str),
+    st.floats(-1e5, 1e5),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.sampled_from(["yes", "no", "NA"]),
+    st.sampled_from(["1,5", "1.234,5", "1,234", "007", "1e5", "3.0"]),
+    MOMENTS,
+    MOMENTS.map(lambda moment: moment.date()),
+    MOMENTS.map(lambda moment: moment.time()),
+    MOMENTS.map(lambda moment: moment.isoformat(" ")),
+    st.integers(0, 10**6).map(lambda seconds: datetime.timedelta(seconds=seconds)),
+    st.lists(st.just(1), max_size=2),
+    TEXTS.map(lambda text: {"a": text}),
+    TEXTS.map(str.encode),
+    st.none(),
+]
+
+
+@st.composite
+def columns(draw: st.DrawFn, rows: int) -> list[Any]:
+    """Values of one sort, some of them missing or of another; all different in places."""
+    pool = draw(st.lists(draw(st.sampled_from(SORTS)), min_size=1, max_size=8))
+    odd = draw(st.lists(st.one_of(SORTS), max_size=2))
+    generator = random.Random(draw(st.integers(0, 99)))
+    values = generator.choices([*pool * 8, *odd], k=rows)
+    return [f"{value}{i}" for i, value in enumerate(values)] if draw(st.integers(0, 9)) == 0 else values
+
+
+def frame(given: dict[str, list[Any]]) -> pl.DataFrame:
+    """polars' own frame where it can make one, else of texts."""
+    try:
+        return pl.DataFrame(given, strict=False)
+    except pl.exceptions.PolarsError:
+        return pl.DataFrame({name: [None if v is None else str(v) for v in column] for name, column in given.items()})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("any")
+
+
+@few
+@given(
+    st.lists(st.lists(st.text("ab1é'" + MARKS, max_size=5), min_size=2, max_size=2), min_size=1, max_size=6),
+    st.sampled_from([{}, {"lineterminator": "\r\n"}, {"quoting": csv.QUOTE_ALL}]),
+    st.sampled_from(reading.SEPARATORS),
+    st.integers(1, 4),
+)
+def test_what_was_written_is_read(
+    folder: Path, rows: list[list[str]], dialect: dict[str, Any], separator: str, size: int
+) -> None:
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, **{"delimiter": separator, "lineterminator": "\n"} | dialect)
+    writer.writerows([[f"a{separator}{separator}", "b"], *rows])
+    (folder / "t.csv").write_text(written.getvalue(), encoding="utf-8", newline="")
+    expected = [row for row in rows if any(row)]  # rows without any value may be left out
+    assume(expected)
+    for parts in ([reading.read(f"{folder}/t.csv")], list(reading.batches(f"{folder}/t.csv", None, size))):
+        found = [[value or "" for value in row] for part in parts for row in part.rows()]
+        assert [row for row in found if any(row)] == expected
+
+
+@few
+@given(st.text('ab"1é' + MARKS, max_size=60), st.sampled_from([",", ";"]), st.sampled_from(["utf-8", "latin1"]))
+def test_any_text_is_a_table_or_a_mistake_named(folder: Path, text: str, separator: str, encoding: str) -> None:
+    text = f"x{separator}y\n{text}"
+    (folder / "t.csv").write_bytes(text.encode(encoding))
+    try:
+        table = reading.read(f"{folder}/t.csv", separator)
+    except DataError:
+        return
+    # Python's reader finds as many rows, those without any value aside.
+    _, *records = csv.reader(io.StringIO(text), delimiter=separator)
+    assert sum(map(any, table.rows())) == sum(map(any, records))
+
+
+@few
+@given(st.data(), st.sampled_from([1, 2, 5, 40, 200]), st.integers(1, 5))
+def test_any_columns_are_typed_and_encoded(data: st.DataObject, rows: int, width: int) -> None:
+    table = frame({f"c{i}": data.draw(columns(rows)) for i in range(width)})
+    generator = random.Random(rows)
+    training = np.array(sorted(generator.sample(range(rows), max(1, rows * 2 // 3))))
+    rules = data.draw(st.sampled_from([Rules(), Rules(decimal=",", thousands="."), Rules(missing=())]))
+    kind, named = data.draw(st.sampled_from(["numeric", "categorical"])), data.draw(st.integers(0, 3 * width))
+    overrides: dict[str, Any] = {kind: [f"c{named}"]} if named < width else {}
+    try:
+        schema = infer(table, "y", training, training % 2, rules=rules, **overrides)
+    except UserError:
+        return
+    matrix = encode(table, schema)
+    numeric, cardinalities, names = layout(schema)
+    assert matrix.shape == (rows, numeric + len(cardinalities)) == (rows, len(names))
+    assert not np.isinf(matrix).any()
+    ids = matrix[:, numeric:]
+    assert ((ids >= 0) & (ids < np.array(cardinalities, dtype=float)) & (ids % 1 == 0)).all()
+    np.testing.assert_array_equal(encode(table.select(reversed(table.columns)), schema), matrix)
+    stored = Schema.from_dict(json.loads(json.dumps(schema.as_dict())))
+    np.testing.assert_array_equal(encode(table, stored), matrix)
+    labelled = table.with_columns(y=pl.lit("a"))
+    card = data_card.card(labelled, schema, ["a", "b"], np.zeros(rows, dtype=np.int64), {"train": training})
+    assert data_card.text(json.loads(json.dumps(card))).startswith("column")
+    # Whatever the columns hold later, they are encoded.
+    later = frame({name: data.draw(columns(30)) for name in table.columns})
+    assert not np.isinf(encode(later, stored)).any()
+
+
+@few
+@given(st.data(), st.sampled_from([2, 5, 40, 200]))
+def test_any_file_is_split_and_encoded_or_a_mistake_named(folder: Path, data: st.DataObject, rows: int) -> None:
+    table = frame({name: data.draw(columns(rows)) for name in ("y", "a", "b", "c.d")})
+    texts = {column.name: [None if v is None else str(v) for v in column.to_list()] for column in table}
+    pl.DataFrame(texts, dict.fromkeys(texts, pl.String)).write_csv(folder / "t.csv")
+    encoding = data.draw(st.sampled_from(["standard", "robust", "quantile", "piecewise"]))
+    module = TableData(path=f"{folder}/t.csv", target="y", numeric_encoding=encoding)
+    try:
+        module.setup()
+        mistake = None
+    except UserError as error:
+        mistake = str(error)
+    if mistake:
+        assert "\n" not in mistake
+        return
+    encoded = module.preprocessing(module.features)
+    assert encoded.shape == (rows, module.spec.num_features)
+    assert encoded.isfinite().all()
+    assert 2 <= module.spec.num_classes <= rows // 2

@@ -1,0 +1,183 @@
+"""The report's files and words, of runs made by hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from neurona.config import ConfigError
+from neurona.report.__main__ import main
+from neurona.report.compare import report
+
+Make = Callable[..., Path]
+HOSTILE = "tags=['<script>alert(1)</script>|`$x$`']"
+
+
+class Page(HTMLParser):
+    """Everything a page holds. Fails on a tag that is closed before those within it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        found = dict(attrs)
+        if tag == "img":
+            self.images.append(found)
+        if "href" in found:
+            self.links.append(str(found["href"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def logs(make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three activations over three seeds, and one run for each thing that goes wrong."""
+    monkeypatch.chdir(tmp_path)
+    for name, mean in (("relu", 0.9), ("$tanh$", 0.89), ("sigmoid", 0.5)):
+        for seed, extra in enumerate((0.0, 0.01, 0.03)):
+            accuracy = mean + (extra if name != "$tanh$" else 0.03 - extra)
+            make_run(f"{name}{seed}", seed, accuracy, settings={"model.activation": name}, overrides=[HOSTILE])
+    make_run("single", 0, 0.95, settings={"model.activation": "gelu"})
+    make_run("broken", 3, status="failed", figures={"error": "loss is <nan>"}, settings={"model.activation": "relu"})
+    make_run("gone & lost", 4, status="running", settings={"model.activation": "relu"})
+    (make_run("torn") / "metrics.json").write_text("{")
+    return Path("logs")
+
+
+def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
+    text = report([logs], None, [], None)
+    opening = text.splitlines()[0]
+    assert opening.startswith("13 runs: ")
+    assert set(re.findall(r"\d+ [a-z]+(?=[,.])", opening)) == {"10 finished", "1 failed", "1 lost", "1 damaged"}
+    assert opening.endswith("Compared by test/accuracy (%): higher is better.")
+    assert "What varies: model.activation ($tanh$, gelu, relu, sigmoid)." in text
+    assert "The best mean of several runs is that of activation=relu." in text
+    assert "Cannot be told from it (p ≥ 0.05): activation=$tanh$." in text
+    assert "Worse (p < 0.05): activation=sigmoid" not in text  # the differences by seed do not spread
+    assert "Not tested, for a single run or no spread: activation=gelu; activation=sigmoid." in text
+    assert re.search(r"activation=relu +3 +91.33 ± 1.53 +91.00 +87.54 to 95.13 +best +– +1 failed, 1 lost", text)
+    assert re.search(r"failed +logs/broken +loss is <nan>", text)
+    assert re.search(r"lost +logs/gone & lost +its process is gone; .* run='logs/gone & lost'", text)
+    assert f"warning: Cannot be read: {Path('logs', 'torn', 'metrics.json')}" in text
+
+
+def test_the_page_holds_everything_itself(logs: Path) -> None:
+    report([logs], None, [], None)
+    text = (logs / "report" / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r"data:image/png;base64,[^\"]+", "", text))
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert "loss is <nan>" in page.text
+    assert page.images
+    for image in page.images:
+        assert str(image["src"]).startswith("data:image/png;base64,iVBOR")
+        assert image["alt"]
+    for link in page.links:
+        assert (logs / "report" / unquote(link)).is_dir()
+    assert len(page.links) == 13 + 3
+
+
+def test_markdown_links_and_escapes(logs: Path) -> None:
+    report([logs], None, [], None)
+    text = (logs / "report" / "report.md").read_text(encoding="utf-8")
+    assert "](../gone%20%26%20lost)" in text
+    assert r"loss is \<nan\>" in text
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(len(re.split(r"(?<!\\)\|", line)) == 10 for line in tables if "activation=" in line and "±" in line)
+    assert all(len(re.split(r"(?<!\\)\|", line)) == 6 for line in tables if "train.py" in line and "lost" not in line)
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (logs / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_csv_has_every_figure(logs: Path) -> None:
+    report([logs], None, [], None)
+    with (logs / "report" / "report.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["folder"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 13
+    row = rows["logs/relu1"]
+    assert (row["model.activation"], row["seed"], row["status"]) == ("relu", "1", "finished")
+    assert float(row["test/accuracy"]) == 0.91
+    assert HOSTILE in row["command"].replace("'\"'\"'", "'")
+    assert rows["logs/broken"]["error"] == "loss is <nan>"
+    assert rows["logs/torn"]["status"] == "damaged"
+
+
+def test_a_search_shows_its_settings(make_run: Make, tmp_path: Path) -> None:
+    for index in range(12):
+        settings = {"optimizer.lr": 10 ** -(1 + index / 4), "model.dropout": index % 4 / 10}
+        make_run(str(index), 0, 0.5 + index / 100, settings=settings)
+    text = report([tmp_path / "logs"], None, [], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("importance.png", "report.csv", "report.html", "report.md", "search.png")
+    ]
+    assert "No group has more than one run, so nothing is tested" in text
+
+
+def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
+    folder = make_run("only", status="interrupted")
+    text = report([folder], None, [], None)
+    assert "No run has finished with test/accuracy yet." in text
+    assert (tmp_path / "logs" / "report" / "report.html").exists()
+    assert not (folder / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "path=nowhere: is no folder"),
+        (["logs", "--metric", "test/acuracy"], "did you mean test/accuracy? There are test/accuracy"),
+        (["logs", "--by", "model.activatoin"], "did you mean model.activation?"),
+        (["logs", "--out", "logs/relu0/report"], "is within the run"),
+        (["logs", "--out", "file/report"], "cannot be made"),
+    ],
+)
+def test_mistakes(
+    logs: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("file").touch()
+    monkeypatch.setattr(sys, "argv", ["report", *arguments])
+    assert main() == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert (told.out, told.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(logs: Path) -> None:
+    logs.chmod(0o500)
+    with pytest.raises(ConfigError, match="give another folder with --out"):
+        report([logs], None, [], None)
+    logs.chmod(0o700)
+
+
+def test_an_occupied_name(logs: Path) -> None:
+    (logs / "report" / "report.csv").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        report([logs], None, [], None)
