@@ -28,14 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-<<<<<<< HEAD
-from neurona import signatures
-from neurona.config import ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
-from neurona.run_folder import is_range_test, refuse_range_test
-=======
 from neurona import launch, scheduler, signatures
 from neurona.config import ROOT, ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
->>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
+from neurona.run_folder import is_range_test, refuse_range_test
 from neurona.sweep import folder, jobs, register
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "allow", "hydra")  # root keys that may be given with run=
@@ -45,12 +40,9 @@ SINGLE = {  # root keys that do not go with a sweep
     "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
 }
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launchers of other packages
-<<<<<<< HEAD
 KILLED_ERRORS = ("TerminatedWorkerError", "UncompletedJobError")  # as those call it
 KILLED = "the process of a job was killed; the machine may have run out of memory"
-=======
 DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")  # of a choice of trainer=
->>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
 WRITING = ("trainer", "logger")  # root keys that may say where files go
 STATUS = {"KeyboardInterrupt": 130, "SIGTERMException": 143}
 

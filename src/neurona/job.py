@@ -26,13 +26,9 @@ def run(cfg: DictConfig, unread: config.Unread | None = None) -> dict[str, Any] 
     if unread is None:
         unread = config.check(cfg, hydra.runtime.choices)
     if hydra.mode == RunMode.MULTIRUN:
-<<<<<<< HEAD
         if cfg.stage != "fit":
             raise ConfigError("stage", cfg.stage, jobs.ONLY_FITS)
-        figures = jobs.take_up(cfg, Path(hydra.runtime.output_dir), hydra.overrides.task)
-=======
         figures = jobs.take_up(cfg, Path(hydra.runtime.output_dir), overrides)
->>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
         if figures is not None:
             return figures
         checkpoints = cfg.trainer.callbacks.checkpoints

@@ -161,15 +161,11 @@ def log_hyperparameters(
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     shown: Any = OmegaConf.to_container(masked(cfg))
     for group in ("data", "model", "optimizer", "classifier"):
-<<<<<<< HEAD
-        params |= _flat(OmegaConf.to_container(cfg[group], resolve=True), group)
-    shown = {**figures, **{f"last_{name}": value for name, value in last.items()}}
-=======
         params |= _flat(shown[group], group)
->>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
+    results = {**figures, **{f"last_{name}": value for name, value in last.items()}}
     final = {
         f"hparams/{name}": value
-        for name, value in shown.items()
+        for name, value in results.items()
         if name.startswith(("val/", "test/", "last_val/")) and "/accuracy_of/" not in name
     }
     for logger in loggers:

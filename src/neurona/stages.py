@@ -199,24 +199,7 @@ def _evaluate(cfg: DictConfig, held: contextlib.ExitStack) -> dict[str, Any]:
     if cfg.stage == "export":
         return _export(cfg, held)
     folder = held.enter_context(RunFolder.open(Path(cfg.run)))
-<<<<<<< HEAD
     classifier, datamodule = assembly.trained(cfg, folder)
-=======
-    contents = checkpoint.read(folder.best_checkpoint)
-    path = OmegaConf.select(cfg, "data.path")
-    is_new = path is not None and not folder.has_data(path)
-    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
-    _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
-    trained_on = contents["neurona"].get("fingerprint")
-    given = None if is_new else getattr(datamodule, "fingerprint", None)
-    if given is not None and trained_on not in (None, given):
-        problem = "rows that it was trained on may be among those taken"
-        log.warning("data.fingerprint=%s: was %s when the run began; %s", given, trained_on, problem)
-    if cfg.stage == "validate" and is_new and datamodule.spec.schema is not None:
-        raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
-    if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
-        raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
->>>>>>> 4605ce88de48ae7f1fa7ef14efdd41938747f929
     cfg.folder = str(folder.path)
     callbacks: list[Callback] = []
     if cfg.stage == "predict":
