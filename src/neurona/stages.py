@@ -133,14 +133,13 @@ def _fit(
         if words:
             log.info(words)
         figures |= {"best_epoch": checkpoints.best["epoch"], **checkpoints.best["figures"]}
-        last_figures = {name: value for name, value in scalars(trainer).items() if name.startswith("val/")}
         if figures["stopped_by"] != "pruning":
             trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
             figures |= scalars(trainer)
             folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
         figures["seconds"] = round(time.perf_counter() - started, 3)
         figures["epochs"], figures["steps"] = _epochs(trainer), trainer.global_step
-        log_hyperparameters(trainer.loggers, cfg, choices, figures, last_figures)
+        log_hyperparameters(trainer.loggers, cfg, choices, figures, checkpoints.last)
     if folder.is_written and not checkpoints.keeps_last:
         checkpoints.remove_last()
     with console.train_log(folder):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +64,13 @@ def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path, argument
         (["trainer.accelerator=quantum"], "quantum"),
     ],
 )
-def test_values_out_of_range_leave_no_run_folder(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = call(tmp_path, *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_values_out_of_range_leave_no_run_folder(
+    train: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = train(*arguments)
+    assert done.status == 2, done.err
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

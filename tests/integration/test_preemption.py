@@ -146,7 +146,7 @@ def test_without_validation_the_best_is_the_last_that_an_epoch_ended_with(
     given = ["data=iris", "data.val_fraction=0", "trainer.max_epochs=9", "logger=none", "quiet=true"]
     assert ended_by(signal.SIGTERM, Classifier, "training_step", 5, given=given) == 143
     run = newest()
-    remembered = run.checkpoint("last")["callbacks"]["BestAndLast"]
+    remembered = run.checkpoint("last")["callbacks"]["BestAndLast"]["best"]
     assert run.checkpoint("best")["global_step"] == remembered["step"]
 
 

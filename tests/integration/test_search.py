@@ -142,7 +142,7 @@ def test_pruned_runs_are_marked(train: Any, read_run: Any) -> None:
 
 def test_workers_that_are_killed_lose_nothing(train: Any, tmp_path: Path) -> None:
     """Two at once, one of them killed during a trial and begun again: the trials are those of a search left alone."""
-    search = [*SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.trials=5", "trainer.max_epochs=40"]
+    search = [*SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.trials=5", "trainer.max_epochs=20"]
     search += ["model.activation=relu,relo,tanh"]
 
     def start() -> subprocess.Popen[bytes]:

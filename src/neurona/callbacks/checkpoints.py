@@ -51,6 +51,8 @@ class BestAndLast(Checkpoint):
         self._every_n_train_steps = every_n_steps or 0
         self.best: dict[str, Any] = {}
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
+        self.last: dict[str, float] = {}
+        """The figures of the last validation."""
         self.preemption = Preemption()
         """What tells of signals."""
 
@@ -65,11 +67,12 @@ class BestAndLast(Checkpoint):
         if self.monitor not in trainer.callback_metrics:
             problem = f"is not among the metrics: {', '.join(sorted(trainer.callback_metrics))}"
             raise ConfigError("trainer.callbacks.checkpoints.monitor", self.monitor, problem)
+        self.last = {name: value for name, value in scalars(trainer).items() if name.startswith("val/")}
         score = self.sign * trainer.callback_metrics[self.monitor].item()
         score = math.inf if math.isnan(score) else score
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
-            self.best["figures"] = {k: v for k, v in scalars(trainer).items() if k.startswith("val/")}
+            self.best["figures"] = self.last
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
                 trainer.save_checkpoint(self.best_path)
         self._save_if_due(trainer)
@@ -149,10 +152,10 @@ class BestAndLast(Checkpoint):
         self.best = {"epoch": trainer.current_epoch, "step": trainer.global_step, "score": score, "figures": {}}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.best
+        return {"best": self.best, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict
+        self.best, self.last = state_dict["best"], state_dict["last"]
 
 
 def scalars(trainer: Trainer) -> dict[str, float]:
