@@ -83,7 +83,8 @@ def test_the_lesson_has_the_same_examples_in_spanish() -> None:
 
 def test_the_lessons_installation_is_a_target_of_make() -> None:
     (line,) = (line.partition("#")[0] for line in blocks("console", LESSON)[0].splitlines() if line.startswith("make"))
-    plan = subprocess.run([*shlex.split(line), "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [*shlex.split(line), "--dry-run", "--no-print-directory"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert plan.stdout.splitlines()[-1].strip().endswith("python train.py")
 
 

@@ -63,7 +63,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
 
 def resume(run: Any, *overrides: str) -> None:
     """Continues a run, no sooner than in the next second: TensorBoard reads event files in the order of their names."""
-    time.sleep(1.01)
+    written = max((int(file.name.split(".")[3]) for file in run.folder.glob("events.out.tfevents.*")), default=0)
+    time.sleep(max(0.0, written + 1 - time.time()))
     neurona.run([f"run={run.folder}", "quiet=true", *overrides])
 
 

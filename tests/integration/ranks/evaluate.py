@@ -1,4 +1,4 @@
-"""Run as several ranks: validates a fixed network on numbers of rows from 1 to 40; rank 0 writes the figures to the file named."""
+"""Run as several ranks: validates a fixed network on numbers of rows from 1 to 40; rank 0 writes the figures."""
 
 from __future__ import annotations
 

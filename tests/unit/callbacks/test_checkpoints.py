@@ -130,9 +130,9 @@ def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(f
     best, last = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "checkpoints" / "last.ckpt"
     if last.is_file():
         (remembered,) = torch.load(last, weights_only=True)["callbacks"].values()
-        assert epoch_and_step(best)[1] >= state["best"]["step"]
+        assert epoch_and_step(best)[1] >= remembered["best"]["step"]
         (own,) = torch.load(best, weights_only=True)["callbacks"].values()
-        assert own["step"] == epoch_and_step(best)[1]
+        assert own["best"]["step"] == epoch_and_step(best)[1]
 
 
 def test_without_validation_the_best_is_the_last(fit):
