@@ -8,6 +8,7 @@ fenced as py are Keras', for comparison.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -84,7 +85,8 @@ def test_the_lesson_has_the_same_examples_in_spanish() -> None:
 def test_the_lessons_installation_is_a_target_of_make() -> None:
     (line,) = (line.partition("#")[0] for line in blocks("console", LESSON)[0].splitlines() if line.startswith("make"))
     command = [*shlex.split(line), "--dry-run", "--no-print-directory"]
-    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
+    plan = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert plan.stdout.splitlines()[-1].strip().endswith("python train.py")
 
 

@@ -17,7 +17,7 @@ from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
 
 FEATURES, CLASSES, BATCH = 6, 3, 16
-NUMBERS = (*range(1, 9), 15, 16, 17, 18, 31, 32, 33, 34, 40)
+NUMBERS = (1, 2, 3, 4, 5, 15, 16, 17, 32, 33, 40)
 """Of rows: around the size of a batch and its multiples, some processes have one row more than others, or none."""
 
 
