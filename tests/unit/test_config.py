@@ -231,7 +231,7 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["model._target_=neuron.models.mlp.MLP"], "did you mean neurona?"),
         (["model._target_=3"], "must be the dotted path of a class"),
         (["model._target_=os.system"], "if you trust that module, add allow=[os]"),
-        (["model._target_=mine.Net", "allow=[mine]"], "there is no package mine"),
+        (["model._target_=nobodys.Net", "allow=[nobodys]"], "there is no package nobodys"),
     ],
 )
 def test_refused(tree: Path, overrides: list[str], message: str) -> None:
