@@ -1,4 +1,4 @@
-"""Run as several ranks: validates a fixed network on numbers of rows from 1 to 40; rank 0 writes the figures."""
+"""Run as several ranks: validates a fixed network on each of the numbers of rows given; rank 0 writes the figures."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
 
 FEATURES, CLASSES, BATCH = 6, 3, 16
-NUMBERS = (1, 2, 3, 4, 5, 15, 16, 17, 32, 33, 40)
-"""Of rows: around the size of a batch and its multiples, some processes have one row more than others, or none."""
+ROWS = 40
 
 
 class Rows(LightningDataModule):
     def __init__(self, number: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.features = torch.randn(max(NUMBERS), FEATURES, generator=generator)
-        self.targets = torch.randint(0, CLASSES, (max(NUMBERS),), generator=generator)
+        self.features = torch.randn(ROWS, FEATURES, generator=generator)
+        self.targets = torch.randint(0, CLASSES, (ROWS,), generator=generator)
         self.rows = torch.arange(number)
 
     def val_dataloader(self) -> BatchLoader:
         return BatchLoader(self.features, self.targets, self.rows, BATCH, trainer=self.trainer)
 
 
-def main(file: Path) -> None:
+def main(file: Path, numbers: list[int]) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     console.quieten(True)
     network = MLP(FEATURES, CLASSES, hidden=[16], normalization="batch")
     classifier = Classifier(Standardize(FEATURES), network, DataSpec(FEATURES, CLASSES, tuple("abc")))
     figures = []
-    for number in NUMBERS:
+    for number in numbers:
         trainer = Trainer(
             accelerator="cpu",
             devices=distributed.local_world_size(),
@@ -59,4 +58,4 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), [int(number) for number in sys.argv[2:]])
