@@ -55,14 +55,24 @@ def rows(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return np.load(job.folder / "features.npy"), np.load(job.folder / "targets.npy")
 
 
-def plain_loop(job: Job, *, threads: int | None = None) -> Repeat:
+def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False, prepared: bool = False) -> Repeat:
+    """validates: an epoch ends with loss and accuracy of as many rows as neurona takes. prepared: the processor is
+    used as neurona uses it. Both with as many threads as neurona takes.
+    """
     import torch
     from torch import nn
     from torch.nn.functional import cross_entropy
 
-    if threads := threads or job.threads:
+    if validates or prepared:
+        from neurona import cpu
+
+        if prepared:
+            cpu.prepare()
+        cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
+    elif threads := threads or job.threads:
         torch.set_num_threads(threads)
     features, targets = (torch.from_numpy(array).to(job.device) for array in rows(job))
+    held_out = slice(len(features) // 7)
     batch_size = job.network.batch_size
 
     def repeat(epochs: int, clock: Clock) -> Outcome:
@@ -71,8 +81,15 @@ def plain_loop(job: Job, *, threads: int | None = None) -> Repeat:
         network = nn.Sequential(*itertools.chain(*layers))[:-1].to(job.device)
         optimizer = torch.optim.Adam(network.parameters(), fused=True)
 
+        @torch.no_grad()
+        def validate() -> tuple[float, float]:
+            logits = torch.cat([network(block) for block in features[held_out].split(4096)])
+            correct = (logits.argmax(1) == targets[held_out]).float().mean()
+            return cross_entropy(logits, targets[held_out]).item(), correct.item()
+
         def train(epochs: int) -> None:
             for _ in range(epochs):
+                clock.resume()
                 order = torch.randperm(len(features), device=job.device)
                 for start in range(0, len(features), batch_size):
                     batch = order[start : start + batch_size]
@@ -80,6 +97,9 @@ def plain_loop(job: Job, *, threads: int | None = None) -> Repeat:
                     loss.backward()
                     optimizer.step()
                     optimizer.zero_grad()
+                if validates:
+                    clock.pause()
+                    validate()
             if job.device == "cuda":
                 torch.cuda.synchronize()
 
@@ -291,6 +311,16 @@ CONTENDERS = {
         "plain torch loop: slices of float32 tensors, randperm each epoch, fused Adam, nothing logged", plain_loop
     ),
     "loop-1-thread": Contender("the same with torch.set_num_threads(1)", partial(plain_loop, threads=1)),
+    "loop-validated": Contender(
+        "the plain loop with neurona's number of threads, and a validation of loss and accuracy every epoch",
+        partial(plain_loop, validates=True),
+        ("neurona",),
+    ),
+    "loop-prepared": Contender(
+        "the plain loop with neurona's number of threads, its flushing of subnormal numbers and its use of memory",
+        partial(plain_loop, prepared=True),
+        ("neurona",),
+    ),
     "neurona": _neurona(f"neurona's default run: {_DEFAULTS}"),
     "neurona-compile": _neurona("the same with compile=true", "compile=true"),
     "neurona-bf16": _neurona("the default run with trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed"),

@@ -31,6 +31,9 @@ from networks import NETWORKS, Network
 LOOPS = ("loop", "loop-1-thread")
 """The faster of them is the baseline: two threads slow a small network, one thread a large one."""
 
+VALIDATED = "loop-validated"
+"""A loop that does what neurona's epoch does besides checkpoints and reports: a validation."""
+
 TERMINAL = struct.pack("HHHH", 40, 120, 0, 0)  # rows, columns
 
 
@@ -153,24 +156,27 @@ def rows(answers: dict[str, list[dict[str, Any]]], network: Network) -> list[lis
     lines = []
     base = baseline(answers)
     for name, repeats in answers.items():
-        whole, steps, cpu = (per_step(repeats, field) for field in FIELDS)
+        whole, steps, cpu = (per_step(repeats, field) for field in ("seconds", "step_seconds", "cpu_seconds"))
         line = [name, f"{median(whole):,.0f}", f"{median(steps):,.0f}", f"{median(cpu):,.0f}"]
-        for field, values in zip(FIELDS, (whole, steps, cpu), strict=True):
-            line.append(str(harness.ratios(values, per_step(answers[base], field))) if base else "")
+        for values, field, of in (
+            (whole, "seconds", base),
+            (whole, "seconds", VALIDATED),
+            (steps, "step_seconds", base),
+        ):
+            line.append(str(harness.ratios(values, per_step(answers[of], field))) if of in answers else "")
         rate = network.flops_per_step / median(steps) / 1e3
         lines.append([*line, f"{rate:,.0f}", str(repeats[-1]["threads"]), f"{repeats[-1]['loss']:.3f}"])
     return lines
 
 
-FIELDS = ("seconds", "step_seconds", "cpu_seconds")
 HEADER = (
     "contender",
     "µs per step",
     "steps alone",
     "CPU µs",
     "ratio",
+    "to validated",
     "steps alone",
-    "CPU",
     "GFLOP/s",
     "threads",
     "loss",

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from neurona import checkpoint, distributed
+from neurona import checkpoint, cpu, distributed
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, instantiate
 from neurona.data.spec import DataSpec
@@ -20,12 +20,6 @@ from neurona.optimizer import Optimization
 from neurona.run_folder import RunFolder, best_checkpoint
 
 log = logging.getLogger("neurona")
-
-cores = torch.get_num_threads()
-"""Those that a run may use; a job of a sweep has its share of the machine's."""
-
-SMALL_STEP_FLOPS = 3e7
-"""Below this much arithmetic per step, handing work to a second thread costs more than it saves."""
 
 
 def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, Any]:
@@ -53,7 +47,7 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
         embedding_config=_plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
-    _set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule
 
@@ -82,7 +76,7 @@ def trained(cfg: DictConfig, folder: RunFolder) -> tuple[Classifier, Any]:
     classifier = instantiate(
         cfg.classifier, Classifier, preprocessing=preprocessing, network=network, spec=datamodule.spec
     )
-    _set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     return classifier, datamodule
 
 
@@ -149,10 +143,3 @@ def start_from(folder: str, network: nn.Module) -> None:
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
     left = checkpoint.transfer(contents, network)
     log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(left)}" if left else "")
-
-
-def _set_threads(threads: int | None, parameters_times_samples: int) -> None:
-    if threads is None:
-        share = max(1, cores // distributed.local_world_size())
-        threads = 1 if 6 * parameters_times_samples < SMALL_STEP_FLOPS else share
-    torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, open_dict
 
-from neurona import assembly, checkpoint, command, config, console, distributed, launch, lr_find, resume
+from neurona import assembly, checkpoint, command, config, console, cpu, distributed, launch, lr_find, resume
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.callbacks.preemption import Preemption
@@ -66,6 +66,7 @@ def execute(
     config.check_imported(unread)
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
+    cpu.prepare()
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     with Preemption() as preemption, contextlib.ExitStack() as held:
         if cfg.stage in BEGINNING:

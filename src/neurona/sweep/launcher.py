@@ -325,9 +325,9 @@ def _work(composed: DictConfig, unread: Unread, gpus: str | None, cores: int, lo
     os.environ["OMP_NUM_THREADS"] = str(cores)  # of processes that the job starts
     import torch
 
-    from neurona import assembly
+    from neurona import cpu
 
-    assembly.cores = cores
+    cpu.cores = cores
     torch.set_num_threads(cores)
     setup_globals()
     HydraConfig.instance().set_config(composed)

@@ -1,0 +1,46 @@
+"""How the processor and its memory are used: threads, subnormal numbers, what the C library keeps."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+import torch
+
+from neurona import distributed
+
+cores = torch.get_num_threads()
+"""Those that a run may use; a job of a sweep has its share of the machine's."""
+
+SMALL_STEP_FLOPS = 3e7
+"""Below this much arithmetic per step, handing work to a second thread costs more than it saves."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h; see mallopt(3), where the largest threshold is from."""
+
+KEPT_BYTES = 1 << 30
+LARGEST_KEPT_BYTES = 1 << 25
+
+
+def prepare() -> None:
+    """Tells torch and the C library what training has of them. To be called before torch first computes on several
+    threads: they do as the one did that started them.
+
+    Numbers below 1e-38, which cost a processor some hundred times as much as others, count as zero: an optimiser's
+    averages of a gradient that has become zero would get there within a thousand steps, and stay. Up to 1 GiB of memory
+    that tensors of up to 32 MiB have left is kept for the next step, which would otherwise be handed new pages, one
+    fault for each.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+
+
+def set_threads(threads: int | None, parameters_times_samples: int) -> None:
+    """threads: None takes one for a step of a small network, else the cores that this process has for itself."""
+    if threads is None:
+        share = max(1, cores // distributed.local_world_size())
+        threads = 1 if 6 * parameters_times_samples < SMALL_STEP_FLOPS else share
+    torch.set_num_threads(threads)
