@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import nn
 
 from neurona.config import ConfigError, is_within, make, targets
@@ -30,11 +31,38 @@ CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimiz
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot."""
+    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot.
+
+    One saved with ``HELD`` among its storage options stays in memory and is written before the next one, unless that
+    has the same path, or by ``write_held``.
+    """
+
+    HELD = "held"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: tuple[dict[str, Any], Path] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as file:
-            torch.save(checkpoint, file)
+        path = Path(path)
+        if self._held is not None and self._held[1] == path:
+            self._held = None
+        if storage_options and storage_options.get(self.HELD):
+            self._held = apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.clone), path
+        else:
+            self.write_held()
+            _write(checkpoint, path)
+
+    def write_held(self) -> None:
+        """Writes what is held, if anything is."""
+        if self._held is not None:
+            _write(*self._held)
+            self._held = None
+
+
+def _write(contents: dict[str, Any], path: Path) -> None:
+    with replacing(path) as file:
+        torch.save(contents, file)
 
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:

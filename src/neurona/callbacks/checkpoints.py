@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -12,16 +13,18 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from neurona import chunking
 from neurona.callbacks.preemption import Preemption
-from neurona.config import ConfigError, check_range
+from neurona.checkpoint import AtomicCheckpointIO
+from neurona.config import ConfigError, RunError, check_range
 from neurona.run_folder import PREVIOUS, link
 
 EPOCH_SECONDS = 1.0
-"""Epochs shorter than this share a checkpoint: writing one takes as long as ten steps of a small network."""
+"""Epochs shorter than this share a checkpoint: writing one takes as long as fifty steps of a small network."""
 
 
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` into ``folder`` when a validation improves on ``monitor`` (without one, the last is it) and
-    ``last.ckpt`` after every epoch, but no more than one a second unless it is the first, the best or the fit's last.
+    ``last.ckpt`` after every epoch, but no more than one a second unless it is the first or the fit's last: a best one
+    that comes sooner is kept in memory until then.
 
     every_n_steps, every_minutes: also ``last.ckpt`` after so many optimiser steps, and so much time without one; null
     for never. The one before stays as ``previous.ckpt``. At any moment the best is as new as what the last remembers.
@@ -74,7 +77,7 @@ class BestAndLast(Checkpoint):
             self._set_best(trainer, score)
             self.best["figures"] = self.last
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
-                trainer.save_checkpoint(self.best_path)
+                self._save_best(trainer, held=time.monotonic() - self._saved_at < EPOCH_SECONDS)
         self._save_if_due(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -123,14 +126,20 @@ class BestAndLast(Checkpoint):
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = scalars(trainer) | self.best["figures"]
         is_best = self.best.get("step") == trainer.global_step
-        if saves or is_best:
+        if saves:
             self._save_last(trainer, is_best=is_best)
+        elif is_best:
+            self._save_best(trainer, held=True)
         self._leave_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.preemption.deferred = False
         self._listen(trainer)  # to what has come since the last step
         self._leave_if_told(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        with contextlib.suppress(RunError):  # the disk may be what has failed
+            trainer.strategy.checkpoint_io.write_held()  # type: ignore[attr-defined]
 
     def remove_last(self) -> None:
         """Leaves the best alone, of a run that is over."""
@@ -139,7 +148,7 @@ class BestAndLast(Checkpoint):
 
     def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
         if is_best:
-            trainer.save_checkpoint(self.best_path)
+            self._save_best(trainer)
         if trainer.is_global_zero and self.last_path.exists():
             link(self.last_path, self.last_path.with_name(PREVIOUS))
         if not is_best:
@@ -147,6 +156,9 @@ class BestAndLast(Checkpoint):
         elif trainer.is_global_zero:
             link(self.best_path, self.last_path)
         self._due, self._saved_at = False, time.monotonic()
+
+    def _save_best(self, trainer: Trainer, *, held: bool = False) -> None:
+        trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True} if held else None)
 
     def _set_best(self, trainer: Trainer, score: float) -> None:
         self.best = {"epoch": trainer.current_epoch, "step": trainer.global_step, "score": score, "figures": {}}

@@ -53,6 +53,7 @@ def fit(rows, make_trainer, make_classifier, with_val_losses, tmp_path):
         keeper = BestAndLast(folder=str(tmp_path / "checkpoints"), **options or {})
         optimization = optimizer.sgd(lr=0.5, schedule=schedule.constant(), accumulate=accumulate)
         arguments = {"max_epochs": 5, "limit_val_batches": 1.0 if val_losses else 0} | arguments
+        arguments["plugins"] = [AtomicCheckpointIO()]
         trainer = make_trainer(*callbacks, keeper, enable_checkpointing=True, **arguments)
         classifier = make_classifier(Linear(4, 3), 4, 3, optimization, kind=with_val_losses(val_losses))
         trainer.fit(classifier, rows(FEATURES, TARGETS, 8))
@@ -113,8 +114,13 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("write", range(8))
-def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(fit, tmp_path, monkeypatch, write):
+@pytest.mark.parametrize(
+    ("seconds", "write"), [(0.0, write) for write in range(8)] + [(3600.0, write) for write in (2, 3, 4)]
+)
+def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(
+    fit, tmp_path, monkeypatch, seconds, write
+):
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", seconds)
     count, replace = 0, Path.replace
 
     def dies(source: Path, target: Path) -> Path:
@@ -126,7 +132,7 @@ def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(f
 
     monkeypatch.setattr(Path, "replace", dies)
     with pytest.raises(Killed):
-        fit(val_losses=[0.9, 0.8, 0.7, 0.75, 0.6], plugins=[AtomicCheckpointIO()])
+        fit(val_losses=[0.9, 0.8, 0.7, 0.75, 0.6, 0.65], max_epochs=6)
     best, last = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "checkpoints" / "last.ckpt"
     if last.is_file():
         (remembered,) = torch.load(last, weights_only=True)["callbacks"].values()
@@ -193,6 +199,42 @@ def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
     saves = Saves()
     fit(saves, val_losses=[0.9, 0.95, 0.7, 0.75, 0.8], max_epochs=5)
     assert saves.found == [(10, 10), (30, 30), (50, 50)]
+
+
+class Stops(Callback):
+    """Ends the fit with an error in an epoch, and notes the checkpoints that are there then."""
+
+    def __init__(self, epoch: int, folder: Path) -> None:
+        self.epoch, self.folder = epoch, folder
+        self.found: dict[str, tuple[int, int]] = {}
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.found = {path.name: epoch_and_step(path) for path in self.folder.iterdir()}
+            raise ZeroDivisionError
+
+
+def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_lose_it(fit, monkeypatch, tmp_path):
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    stops = Stops(4, tmp_path / "checkpoints")
+    noted = Validations()
+    with pytest.raises(ZeroDivisionError):
+        fit(stops, noted, val_losses=[0.9, 0.8, 0.7, 0.75, 0.6])
+    assert stops.found == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
+    best, last = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert (epoch_and_step(best), epoch_and_step(last)) == ((2, 30), (0, 10))
+    contents = torch.load(best, weights_only=True)
+    assert torch.equal(contents["state_dict"]["network.head.weight"], noted.weights[2])
+    (own,) = contents["callbacks"].values()
+    assert own["best"]["step"] == 30
+    assert own["last"]["val/loss"] == pytest.approx(0.7)
+
+
+def test_a_best_that_waits_is_on_the_disk_before_a_last_that_remembers_it(fit, monkeypatch, tmp_path):
+    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    keeper, _ = fit(val_losses=[0.9, 0.7, 0.8], max_epochs=3)
+    assert (epoch_and_step(keeper.best_path), epoch_and_step(keeper.last_path)) == ((1, 20), (2, 30))
+    assert keeper.best["step"] == 20
 
 
 def test_the_last_before_it_stays(fit):
