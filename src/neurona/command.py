@@ -29,7 +29,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neurona import launch, scheduler, signatures
-from neurona.config import ROOT, ConfigError, RunError, UserError, did_you_mean, key_paths, unknown_key
+from neurona.config import (
+    ROOT,
+    ConfigError,
+    RunError,
+    UserError,
+    choices_with,
+    did_you_mean,
+    key_paths,
+    unknown_key,
+)
 from neurona.run_folder import is_range_test, refuse_range_test
 from neurona.sweep import folder, jobs, register
 
@@ -213,6 +222,8 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
     hidden = () if key.startswith("hydra") else ("hydra",)
     declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
     taken = [f"{parent}.{other}" for other in signature.parameters] if signature else []
+    if having := choices_with(key):
+        return ConfigError(key, value, f"no such key here; it belongs to {' and '.join(having)}")
     error = unknown_key(key, value, [*declared, *taken])
     return UserError(f"{error} Any other argument of {target} is added with +{parent}.…") if signature else error
 

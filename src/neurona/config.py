@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_loader import ConfigLoader
@@ -23,6 +24,8 @@ from neurona.signatures import Signature
 
 T = TypeVar("T")
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
+
+CONFIG_DIR = Path(__file__).parents[2] / "configs"
 
 ROOT = {  # the keys of train.yaml that code reads, as annotations
     "stage": 'Literal["fit", "validate", "test", "predict", "export", "lr_find"]',
@@ -202,6 +205,17 @@ def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigErr
     return ConfigError(key, value, f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}")
 
 
+def choices_with(key: str) -> list[str]:
+    """Those of a key's group whose yaml has it, as ``group=choice``; of a key ``group.name``."""
+    group, _, name = key.partition(".")
+    having = []
+    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+        declared: Any = OmegaConf.load(yaml)
+        if name in declared.get(group, declared).keys():  # noqa: SIM118  (a value of ??? counts)
+            having.append(f"{group}={yaml.stem}")
+    return having
+
+
 def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted path of every key of a nested mapping."""
     for key, value in mapping.items():
@@ -325,7 +339,10 @@ def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) 
     choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
     words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
-    raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{did_you_mean(value, choices)}")
+    group = key.replace(".", "/")
+    is_choice = isinstance(value, str) and (CONFIG_DIR / group).is_dir()
+    hint = f"; a choice is made with a slash: {group}={value}" if is_choice else did_you_mean(value, choices)
+    raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
 
 
 def _check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -> None:

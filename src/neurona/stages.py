@@ -31,8 +31,6 @@ from neurona.trainer import build, build_for_evaluation, build_for_range_test, l
 
 log = logging.getLogger("neurona")
 
-CONFIG_DIR = Path(__file__).parents[2] / "configs"
-
 ENDED = ("status", "error", "stopped_by")
 """What tells how a fit has ended, which does not hold once it goes on."""
 
@@ -45,7 +43,7 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises ConfigError or DataError for a mistake, before a run folder exists.
     """
     replayed = command.replay(list(overrides))
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(config.CONFIG_DIR), version_base="1.3"):
         try:
             cfg = compose("train", replayed, return_hydra_config=True)
         except HydraException as error:

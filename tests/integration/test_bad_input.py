@@ -26,6 +26,9 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "message"),
     [
         (["model.hiden=[3]"], "did you mean model.hidden?"),
+        (["data.path=my.csv"], "data.path=my.csv: no such key here; it belongs to data=table"),
+        (["model=linear", "model.hidden=[3]"], "it belongs to model=mlp and model=tabular"),
+        (["optimizer.schedule=cosine"], "a choice is made with a slash: optimizer/schedule=cosine"),
         (["epochs=3"], "here it is trainer.max_epochs"),
         (["model.units=3"], "here it is model.hidden"),
         (["optimizer.schedul.x=1"], "did you mean optimizer.schedule?"),

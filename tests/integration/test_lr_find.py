@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 import neurona
 from neurona import assembly
-from neurona.config import RunError
-from neurona.stages import CONFIG_DIR
+from neurona.config import CONFIG_DIR, RunError
 
 SETTINGS = [
     *("data=iris", "data.batch_size=16", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer/schedule=cosine"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,11 @@ def test_of_a_sweep(train: Any, train_process: Any) -> None:
     assert {path.name for path in Path("logs/report").iterdir()} == {
         *("report.csv", "report.md", "report.html", "results.png", "curves.png")
     }
+    nobody, reports = os.pipe()
+    os.close(nobody)
+    piped = subprocess.run([sys.executable, "-c", PROGRAM], stdout=reports, stderr=subprocess.PIPE, text=True)
+    os.close(reports)
+    assert (piped.returncode, piped.stderr) == (0, "")
 
     events = EventAccumulator(str(sweep / "0"), size_guidance={"scalars": 0})
     events.Reload()

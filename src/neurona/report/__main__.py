@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,10 +26,12 @@ def main() -> int:
     from neurona.report.compare import report  # what it imports takes a second
 
     try:
-        print(report(given.paths, given.metric, given.by, given.out))
+        print(report(given.paths, given.metric, given.by, given.out), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # piped into head: whoever reads has seen enough, and the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
