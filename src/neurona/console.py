@@ -26,7 +26,9 @@ def quieten(quiet: bool) -> None:
     """Console output of this project; of the libraries, warnings that call for action only."""
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stdout))
+        handler = logging.StreamHandler(sys.stdout)
+        handler.handleError = lambda record: None  # type: ignore[method-assign]  # whoever was reading has gone
+        log.addHandler(handler)
         log.propagate = False
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
