@@ -28,17 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neurona import launch, scheduler, signatures
-from neurona.config import (
-    ROOT,
-    ConfigError,
-    RunError,
-    UserError,
-    choices_with,
-    did_you_mean,
-    key_paths,
-    unknown_key,
-)
+from neurona import hints, launch, scheduler, signatures
+from neurona.config import ROOT, ConfigError, RunError, UserError
+from neurona.hints import did_you_mean, key_paths
 from neurona.run_folder import is_range_test, refuse_range_test
 from neurona.sweep import folder, jobs, register
 
@@ -222,9 +214,7 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
     hidden = () if key.startswith("hydra") else ("hydra",)
     declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
     taken = [f"{parent}.{other}" for other in signature.parameters] if signature else []
-    if having := choices_with(key):
-        return ConfigError(key, value, f"no such key here; it belongs to {' and '.join(having)}")
-    error = unknown_key(key, value, [*declared, *taken])
+    error = ConfigError(key, value, hints.other_choice(key) or hints.unknown_key(key, [*declared, *taken]))
     return UserError(f"{error} Any other argument of {target} is added with +{parent}.…") if signature else error
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_loader import ConfigLoader
@@ -19,13 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neurona import signatures
+from neurona import hints, signatures
+from neurona.hints import did_you_mean, key_paths
 from neurona.signatures import Signature
 
 T = TypeVar("T")
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
-
-CONFIG_DIR = Path(__file__).parents[2] / "configs"
 
 ROOT = {  # the keys of train.yaml that code reads, as annotations
     "stage": 'Literal["fit", "validate", "test", "predict", "export", "lr_find"]',
@@ -48,7 +46,6 @@ DELTAS = ("experiment", "debug", "sweep")  # groups that change values and decla
 PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
 FUNCTIONS = ("neurona.optimizer", "neurona.schedule")  # whose functions it may name as well
 MAX_THREADS = 4096
-_META = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 _KINDS = {bool: "bool", int: "float", float: "float", str: "str | float | bool", list: "list", dict: "dict"}
 
 
@@ -121,7 +118,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
             if key in DELTAS:
                 problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
                 raise ConfigError(key, choices.get(key), problem)
-            raise unknown_key(key, value, list(key_paths(declared)))
+            raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
         if key in ROOT:
             _check_type(key, value, ast.Constant(ROOT[key]), __name__)
     check_seed("seed", values["seed"])
@@ -179,56 +176,6 @@ def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def is_within(path: str, modules: Collection[str]) -> bool:
     """Whether a dotted path is one of these modules or lies in one."""
     return any(f"{path}.".startswith(f"{module}.") for module in modules)
-
-
-ELSEWHERE = {  # what other libraries call a key, and its name here
-    "epochs": "trainer.max_epochs",
-    "num_epochs": "trainer.max_epochs",
-    "learning_rate": "optimizer.lr",
-    "units": "model.hidden",
-    "hidden_layer_sizes": "model.hidden",
-    "validation_split": "data.val_fraction",
-}
-
-
-def unknown_key(key: str, value: object, declared: Collection[str]) -> ConfigError:
-    """The error for a key that nothing declares, with the declared one it is closest to."""
-    parent, _, leaf = key.rpartition(".")
-    if (known_here := ELSEWHERE.get(leaf)) in declared:
-        return ConfigError(key, value, f"no such key; here it is {known_here}")
-    siblings = {name.rpartition(".")[2]: name for name in declared if name.rpartition(".")[0] == parent}
-    leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
-    paths = {name: name for name in declared if not key.startswith(name)}
-    for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
-        if close := get_close_matches(word, known, n=1, cutoff=0.65):
-            return ConfigError(key, value, f"no such key; did you mean {known[close[0]]}?")
-    return ConfigError(key, value, f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}")
-
-
-def choices_with(key: str) -> list[str]:
-    """Those of a key's group whose yaml has it, as ``group=choice``; of a key ``group.name``."""
-    group, _, name = key.partition(".")
-    having = []
-    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
-        declared: Any = OmegaConf.load(yaml)
-        if name in declared.get(group, declared).keys():  # noqa: SIM118  (a value of ??? counts)
-            having.append(f"{group}={yaml.stem}")
-    return having
-
-
-def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every key of a nested mapping."""
-    for key, value in mapping.items():
-        if key not in _META:
-            yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from key_paths(value, f"{prefix}{key}.")
-
-
-def did_you_mean(word: object, known: Collection[Any]) -> str:
-    """ "; did you mean …?", or nothing where no known word is close."""
-    close = get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def from_groups(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
@@ -294,7 +241,8 @@ def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: boo
         if key in COMPONENTS and child is not None and not (isinstance(child, dict) and "_target_" in child):
             raise ConfigError(_join(key, name), child, "needs a _target_, the class to make; null leaves it out")
         if base and not is_free and key not in COMPONENTS and name not in base:
-            raise unknown_key(_join(key, name), child, list(key_paths(base, f"{key}.")))
+            path = _join(key, name)
+            raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
         _check_node(_join(key, name), child, base.get(name), unread, is_free=is_free)
 
 
@@ -309,7 +257,7 @@ def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: 
     else:
         check_arguments(key, node, base, signature)
     for name, value in node.items():
-        if name not in _META:
+        if name not in hints.ATTRIBUTES:
             _check_node(_join(key, name), value, base.get(name), unread, is_free=True)
 
 
@@ -318,11 +266,11 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
     is_declared = base.get("_target_") == node.get("_target_")
     known = [*signature.parameters, *((base if is_declared else {} if base else node) if signature.is_open else {})]
     for name, value in node.items():
-        if name in _META:
+        if name in hints.ATTRIBUTES:
             continue
         path = _join(key, name)
         if name not in known:
-            raise unknown_key(path, value, [_join(key, other) for other in known])
+            raise ConfigError(path, value, hints.unknown_key(path, [_join(key, other) for other in known]))
         parameter = signature.parameters.get(name)
         if parameter is None or path in COMPONENTS or value == "???" or (value is None and parameter.is_nullable):
             continue
@@ -339,9 +287,7 @@ def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) 
     choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
     words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
-    group = key.replace(".", "/")
-    is_choice = isinstance(value, str) and (CONFIG_DIR / group).is_dir()
-    hint = f"; a choice is made with a slash: {group}={value}" if is_choice else did_you_mean(value, choices)
+    hint = hints.choice(key, value) or did_you_mean(value, choices)
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
 
 
@@ -349,7 +295,7 @@ def _check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) 
     path, target = _join(key, "_target_"), node["_target_"]
     if not isinstance(target, str) or "." not in target:
         raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
-    for name in _META[1:]:
+    for name in hints.ATTRIBUTES[1:]:
         if name in node:
             raise ConfigError(_join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
     package = target.partition(".")[0]

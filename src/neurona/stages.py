@@ -25,6 +25,7 @@ from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.callbacks.preemption import Preemption
 from neurona.classifier import Classifier
 from neurona.config import ConfigError, RunError
+from neurona.hints import CONFIG_DIR
 from neurona.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
 from neurona.run_folder import RunFolder, begun_before, unwritable
 from neurona.trainer import build, build_for_evaluation, build_for_range_test, loggers, why_ended
@@ -43,7 +44,7 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises ConfigError or DataError for a mistake, before a run folder exists.
     """
     replayed = command.replay(list(overrides))
-    with initialize_config_dir(str(config.CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
             cfg = compose("train", replayed, return_hydra_config=True)
         except HydraException as error:

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 import neurona
 from neurona import assembly
-from neurona.config import CONFIG_DIR, RunError
+from neurona.config import RunError
+from neurona.hints import CONFIG_DIR
 
 SETTINGS = [
     *("data=iris", "data.batch_size=16", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer/schedule=cosine"),

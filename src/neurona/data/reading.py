@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from neurona.config import DataError, did_you_mean
+from neurona.config import DataError
+from neurona.hints import did_you_mean
 
 SEPARATORS = ",;\t|"
 COMPRESSED = (".gz", ".zst")

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from neurona.config import ConfigError, DataError, did_you_mean
+from neurona.config import ConfigError, DataError
 from neurona.data.reading import require
+from neurona.hints import did_you_mean
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
 

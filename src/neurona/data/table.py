@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurona.config import ConfigError, DataError, check_range, did_you_mean
+from neurona.config import ConfigError, DataError, check_range
 from neurona.data import data_card, encoding, reading
 from neurona.data.base import InMemoryData, Table
 from neurona.data.batches import Batch, BatchLoader
@@ -22,6 +22,7 @@ from neurona.data.encoding import Numeric
 from neurona.data.preprocessing import Scaling
 from neurona.data.schema import MISSING, Rules, Schema, encode, infer, layout, order_of, unread, words
 from neurona.data.spec import DataSpec
+from neurona.hints import did_you_mean
 
 log = logging.getLogger(__name__)
 
