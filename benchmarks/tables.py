@@ -48,10 +48,10 @@ VARIANTS: dict[str, list[str]] = {
     "no dropout": ["model.dropout=0"],
     "hidden [128, 64]": ["model.hidden=[128,64]"],
     "lr 3e-3": ["optimizer.lr=3e-3"],
-    "adam, no weight decay": ["optimizer=adam"],
+    "adamw, weight decay 0.01": ["optimizer=adamw"],
     "batch 128": ["data.batch_size=128"],
     "no early stopping": ["trainer.callbacks.early_stopping.patience=null", "trainer.max_epochs=100"],
-    "one-hot categories alone": ["data.max_one_hot=1000"],
+    "embeddings above 16 categories": ["data.max_one_hot=16"],
     "piecewise": ["data.numeric_encoding=piecewise"],
     "quantile": ["data.numeric_encoding=quantile"],
 }

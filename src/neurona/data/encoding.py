@@ -123,7 +123,7 @@ def fit(
     *,
     numeric: Numeric = "piecewise",
     max_pieces: int = 32,
-    max_one_hot: int = 16,
+    max_one_hot: int = 256,
 ) -> Encoding:
     """The encoding fitted on the given rows of raw features (N, num_features) float32, accumulated in float64.
 

@@ -64,7 +64,7 @@ class TableData(InMemoryData):
     order: str | int | None = None
     numeric_encoding: Numeric = "standard"
     max_pieces: int = 32
-    max_one_hot: int = 16
+    max_one_hot: int = 256
     batch_size: int | None = None  # type: ignore[assignment]
     val_fraction: float = 0.15
     scaling: Scaling = field(default="none", init=False)
