@@ -153,7 +153,9 @@ def fit(
     for column, (places, scores) in enumerate(knots):
         number = len(places) - 1
         encoding.low[column, :number] = torch.from_numpy(places[:-1])
-        encoding.scale[column, :number] = torch.from_numpy(1 / np.diff(places))
+        # No less than what counts as more than zero where subnormal numbers are flushed, see neurona.cpu.
+        scale = np.maximum(1 / np.diff(places), np.finfo(np.float32).tiny)
+        encoding.scale[column, :number] = torch.from_numpy(scale)
         encoding.step[column, :number] = torch.from_numpy(np.diff(scores))
         encoding.offset[column] = scores[0]
     return encoding

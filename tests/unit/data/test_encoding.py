@@ -165,8 +165,11 @@ def test_rebuilt_from_plain_data_it_gives_the_same_bits(method: str) -> None:
     assert rebuilt(features[:1]).equal(encoding(features)[:1])
 
 
+@pytest.mark.parametrize("flushed", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_odd_columns_are_encoded_finitely(method: str) -> None:
+def test_odd_columns_are_encoded_finitely(method: str, flushed: bool, request: pytest.FixtureRequest) -> None:
+    torch.set_flush_denormal(flushed)  # as in a run
+    request.addfinalizer(lambda: torch.set_flush_denormal(False))
     nan = torch.nan
     features = torch.tensor([[nan, 1e-40, 5.0, 3e38], [nan, 0.0, nan, 0.0], [nan, 2e-40, nan, -3e38]])
     encoded = fit(features, torch.arange(3), (), numeric=method)(features)
