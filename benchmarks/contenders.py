@@ -67,7 +67,7 @@ def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False,
         from neurona import cpu
 
         if prepared:
-            cpu.prepare()
+            cpu.prepared().__enter__()  # for as long as this process lives
         cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
     elif threads := threads or job.threads:
         torch.set_num_threads(threads)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
+from collections.abc import Iterator
 
 import torch
 
@@ -21,21 +23,28 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 25
 
+SUBNORMAL = 1e-40
 
-def prepare() -> None:
-    """Tells torch and the C library what training has of them. To be called before torch first computes on several
-    threads: they do as the one did that started them.
 
-    Numbers below 1e-38, which cost a processor some hundred times as much as others, count as zero: an optimiser's
-    averages of a gradient that has become zero would get there within a thousand steps, and stay. Up to 1 GiB of memory
-    that tensors of up to 32 MiB have left is kept for the next step, which would otherwise be handed new pages, one
-    fault for each.
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Has numbers below 1e-38 count as zero, and memory kept. To be entered before torch first computes on several
+    threads: they go on to do as the one did that started them.
+
+    Subnormal numbers cost a processor some hundred times as much as others, and an optimiser's averages of a gradient
+    that has become zero get there within a thousand steps, and stay. Of what tensors of up to 32 MiB leave, up to 1 GiB
+    is kept for the next step, which would otherwise be handed new pages, one fault for each; for good.
     """
+    was_flushing = torch.tensor(SUBNORMAL).item() == 0
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_flushing)
 
 
 def set_threads(threads: int | None, parameters_times_samples: int) -> None:

@@ -65,9 +65,8 @@ def execute(
     config.check_imported(unread)
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
-    cpu.prepare()
     torch.set_float32_matmul_precision(cfg.float32_matmul)
-    with Preemption() as preemption, contextlib.ExitStack() as held:
+    with cpu.prepared(), Preemption() as preemption, contextlib.ExitStack() as held:
         if cfg.stage in BEGINNING:
             figures = BEGINNING[cfg.stage](cfg, choices, overrides, held, preemption)
         else:

@@ -50,8 +50,9 @@ def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def short(table: Path, folder: Path, *overrides: str) -> Path:
-    data = ["data=table", f"data.path={table}", "data.target=label", "data.max_one_hot=29", "trainer.max_epochs=3", "logger=none"]
-    neurona.run([*data, f"folder={folder}", "quiet=true", "trainer.callbacks.importance=null", *overrides])
+    data = ["data=table", f"data.path={table}", "data.target=label", "data.max_one_hot=29", "trainer.max_epochs=3"]
+    rest = ["logger=none", "quiet=true", "trainer.callbacks.importance=null"]
+    neurona.run([*data, *rest, f"folder={folder}", *overrides])
     return folder
 
 
