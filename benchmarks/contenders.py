@@ -55,21 +55,13 @@ def rows(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return np.load(job.folder / "features.npy"), np.load(job.folder / "targets.npy")
 
 
-def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False, prepared: bool = False) -> Repeat:
-    """validates: an epoch ends with loss and accuracy of as many rows as neurona takes. prepared: the processor is
-    used as neurona uses it. Both with as many threads as neurona takes.
-    """
+def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False) -> Repeat:
+    """validates: an epoch ends with loss and accuracy of as many rows as neurona takes."""
     import torch
     from torch import nn
     from torch.nn.functional import cross_entropy
 
-    if validates or prepared:
-        from neurona import cpu
-
-        if prepared:
-            cpu.prepared().__enter__()  # for as long as this process lives
-        cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
-    elif threads := threads or job.threads:
+    if threads := threads or job.threads:
         torch.set_num_threads(threads)
     features, targets = (torch.from_numpy(array).to(job.device) for array in rows(job))
     held_out = slice(len(features) // 7)
@@ -113,6 +105,20 @@ def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False,
         return Outcome(_adam_steps(optimizer) - untimed, loss, torch.get_num_threads())
 
     return repeat
+
+
+def validated_loop(job: Job) -> Repeat:
+    from neurona import cpu
+
+    cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
+    return plain_loop(job, validates=True)
+
+
+def prepared_loop(job: Job) -> Repeat:
+    from neurona import cpu
+
+    cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
+    return cpu.prepared()(plain_loop(job))
 
 
 def _adam_steps(optimizer: Any) -> int:
@@ -313,12 +319,12 @@ CONTENDERS = {
     "loop-1-thread": Contender("the same with torch.set_num_threads(1)", partial(plain_loop, threads=1)),
     "loop-validated": Contender(
         "the plain loop with neurona's number of threads, and a validation of loss and accuracy every epoch",
-        partial(plain_loop, validates=True),
+        validated_loop,
         ("neurona",),
     ),
     "loop-prepared": Contender(
         "the plain loop with neurona's number of threads, its flushing of subnormal numbers and its use of memory",
-        partial(plain_loop, prepared=True),
+        prepared_loop,
         ("neurona",),
     ),
     "neurona": _neurona(f"neurona's default run: {_DEFAULTS}"),
