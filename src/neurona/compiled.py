@@ -109,7 +109,7 @@ class CompiledSteps(DirectSteps):
         # No guards and assertions: all that they would look at in every step is fixed for the length of a fit.
         unsafe = torch.compiler.skip_all_guards_unsafe
         options: Any = {"guard_filter_fn": unsafe, "size_asserts": False, "alignment_asserts": False}
-        options["cpp_wrapper"] = features.device.type == "cpu"  # Python between the kernels took a sixth of a small step
+        options["cpp_wrapper"] = features.device.type == "cpu"  # Python between kernels took a sixth of a step
         try:
             compiled: Any = torch.compile(function, dynamic=False, fullgraph=True, options=options)
             self._function = compiled.aot_compile(((*self._inputs, features, targets), {})).fn

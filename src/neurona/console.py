@@ -22,13 +22,17 @@ from neurona.run_folder import RunFolder
 log = logging.getLogger("neurona")
 
 
+class _Console(logging.StreamHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):  # whoever was reading, such as head, has gone
+            super().handleError(record)
+
+
 def quieten(quiet: bool) -> None:
     """Console output of this project; of the libraries, warnings that call for action only."""
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.handleError = lambda record: None  # type: ignore[method-assign]  # whoever was reading has gone
-        log.addHandler(handler)
+        log.addHandler(_Console(sys.stdout))
         log.propagate = False
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
