@@ -77,5 +77,5 @@ class Network:
 NETWORKS = {
     "lesson": Network(100, (64, 64), 32, 10_000, "float32", epochs=10),
     "medium": Network(784, (256, 256), 128, 80_000, "uint8", epochs=2),
-    "wide": Network(784, (2048, 2048), 1024, 40_000, "uint8", epochs=1),
+    "wide": Network(784, (2048, 2048), 1024, 40_000, "uint8", epochs=3),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ def _seeded() -> None:
 @pytest.fixture
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch has its checkpoint, however short it is."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 0.0)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.SHARE_OF_TIME", math.inf)
 
 
 class Rows(LightningDataModule):

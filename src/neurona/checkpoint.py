@@ -48,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self._held is not None and self._held[1] == path:
             self._held = None
         if storage_options and storage_options.get(self.HELD):
-            self._held = apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.clone), path
+            self._held = apply_to_collection(checkpoint, torch.Tensor, _on_cpu), path
         else:
             self.write_held()
             _write(checkpoint, path)
@@ -58,6 +58,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self._held is not None:
             _write(*self._held)
             self._held = None
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def _write(contents: dict[str, Any], path: Path) -> None:

@@ -17,14 +17,17 @@ from neurona.checkpoint import AtomicCheckpointIO
 from neurona.config import ConfigError, RunError, check_range
 from neurona.run_folder import PREVIOUS, link
 
-EPOCH_SECONDS = 1.0
-"""Epochs shorter than this share a checkpoint: writing one takes as long as fifty steps of a small network."""
+PAUSE_SECONDS = 1.0
+SHARE_OF_TIME = 0.01
+"""From one checkpoint to that of a later epoch there is at least a second, and so long that writing takes a hundredth of
+the time.
+"""
 
 
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` into ``folder`` when a validation improves on ``monitor`` (without one, the last is it) and
-    ``last.ckpt`` after every epoch, but no more than one a second unless it is the first or the fit's last: a best one
-    that comes sooner is kept in memory until then.
+    ``last.ckpt`` after every epoch, but, unless it is the first or the fit's last, no more than one a second, and no more
+    than take a hundredth of the time: a best one that comes sooner is kept in memory until then.
 
     every_n_steps, every_minutes: also ``last.ckpt`` after so many optimiser steps, and so much time without one; null
     for never. The one before stays as ``previous.ckpt``. At any moment the best is as new as what the last remembers.
@@ -61,6 +64,7 @@ class BestAndLast(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._pause = PAUSE_SECONDS
         self._due, self._signal = False, 0
         self.preemption.deferred = True
 
@@ -77,7 +81,7 @@ class BestAndLast(Checkpoint):
             self._set_best(trainer, score)
             self.best["figures"] = self.last
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
-                self._save_best(trainer, held=time.monotonic() - self._saved_at < EPOCH_SECONDS)
+                self._save_best(trainer, held=time.monotonic() - self._saved_at < self._pause)
         self._save_if_due(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -117,7 +121,7 @@ class BestAndLast(Checkpoint):
             self.preemption.leave(self._signal, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen(trainer, EPOCH_SECONDS)
+        self._listen(trainer, self._pause)
         is_over = chunking.is_over(trainer)
         saves = is_over or self._due or trainer.current_epoch == 0
         if (saves and not trainer.enable_validation) or (is_over and not self.best):
@@ -147,6 +151,7 @@ class BestAndLast(Checkpoint):
             path.unlink(missing_ok=True)
 
     def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
+        started = time.monotonic()
         if is_best:
             self._save_best(trainer)
         if trainer.is_global_zero and self.last_path.exists():
@@ -156,6 +161,7 @@ class BestAndLast(Checkpoint):
         elif trainer.is_global_zero:
             link(self.best_path, self.last_path)
         self._due, self._saved_at = False, time.monotonic()
+        self._pause = max(PAUSE_SECONDS, (self._saved_at - started) / SHARE_OF_TIME)
 
     def _save_best(self, trainer: Trainer, *, held: bool = False) -> None:
         trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True} if held else None)

@@ -120,7 +120,7 @@ class Killed(BaseException):
 def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(
     fit, tmp_path, monkeypatch, seconds, write
 ):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", seconds)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", seconds)
     count, replace = 0, Path.replace
 
     def dies(source: Path, target: Path) -> Path:
@@ -195,10 +195,32 @@ def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate)
 
 def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
     """Five epochs within a second: the first is the best so far, so are the third and, the fit's last, the fifth."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
     saves = Saves()
     fit(saves, val_losses=[0.9, 0.95, 0.7, 0.75, 0.8], max_epochs=5)
     assert saves.found == [(10, 10), (30, 30), (50, 50)]
+
+
+class Hours(Callback):
+    """Makes every epoch take an hour, and every checkpoint 90 seconds, of a clock that stands still otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self.now += 3600
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        self.now += 90
+
+
+def test_checkpoints_take_a_hundredth_of_the_time_at_most(fit, monkeypatch):
+    """Three hours are at least 9000 seconds, two are not."""
+    monkeypatch.setattr("neurona.callbacks.checkpoints.SHARE_OF_TIME", 0.01)
+    saves, hours = Saves(), Hours()
+    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", lambda: hours.now)
+    fit(saves, hours, val_losses=[0.5, *[0.6] * 7], max_epochs=8, options={"every_minutes": None})
+    assert saves.found == [(10, 10), (40, 40), (70, 70), (80, 80)]
 
 
 class Stops(Callback):
@@ -215,7 +237,7 @@ class Stops(Callback):
 
 
 def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_lose_it(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
     stops = Stops(4, tmp_path / "checkpoints")
     noted = Validations()
     with pytest.raises(ZeroDivisionError):
@@ -231,7 +253,7 @@ def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_los
 
 
 def test_a_best_that_waits_is_on_the_disk_before_a_last_that_remembers_it(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.EPOCH_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
     keeper, _ = fit(val_losses=[0.9, 0.7, 0.8], max_epochs=3)
     assert (epoch_and_step(keeper.best_path), epoch_and_step(keeper.last_path)) == ((1, 20), (2, 30))
     assert keeper.best["step"] == 20
