@@ -26,8 +26,8 @@ than this share of it.
 
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` into ``folder`` when a validation improves on ``monitor`` (without one, the last is it) and
-    ``last.ckpt`` after every epoch, but besides the first and the fit's last no more than one a second, and no more than
-    take a hundredth of the time: a best one that comes sooner is kept in memory until then.
+    ``last.ckpt`` after every epoch, but besides the first and the fit's last no more than one a second, and no more
+    than take a hundredth of the time: a best one that comes sooner is kept in memory until then.
 
     every_n_steps, every_minutes: also ``last.ckpt`` after so many optimiser steps, and so much time without one; null
     for never. The one before stays as ``previous.ckpt``. At any moment the best is as new as what the last remembers.
