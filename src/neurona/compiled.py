@@ -101,7 +101,7 @@ class CompiledSteps(DirectSteps):
         parameters = {name: parameter.detach() for name, parameter in trained.items()}
         # One element, not none: the compiler would take a float64 scalar for a number that may become a constant.
         precise = torch.promote_types(self.parameters[0].dtype, torch.float32)
-        rates = [torch.zeros(1, dtype=precise) for _ in range(2)]
+        rates = [torch.zeros(1, dtype=precise, device=self.parameters[0].device) for _ in range(2)]
         self._rates, self._fixed = (math.nan, math.nan), self._look()
         self._inputs = (parameters, dict(loss.named_buffers()), states, *rates)
         update = _RULES[type(self.optimizer)](self.optimizer.param_groups[0])

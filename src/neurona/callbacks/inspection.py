@@ -79,7 +79,7 @@ class Inspection(Callback):
         if self.norms or self.histograms:
             pl_module.norms = StepNorms(pl_module.network)
         if self.units or self.histograms:
-            self._units = Units(pl_module.network)
+            self._units = Units(pl_module.network, keeps_outputs=self.histograms)
         self._samples, self._since = pl_module.samples_taken, time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]

@@ -27,9 +27,12 @@ class Units:
 
     ``dead_units/<layer>``: share of a rectifier's units that are 0 for every row. ``saturated_units/<layer>``: share of
     the outputs of a sigmoid, tanh or the like where its slope is below a twentieth of the steepest.
+
+    keeps_outputs: whether ``outputs`` is filled.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, keeps_outputs: bool = False) -> None:
+        self.keeps_outputs = keeps_outputs
         watched = {*RECTIFIERS, *SLOPES}
         self.layers = {name: module for name, module in network.named_modules() if type(module) in watched}
         self.outputs: dict[str, Tensor] = {}
@@ -49,9 +52,10 @@ class Units:
 
     def _watch(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self.outputs.setdefault(name, output)
+            if self.keeps_outputs:
+                self.outputs.setdefault(name, output)
             if type(module) in RECTIFIERS:
-                live = (output > 0).any(0)
+                live = output.amax(0) > 0
                 self._live[name] = self._live[name] | live if name in self._live else live
             else:
                 self._flat.setdefault(name, []).append((SLOPES[type(module)](output) < FLAT).float().mean(1))

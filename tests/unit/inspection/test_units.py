@@ -12,7 +12,7 @@ from neurona.models.activations import ACTIVATIONS
 
 def test_a_rectifier_unit_is_dead_if_it_is_zero_for_every_row_of_every_mini_batch() -> None:
     network = nn.Sequential(nn.Identity(), nn.ReLU())
-    units = Units(network)
+    units = Units(network, keeps_outputs=True)
     units.start()
     network(torch.tensor([[-1.0, 1.0, -1.0, 0.0], [-2.0, -1.0, -1.0, 0.0]]))
     network(torch.tensor([[-1.0, -1.0, 3.0, 0.0]]))
