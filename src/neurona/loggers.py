@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,19 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.flush()
 
     def _begin_end(self) -> None:
-        if self._kwargs.get("filename_suffix") != ENDING:
+        """Files are read in the order of their names: of the second, then of a number, of which 10 comes before 9."""
+        if self._kwargs.get("filename_suffix") == ENDING:
+            return
+        self.experiment.close()
+        fit = max(Path(self.log_dir).glob("events.*"))
+        self._experiment, self._kwargs = None, {"filename_suffix": ENDING}
+        self.experiment.flush()  # makes the file
+        end = max(Path(self.log_dir).glob(f"events.*{ENDING}"))
+        if end < fit:
             self.experiment.close()
-            self._experiment, self._kwargs = None, {"filename_suffix": ENDING}
+            end.unlink()
+            time.sleep(1 - time.time() % 1)
+            self._experiment = None
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -354,6 +354,7 @@ def failing_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tup
     subprocess.run(["umount", "--lazy", "--recursive", str(disk)], check=True)
 
 
+@pytest.mark.usefixtures("_every_epoch")
 def test_a_disk_that_fails_in_mid_run_ends_it_in_one_line_and_takes_no_checkpoint(
     train: Any, read_run: Any, monkeypatch: pytest.MonkeyPatch, failing_disk: tuple[Path, Callable[[], None]]
 ) -> None:
@@ -395,6 +396,7 @@ def damage(run: Any, *names: str) -> None:
         path.write_bytes(contents[: len(contents) // 2])
 
 
+@pytest.mark.usefixtures("_every_epoch")
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     fit: Any, newest: Any, train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

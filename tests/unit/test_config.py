@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from neurona import config
+from neurona import config, hints
 from neurona.config import ConfigError
 
 TREE = {
@@ -333,7 +333,7 @@ def test_instantiate_hands_over_plain_containers_and_the_very_objects_given() ->
         ),
         *(
             ({"_target_": "torch.nn.ReLU", name: 1}, f"model.{name}=1: has no meaning here")
-            for name in config._META[1:]
+            for name in hints.ATTRIBUTES[1:]
         ),
     ],
 )

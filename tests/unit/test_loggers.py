@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 from neurona.console import quiet_writers
 from neurona.loggers import Csv, TensorBoard
@@ -86,6 +88,20 @@ def test_a_run_that_goes_on_has_one_end(tmp_path):
     found = events(tmp_path)
     steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
     assert steps == {"loss": [10, 11], "test/loss": [11], "hparams/test/loss": [11]}
+
+
+def test_the_end_is_read_after_the_fit_whatever_number_its_file_has(tmp_path, monkeypatch):
+    """Numbers 9 and 10 of this process, in one second: by name the other way round."""
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", AtomicCounter(9))
+    time.sleep(1 - time.time() % 1)
+    logger = TensorBoard(save_dir=str(tmp_path))
+    logger.log_metrics({"train/loss": 0.5}, step=3)
+    logger.log_metrics({"test/loss": 0.4}, step=3)
+    logger.save()
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert [name.endswith(".end") for name in files] == [False, True]
+    assert files[1].endswith(".11.end")
+    assert events(tmp_path).Tags()["scalars"] == ["train/loss", "test/loss"]
 
 
 def test_hyperparameters_without_metrics_make_no_row(tmp_path):
