@@ -87,7 +87,8 @@ def test_an_exported_table_predicts_elsewhere(tmp_path: Path) -> None:
     }
     pl.DataFrame(columns).write_csv("table.csv")
     settings = ["model=linear", "data.numeric_encoding=piecewise", "trainer.callbacks.importance=null", "logger=none"]
-    run = ["data=table", "data.path=table.csv", "data.target=label", "trainer.max_epochs=10", "quiet=true", *settings]
+    table = ["data=table", "data.path=table.csv", "data.target=label", "data.max_one_hot=16"]
+    run = [*table, "trainer.max_epochs=10", "quiet=true", *settings]
     neurona.run([*run, "folder=run"])
     neurona.run(["stage=predict", "run=run", "quiet=true"])
     neurona.run(["stage=export", "run=run", "quiet=true"])

@@ -44,9 +44,9 @@ def rows(count: int = 200) -> torch.Tensor:
 
 
 def classifier(numeric: Any, network: Any, numbers: Any) -> Classifier:
-    fitted = encoding.fit(
-        rows(), torch.arange(100), layout(Schema.from_dict(SPEC.schema)).cardinalities, numeric=numeric
-    )
+    cardinalities = layout(Schema.from_dict(SPEC.schema)).cardinalities
+    fitted = encoding.fit(rows(), torch.arange(100), cardinalities, numeric=numeric, max_one_hot=16)
+    assert fitted.embedded == [31]
     first = Embedding(fitted.num_outputs, fitted.num_numbers, fitted.embedded, numbers=numbers)
     layers = OrderedDict(embedding=first, network=network(first.num_outputs, 3))
     made = Classifier(fitted, nn.Sequential(layers), SPEC)
