@@ -90,6 +90,8 @@ def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False)
                     optimizer.step()
                     optimizer.zero_grad()
                 if validates:
+                    if job.device == "cuda":
+                        torch.cuda.synchronize()
                     clock.pause()
                     validate()
             if job.device == "cuda":

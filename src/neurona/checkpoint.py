@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import random
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import nn
 
 from neurona.config import ConfigError, is_within, make, targets
@@ -33,8 +33,8 @@ CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimiz
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot.
 
-    One saved with ``HELD`` among its storage options stays in memory and is written before the next one, unless that
-    has the same path, or by ``write_held``.
+    One saved with ``HELD`` among its storage options stays in memory until it is written by ``write_held``, before the
+    next one of another path, or replaced by the next of its own.
     """
 
     HELD = "held"
@@ -45,23 +45,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        if self._held is not None and self._held[1] == path:
-            self._held = None
         if storage_options and storage_options.get(self.HELD):
-            self._held = apply_to_collection(checkpoint, torch.Tensor, _on_cpu), path
-        else:
+            self._held = copy.deepcopy(checkpoint), path
+            return
+        if self._held is not None and self._held[1] != path:
             self.write_held()
-            _write(checkpoint, path)
+        _write(checkpoint, path)
+        self._held = None
 
-    def write_held(self) -> None:
-        """Writes what is held, if anything is."""
-        if self._held is not None:
-            _write(*self._held)
-            self._held = None
-
-
-def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True)
+    def write_held(self) -> bool:
+        """Writes what is held; whether anything was."""
+        if self._held is None:
+            return False
+        _write(*self._held)
+        self._held = None
+        return True
 
 
 def _write(contents: dict[str, Any], path: Path) -> None:

@@ -59,7 +59,8 @@ def other_choice(key: str) -> str:
     having = []
     for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
         declared: Any = OmegaConf.load(yaml)
-        if name in declared.get(group, declared).keys():  # noqa: SIM118  (a value of ??? counts)
+        is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
+        if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
             having.append(f"{group}={yaml.stem}")
     return f"no such key here; it belongs to {' and '.join(having)}" if having else ""
 
@@ -67,5 +68,6 @@ def other_choice(key: str) -> str:
 def choice(key: str, value: object) -> str:
     """How a choice of a group is made, where a key is one's and a word stands in its place."""
     group = key.replace(".", "/")
-    is_group = isinstance(value, str) and (CONFIG_DIR / group).is_dir()
-    return f"; a choice is made with a slash: {group}={value}" if is_group else ""
+    there = [yaml.stem for yaml in CONFIG_DIR.glob(f"{group}/*.yaml")]
+    near = get_close_matches(str(value), there, n=1)
+    return f"; a choice is made with a slash: {group}={near[0]}" if near else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -281,3 +283,32 @@ def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path):
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+HELD = {AtomicCheckpointIO.HELD: True}
+
+
+def test_what_is_held_is_written_before_the_next_as_it_was_when_it_was_saved(tmp_path):
+    writer, tensor = AtomicCheckpointIO(), torch.zeros(2)
+    writer.save_checkpoint({"a": tensor, "b": {"c": 1}}, tmp_path / "best", HELD)
+    tensor += 1
+    assert list(tmp_path.iterdir()) == []
+    writer.save_checkpoint({"a": tensor}, tmp_path / "last")
+    assert torch.load(tmp_path / "best")["a"].tolist() == [0, 0]
+    assert torch.load(tmp_path / "last")["a"].tolist() == [1, 1]
+    assert not writer.write_held()
+
+
+def test_what_is_held_is_given_up_for_the_next_of_its_path_once_that_is_written(tmp_path, monkeypatch):
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"a": 1}, tmp_path / "best", HELD)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(RunError):
+            writer.save_checkpoint({"a": 2}, tmp_path / "best")
+    assert writer.write_held()
+    assert torch.load(tmp_path / "best") == {"a": 1}
+    writer.save_checkpoint({"a": 3}, tmp_path / "best", HELD)
+    writer.save_checkpoint({"a": 4}, tmp_path / "best")
+    assert not writer.write_held()
+    assert torch.load(tmp_path / "best") == {"a": 4}

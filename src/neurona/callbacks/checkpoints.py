@@ -27,7 +27,8 @@ than this share of it.
 class BestAndLast(Checkpoint):
     """Writes ``best.ckpt`` into ``folder`` when a validation improves on ``monitor`` (without one, the last is it) and
     ``last.ckpt`` after every epoch, but besides the first and the fit's last no more than one a second, and no more
-    than take a hundredth of the time: a best one that comes sooner is kept in memory until then.
+    than take a hundredth of the time: where the best comes sooner, both wait in memory. A best of a validation within
+    an epoch is written at once.
 
     every_n_steps, every_minutes: also ``last.ckpt`` after so many optimiser steps, and so much time without one; null
     for never. The one before stays as ``previous.ckpt``. At any moment the best is as new as what the last remembers.
@@ -81,7 +82,7 @@ class BestAndLast(Checkpoint):
             self._set_best(trainer, score)
             self.best["figures"] = self.last
             if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
-                self._save_best(trainer, held=time.monotonic() - self._saved_at < self._pause)
+                trainer.save_checkpoint(self.best_path)
         self._save_if_due(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -133,7 +134,7 @@ class BestAndLast(Checkpoint):
         if saves:
             self._save_last(trainer, is_best=is_best)
         elif is_best:
-            self._save_best(trainer, held=True)
+            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True})
         self._leave_if_told(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,8 +143,11 @@ class BestAndLast(Checkpoint):
         self._leave_if_told(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Has the best that waits written, and as the last too: else a fit that goes on would not know of it."""
+        writer = trainer.strategy.checkpoint_io
         with contextlib.suppress(RunError):  # the disk may be what has failed
-            trainer.strategy.checkpoint_io.write_held()  # type: ignore[attr-defined]
+            if isinstance(writer, AtomicCheckpointIO) and writer.write_held():
+                self._link_last()
 
     def remove_last(self) -> None:
         """Leaves the best alone, of a run that is over."""
@@ -153,18 +157,24 @@ class BestAndLast(Checkpoint):
     def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
         started = time.monotonic()
         if is_best:
-            self._save_best(trainer)
-        if trainer.is_global_zero and self.last_path.exists():
-            link(self.last_path, self.last_path.with_name(PREVIOUS))
-        if not is_best:
+            trainer.save_checkpoint(self.best_path)
+            if trainer.is_global_zero:
+                self._link_last()
+        else:
+            if trainer.is_global_zero:
+                self._keep_previous()
             trainer.save_checkpoint(self.last_path)
-        elif trainer.is_global_zero:
-            link(self.best_path, self.last_path)
         self._due, self._saved_at = False, time.monotonic()
         self._pause = max(PAUSE_SECONDS, (self._saved_at - started) / SHARE_OF_TIME)
 
-    def _save_best(self, trainer: Trainer, *, held: bool = False) -> None:
-        trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True} if held else None)
+    def _link_last(self) -> None:
+        """Makes the best the last as well."""
+        self._keep_previous()
+        link(self.best_path, self.last_path)
+
+    def _keep_previous(self) -> None:
+        if self.last_path.exists():
+            link(self.last_path, self.last_path.with_name(PREVIOUS))
 
     def _set_best(self, trainer: Trainer, score: float) -> None:
         self.best = {"epoch": trainer.current_epoch, "step": trainer.global_step, "score": score, "figures": {}}

@@ -244,7 +244,8 @@ def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_los
         fit(stops, noted, val_losses=[0.9, 0.8, 0.7, 0.75, 0.6])
     assert stops.found == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
     best, last = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    assert (epoch_and_step(best), epoch_and_step(last)) == ((2, 30), (0, 10))
+    assert epoch_and_step(best) == epoch_and_step(last) == (2, 30)  # a fit that goes on knows of it
+    assert epoch_and_step(last.with_name("previous.ckpt")) == (0, 10)
     contents = torch.load(best, weights_only=True)
     assert torch.equal(contents["state_dict"]["network.head.weight"], noted.weights[2])
     (own,) = contents["callbacks"].values()
