@@ -21,7 +21,7 @@ from networks import Network
 @dataclass(frozen=True)
 class Job:
     """folder: holds ``features.npy`` and ``targets.npy``, and takes what a run writes. threads: None is the library's
-    own choice. device: cpu or cuda; of the contenders only those on torch know the latter.
+    own choice. device: cpu or cuda.
     """
 
     network: Network
@@ -48,6 +48,8 @@ class Contender(NamedTuple):
     words: str
     make: Callable[[Job], Repeat]
     requires: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    precision: str = "float32"  # of its matrix products: float32, tf32 or bfloat16
 
 
 def rows(job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -307,8 +309,8 @@ def scikit_learn(job: Job) -> Repeat:
     return repeat
 
 
-def _neurona(words: str, *overrides: str) -> Contender:
-    return Contender(words, lambda job: neurona_run(job, *overrides), ("neurona",))
+def _neurona(words: str, *overrides: str, **further: Any) -> Contender:
+    return Contender(words, lambda job: neurona_run(job, *overrides), ("neurona",), **further)
 
 
 _DEFAULTS = "progress bar, metrics, validation, checkpoints, TensorBoard"
@@ -318,7 +320,9 @@ CONTENDERS = {
     "loop": Contender(
         "plain torch loop: slices of float32 tensors, randperm each epoch, fused Adam, nothing logged", plain_loop
     ),
-    "loop-1-thread": Contender("the same with torch.set_num_threads(1)", partial(plain_loop, threads=1)),
+    "loop-1-thread": Contender(
+        "the same with torch.set_num_threads(1)", partial(plain_loop, threads=1), devices=("cpu",)
+    ),
     "loop-validated": Contender(
         "the plain loop with neurona's number of threads, and a validation of loss and accuracy every epoch",
         validated_loop,
@@ -328,21 +332,38 @@ CONTENDERS = {
         "the plain loop with neurona's number of threads, its flushing of subnormal numbers and its use of memory",
         prepared_loop,
         ("neurona",),
+        devices=("cpu",),
     ),
     "neurona": _neurona(f"neurona's default run: {_DEFAULTS}"),
     "neurona-compile": _neurona("the same with compile=true", "compile=true"),
-    "neurona-bf16": _neurona("the default run with trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed"),
+    "neurona-bf16": _neurona(
+        "the default run with trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed", precision="bfloat16"
+    ),
     "neurona-compile-bf16": _neurona(
-        "compile=true trainer.precision=bf16-mixed", "compile=true", "trainer.precision=bf16-mixed"
+        "compile=true trainer.precision=bf16-mixed",
+        "compile=true",
+        "trainer.precision=bf16-mixed",
+        precision="bfloat16",
+    ),
+    "neurona-compile-tf32": _neurona(
+        "compile=true float32_matmul=high",
+        "compile=true",
+        "float32_matmul=high",
+        devices=("cuda",),
+        precision="tf32",
     ),
     "lightning": Contender(
         "the usual Lightning pattern, as in lightning-hydra-template: DataLoader over TensorDataset, automatic "
         "optimisation, torchmetrics objects logged every step, TQDM bar, ModelCheckpoint, TensorBoardLogger",
         usual_lightning,
     ),
-    "keras": Contender("Keras on TensorFlow, fit with its defaults and metrics=['accuracy']", keras_fit, _KERAS),
-    "keras-50": Contender(
-        "the same with compile(steps_per_execution=50)", partial(keras_fit, steps_per_execution=50), _KERAS
+    "keras": Contender(
+        "Keras on TensorFlow, fit with its defaults and metrics=['accuracy']", keras_fit, _KERAS, ("cpu",)
     ),
-    "sklearn": Contender("scikit-learn's MLPClassifier (Adam, no early stopping, alpha=0)", scikit_learn, ("sklearn",)),
+    "keras-50": Contender(
+        "the same with compile(steps_per_execution=50)", partial(keras_fit, steps_per_execution=50), _KERAS, ("cpu",)
+    ),
+    "sklearn": Contender(
+        "scikit-learn's MLPClassifier (Adam, no early stopping, alpha=0)", scikit_learn, ("sklearn",), ("cpu",)
+    ),
 }

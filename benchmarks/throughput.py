@@ -69,9 +69,13 @@ class Worker:
         print(epochs, file=self.process.stdin, flush=True)
         return self.answer()
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Lets the process end; ``close`` waits for it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def close(self) -> None:
+        self.end()
         self.process.wait()
         self.answers.close()
 
@@ -84,8 +88,10 @@ def _drain(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def obstacle(name: str) -> str | None:
+def obstacle(name: str, device: str) -> str | None:
     """Why a contender cannot be timed here."""
+    if device not in CONTENDERS[name].devices:
+        return f"it does not run on {device}"
     missing = [module for module in CONTENDERS[name].requires if find_spec(module) is None]
     return f"{', '.join(missing)} not installed: pip install -e '.[bench]'" if missing else None
 
@@ -113,14 +119,14 @@ def compare(network: Network, names: list[str], options: argparse.Namespace) -> 
                 "threads": options.threads,
                 "device": options.device,
             }
-            worker = Worker(request, environment)
+            workers[name] = Worker(request, environment)
+        for name in names:
             try:
-                worker.answer()
+                workers[name].answer()
+                answers[name] = []
             except Failed as error:
                 print(f"{name} cannot be made: {error}", file=sys.stderr)
-                worker.close()
-                continue
-            workers[name], answers[name] = worker, []
+                workers.pop(name).close()
         for index in range(options.repeats):
             for name in list(workers):
                 try:
@@ -129,8 +135,12 @@ def compare(network: Network, names: list[str], options: argparse.Namespace) -> 
                     print(f"{name} failed: {error}", file=sys.stderr)
                     workers.pop(name).close()
                     del answers[name]
-            print(f"round {index + 1} of {options.repeats}", file=sys.stderr)
+            figures = {name: f"{median(per_step(repeats, 'seconds')):,.0f}" for name, repeats in answers.items()}
+            shown = ", ".join(f"{name} {figure}" for name, figure in figures.items())
+            print(f"round {index + 1} of {options.repeats}, µs per step so far: {shown}", file=sys.stderr)
     finally:
+        for worker in workers.values():
+            worker.end()
         for worker in workers.values():
             worker.close()
         shutil.rmtree(scratch)
@@ -151,8 +161,10 @@ def baseline(answers: dict[str, list[dict[str, Any]]]) -> str | None:
     return min(loops, key=lambda name: median(per_step(answers[name], "seconds")), default=None)
 
 
-def rows(answers: dict[str, list[dict[str, Any]]], network: Network) -> list[list[str]]:
-    """One line of the table for each contender."""
+def rows(
+    answers: dict[str, list[dict[str, Any]]], network: Network, peaks: dict[str, float] | None = None
+) -> list[list[str]]:
+    """One line of the table for each contender. peaks: TFLOP/s by precision, of which the rate is a share."""
     lines = []
     base = baseline(answers)
     for name, repeats in answers.items():
@@ -165,7 +177,8 @@ def rows(answers: dict[str, list[dict[str, Any]]], network: Network) -> list[lis
         ):
             line.append(str(harness.ratios(values, per_step(answers[of], field))) if of in answers else "")
         rate = network.flops_per_step / median(steps) / 1e3
-        lines.append([*line, f"{rate:,.0f}", str(repeats[-1]["threads"]), f"{repeats[-1]['loss']:.3f}"])
+        share = f" ({rate / peaks[CONTENDERS[name].precision] / 10:.1f} %)" if peaks else ""
+        lines.append([*line, f"{rate:,.0f}{share}", str(repeats[-1]["threads"]), f"{repeats[-1]['loss']:.3f}"])
     return lines
 
 
@@ -193,7 +206,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
     parser.add_argument("--epochs", type=int, help="timed epochs of a repeat; each network has its own number")
     parser.add_argument("--threads", type=int, help="for every library; without it, each library's own choice")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the contenders on torch")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="contenders without it are left out")
     parser.add_argument("--quick", action="store_true", help="two rounds of one epoch: does it run?")
     parser.add_argument("--json", type=Path, help="file for every repeat's figures")
     options = parser.parse_args()
@@ -203,12 +216,19 @@ def main() -> None:
     found = harness.environment()
     names = []
     for name in options.contenders:
-        if reason := obstacle(name):
+        if reason := obstacle(name, options.device):
             print(f"{name} is left out: {reason}")
         else:
             names.append(name)
     threads = f"{options.threads} threads for every library" if options.threads else "each library's own threads"
     harness.introduce(found, f"median of {options.repeats} repeats, ratios (least–most); {threads}; {options.device}")
+    peaks = None
+    if options.device == "cuda":
+        peaks = harness.ask("peak.py", {})
+        found["gpu"] = peaks.pop("gpu")
+        found["peaks"] = peaks
+        rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in peaks.items())
+        print(f"{found['gpu']}; products of large matrices, TFLOP/s: {rates}; behind GFLOP/s the share of that\n")
     results: dict[str, Any] = {"environment": found, "networks": {}}
     for name in options.network:
         network = NETWORKS[name]
@@ -216,7 +236,7 @@ def main() -> None:
         epochs = options.epochs or network.epochs
         print(f"{name}: {shape}, batch {network.batch_size}, {epochs} × {network.steps_per_epoch} steps\n")
         answers = compare(network, names, options)
-        print(harness.table(HEADER, rows(answers, network)))
+        print(harness.table(HEADER, rows(answers, network, peaks)))
         print(f"\nratio: to {baseline(answers)}\n", flush=True)
         results["networks"][name] = answers
         harness.save(options.json, results)

@@ -175,32 +175,32 @@ class Classifier(LightningModule):
         if self._rng is not None:
             checkpoint.restore_rng(self._rng)
             self._rng = None
-        mini_batches: Iterable[Any] = batch if isinstance(batch, Chunk) else (batch,)
+        mini_batches: Iterable[Any] = batch.picked() if isinstance(batch, Chunk) else (batch,)
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
         steps = self._steps
-        steps.begin()
+        steps.begin(batch)
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
         taken = []
         for index, mini_batch in enumerate(mini_batches, start=batch_idx):
-            x, y = mini_batch
             first = index - index % accumulate
             share = 1 / min(accumulate, last + 1 - first)
-            own, size = self._own_part(mini_batch, y)
+            own, samples = self._own_part(mini_batch)
             completes = index % accumulate == accumulate - 1 or index == last
             step = first_step + index // accumulate
             norms = self.norms if self._is_logged(step) else None
-            loss, logits = steps.take(x, y, share * own, completes=completes, norms=norms)
-            taken.append((loss if own == 1 else loss * own, logits, y, size, step))
+            loss, logits, y = steps.take(mini_batch, share * own, completes=completes, norms=norms)
+            taken.append((loss if own == 1 else loss * own, logits, y, len(y) if samples is None else samples, step))
         chunking.advance(self.trainer, len(taken), steps.uncounted)
         self._record(*zip(*taken, strict=True))
 
-    def _own_part(self, batch: object, own: Tensor) -> tuple[float, int]:
+    def _own_part(self, batch: Iterable[Tensor]) -> tuple[float, int | None]:
         """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
-        number of all rows. own: this process's targets.
+        number of all rows, None where there are no other processes.
         """
         processes = self.trainer.world_size
         if processes == 1:
-            return 1.0, len(own)
+            return 1.0, None
+        _, own = batch
         if not isinstance(batch, Part):  # an ordinary DataLoader, sharded by Lightning into equal parts
             return 1 / processes, len(own) * processes
         if self.class_weights is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from neurona import chunking
+from neurona.data.batches import size
+from neurona.graphs import Graph, Slots, in_slots, slots_for
 from neurona.optimizer import Optimization
-from neurona.steps import DirectSteps, adds_nothing
+from neurona.steps import Batch, DirectSteps, Taken, adds_nothing
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
@@ -39,8 +42,9 @@ class CompiledSteps(DirectSteps):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        self._function: Callable[..., tuple[Tensor, Tensor]] | None = None
-        self._inputs: tuple[Any, ...] = ()
+        self._function: Callable[..., Any] | None = None
+        self._slots: Slots | None = None
+        self._rate_tensors: list[Tensor] = []
         trainer: Any = classifier.trainer
         self._batch_size: int | None = getattr(trainer.datamodule, "batch_size", None)
         self._rates = (math.nan, math.nan)
@@ -49,39 +53,41 @@ class CompiledSteps(DirectSteps):
         self._ready = bool(self.optimizer.state) or is_stateless
         self._fixed: tuple[Any, ...] = ()
 
-    def begin(self) -> None:
-        super().begin()
-        if self._function is not None and self._fixed != self._look():
+    def begin(self, batch: object) -> None:
+        super().begin(batch)
+        self._slots = slots_for(batch, self.classifier, self._slots)
+        if self._function is not None and self._fixed != self.fixed():
             self._function = None  # something that was compiled in has changed: compile again
 
-    def _look(self) -> tuple[Any, ...]:
-        """Everything besides the learning rate and momentum that the compiled function takes for fixed."""
-        tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+    def fixed(self) -> tuple[Any, ...]:
         group = {key: value for key, value in self.optimizer.param_groups[0].items() if key not in VARYING}
-        return (
-            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-            [module.training for module in self.classifier.network.modules()],
-            {**group, "beta2": self.optimizer.param_groups[0].get("betas", (0, 0))[1]},
-            self.classifier.label_smoothing,
-        )
+        group["beta2"] = self.optimizer.param_groups[0].get("betas", (0, 0))[1]
+        return *super().fixed(), group, self._slots
 
-    def take(
-        self, features: Tensor, targets: Tensor, share: float, *, completes: bool, norms: StepNorms | None = None
-    ) -> tuple[Tensor, Tensor]:
-        applies = self._ready and len(targets) == self._batch_size
-        self._ready, self._batch_size = True, self._batch_size or len(targets)
+    def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
+        is_whole = size(batch) == (self._batch_size or size(batch))
+        applies = self._ready and is_whole
+        self._ready, self._batch_size = True, self._batch_size or size(batch)
         if applies and self._function is None:
-            self._compile(features, targets)
+            self._compile(batch)
         if not applies or self._function is None:
-            return super().take(features, targets, share, completes=completes, norms=norms)
+            if self._slots is not None and is_whole:
+                self._slots.skip()
+            return super().take(batch, share, completes=completes, norms=norms)
         group = self.optimizer.param_groups[0]
         if self._rates != (rates := (group["lr"], _momentum(group))):
             self._rates = rates
-            for tensor, rate in zip(self._inputs[-2:], rates, strict=True):
+            for tensor, rate in zip(self._rate_tensors, rates, strict=True):
                 tensor.fill_(rate)
         if norms is not None:
             norms.before()
-        taken = self._function(*self._inputs, features, targets)
+        taken: Taken
+        if self._slots is not None:
+            self._function()
+            taken = self._slots.taken()
+        else:
+            features, targets = batch
+            taken = *self._function(features, targets), targets
         if norms is not None:
             norms.after()
         self.uncounted += 1
@@ -89,11 +95,14 @@ class CompiledSteps(DirectSteps):
             self.scheduler.step()
         return taken
 
-    def _compile(self, features: Tensor, targets: Tensor) -> None:
+    def _compile(self, batch: Batch) -> None:
         """Makes the function for mini-batches like this one, ahead of time: nothing is changed if that fails."""
+        features, targets = batch
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
+        for state in self.optimizer.state.values():  # some count their steps on the CPU, where no graph would
+            state.update({k: v.to(features.device) for k, v in state.items() if isinstance(v, Tensor)})
         states = {
             name: {k: v for k, v in self.optimizer.state.get(parameter, {}).items() if isinstance(v, Tensor)}
             for name, parameter in trained.items()
@@ -101,18 +110,23 @@ class CompiledSteps(DirectSteps):
         parameters = {name: parameter.detach() for name, parameter in trained.items()}
         # One element, not none: the compiler would take a float64 scalar for a number that may become a constant.
         precise = torch.promote_types(self.parameters[0].dtype, torch.float32)
-        rates = [torch.zeros(1, dtype=precise, device=self.parameters[0].device) for _ in range(2)]
-        self._rates, self._fixed = (math.nan, math.nan), self._look()
-        self._inputs = (parameters, dict(loss.named_buffers()), states, *rates)
+        self._rate_tensors = [torch.zeros(1, dtype=precise, device=self.parameters[0].device) for _ in range(2)]
+        self._rates, self._fixed = (math.nan, math.nan), self.fixed()
+        inputs: tuple[Any, ...] = (parameters, dict(loss.named_buffers()), states, *self._rate_tensors)
         update = _RULES[type(self.optimizer)](self.optimizer.param_groups[0])
-        function = _step_function(loss, self.optimization, update)
+        function: Callable[..., Any] = _step_function(loss, self.optimization, update)
+        if self._slots is not None:
+            function, inputs = in_slots(function), (self._slots.tensors, *inputs)
         # No guards and assertions: all that they would look at in every step is fixed for the length of a fit.
         unsafe = torch.compiler.skip_all_guards_unsafe
         options: Any = {"guard_filter_fn": unsafe, "size_asserts": False, "alignment_asserts": False}
         options["cpp_wrapper"] = features.device.type == "cpu"  # Python between kernels took a sixth of a step
         try:
             compiled: Any = torch.compile(function, dynamic=False, fullgraph=True, options=options)
-            self._function = compiled.aot_compile(((*self._inputs, features, targets), {})).fn
+            if self._slots is None:
+                self._function = partial(compiled.aot_compile(((*inputs, features, targets), {})).fn, *inputs)
+            else:
+                self._function = Graph(partial(compiled.aot_compile((inputs, {})).fn, *inputs), lambda: None)
         except Exception as error:  # of many kinds: a network that cannot be traced, no C++ compiler, a full disk
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("compile=true: going on without, as the compiler gave up: %s", reason)

@@ -43,6 +43,8 @@ def quieten(quiet: bool) -> None:
         "The `srun` command is available",  # asked of every run wherever Slurm is installed
         "GPU available but not used",  # trainer=cpu asked for it
         "Be aware that when using `ckpt_path`, callbacks used",  # early stopping can be taken out of a run that goes on
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled",  # float32_matmul
+        "\nOnline softmax is disabled",  # a remark to the compiler's makers
         "`isinstance(treespec, LeafSpec)` is deprecated",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", re.escape(message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +14,20 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neurona import chunking, distributed
+from neurona.data.batches import Part, Picked
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
     from neurona.inspection.norms import StepNorms
+
+Batch = Picked | Part | Sequence[Tensor]
+"""A mini-batch; unpacks as (features, targets)."""
+
+Taken = tuple[Tensor, Tensor, Tensor]
+"""(loss, logits, targets)"""
+
+PLAIN = (bool, int, float, str, tuple, type(None))
+"""Types of a module's settings, such as ``training`` or a dropout's ``p``."""
 
 
 class Steps:
@@ -34,41 +45,50 @@ class Steps:
         self.is_shared = classifier.trainer.world_size > 1
         self.uncounted = 0
 
-    def begin(self) -> None:
+    def begin(self, batch: object) -> None:
         """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
         self.uncounted = 0
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def take(
-        self, features: Tensor, targets: Tensor, share: float, *, completes: bool, norms: StepNorms | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
         ``norms``.
 
-        Where several processes share the mini-batch, its features and targets are this one's part, which may be empty.
-        Returns the loss, a scalar, and the logits (batch, num_classes), both detached.
+        Where several processes share the mini-batch, it is this one's part, which may be empty. Returns the loss, a
+        scalar, and the logits (batch, num_classes), both detached, and the targets (batch,); the next Lightning batch
+        may overwrite them.
         """
+        features, targets = batch
         if len(targets) and share:
-            loss, logits = self.classifier.loss(features, targets)
-            self.backward(loss, share)
+            loss, logits = self.passes(features, targets, share)
         else:  # other processes have all rows of this mini-batch, or all that count
             loss = torch.zeros((), device=targets.device)
             logits = loss.new_zeros((len(targets), self.classifier.spec.num_classes))
         if completes:
-            if self.is_shared:
-                distributed.sum_gradients(self.parameters)
-            if norms is not None:
-                norms.before()
-            self.clip()
-            self.update()
-            if norms is not None:
-                norms.after()
-            if self.scheduler is not None:
-                self.scheduler.step()
+            self.complete(norms)
+        return loss, logits, targets
+
+    def complete(self, norms: StepNorms | None) -> None:
+        """Makes a step of the gradients."""
+        if self.is_shared:
+            distributed.sum_gradients(self.parameters)
+        if norms is not None:
+            norms.before()
+        self.clip()
+        self.update()
+        if norms is not None:
+            norms.after()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def passes(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Forward and backward: loss and logits, detached; the gradients are added to the parameters' ``grad``."""
+        loss, logits = self.classifier.loss(features, targets)
+        self.backward(loss * share if share != 1 else loss)
         return loss.detach(), logits.detach()
 
-    def backward(self, loss: Tensor, share: float) -> None:
-        self.classifier.manual_backward(loss * share if share != 1 else loss)
+    def backward(self, loss: Tensor) -> None:
+        self.classifier.manual_backward(loss)
 
     def clip(self) -> None:
         if self.optimization.clip_norm is not None:
@@ -89,12 +109,22 @@ class DirectSteps(Steps):
         self.optimizer = self.optimizer.optimizer
         self._adam_state: tuple[list[Tensor], ...] | None = None
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self, batch: object) -> None:
+        super().begin(batch)
         self._adam_state = None
 
-    def backward(self, loss: Tensor, share: float) -> None:
-        (loss * share if share != 1 else loss).backward()
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def fixed(self) -> tuple[Any, ...]:
+        """What a function made of the passes takes for fixed: where tensors lie, which are trained, and settings."""
+        tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+        modules = [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
+        return (
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+            [(id(module), {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}) for module in modules],
+            self.classifier.label_smoothing,
+        )
 
     def update(self) -> None:
         gradients = [parameter.grad for parameter in self.parameters]
@@ -149,6 +179,10 @@ def steps_for(classifier: Classifier) -> Steps:
     """How a fit takes its steps: directly if nothing would notice, compiled if that was asked for and is possible."""
     if chunking.listeners(classifier.trainer) or not adds_nothing(classifier.trainer):
         return Steps(classifier)
+    from neurona import graphs
+
+    if graphs.wanted(classifier) and not list(graphs.obstacles(classifier)):
+        return graphs.GraphedSteps(classifier)
     return DirectSteps(classifier)
 
 

@@ -119,8 +119,22 @@ def test_contenders_do_the_same_work(
 
 def test_a_contender_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "find_spec", lambda name: None)
-    assert "keras" in str(throughput.obstacle("keras"))
-    assert throughput.obstacle("loop") is None
+    assert "keras" in str(throughput.obstacle("keras", "cpu"))
+    assert throughput.obstacle("loop", "cpu") is None
+
+
+def test_a_contender_that_does_not_know_the_device_is_left_out() -> None:
+    assert throughput.obstacle("sklearn", "cuda") == "it does not run on cuda"
+    assert throughput.obstacle("loop", "cuda") is None
+    assert throughput.obstacle("neurona-compile-tf32", "cpu") == "it does not run on cpu"
+
+
+def test_on_a_gpu_the_rate_is_also_a_share_of_the_peak_in_that_precision() -> None:
+    network = NETWORKS["wide"]
+    timed = {"neurona": answers(1000), "neurona-bf16": answers(1000)}
+    tera = network.flops_per_step / 500e-6 / 1e12  # the steps alone take half of it
+    shares = [line[7] for line in throughput.rows(timed, network, {"float32": 2 * tera, "bfloat16": 10 * tera})]
+    assert [share.split("(")[1] for share in shares] == ["50.0 %)", "10.0 %)"]
 
 
 def test_startup_expects_the_status_of_its_callback() -> None:

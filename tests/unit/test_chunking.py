@@ -6,8 +6,9 @@ import hashlib
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from noise import Noise
 
 from neurona import chunking, optimizer, schedule
 from neurona.classifier import Classifier
@@ -18,23 +19,6 @@ from neurona.models.mlp import MLP
 
 ROWS, FEATURES, CLASSES, BATCH = 700, 20, 5, 16
 BATCHES = 44  # ceil(700 / 16); the last has 12 rows
-
-
-class Random(LightningDataModule):
-    batch_size = BATCH
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.features = torch.randn(ROWS, FEATURES, generator=generator)
-        self.targets = torch.randint(0, CLASSES, (ROWS,), generator=generator)
-
-    def train_dataloader(self) -> BatchLoader:
-        rows = torch.arange(ROWS)
-        return BatchLoader(self.features, self.targets, rows, BATCH, shuffle_seed=0, trainer=self.trainer)
-
-    def val_dataloader(self) -> BatchLoader:
-        return BatchLoader(self.features, self.targets, torch.arange(100), 64)
 
 
 class EveryStep(Callback):
@@ -80,7 +64,7 @@ def fit(*callbacks, optimization=None, network=None, tmp_path=None, **trainer_ar
         callbacks=list(callbacks),
         **{"max_epochs": 2, **trainer_arguments},
     )
-    trainer.fit(classifier, Random())
+    trainer.fit(classifier, Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH))
     weights = b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
     return trainer, hashlib.sha256(weights).hexdigest()
 
@@ -164,7 +148,7 @@ def _batch_norm_network() -> MLP:
 def test_a_plain_lightning_loop_gives_the_same_bits():
     """The reference: forward, backward, Adam and zero_grad on the same batches, without any of Lightning."""
     _, expected = fit(network=_plain_network(), max_epochs=2)
-    network, data = _plain_network(), Random()
+    network, data = _plain_network(), Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH)
     adam = torch.optim.Adam(network.parameters(), fused=True)
     loader = BatchLoader(data.features, data.targets, torch.arange(ROWS), BATCH, shuffle_seed=0)
     for _ in range(2):

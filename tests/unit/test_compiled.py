@@ -7,38 +7,22 @@ import shutil
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
+from noise import Noise
 
 from neurona import optimizer, schedule
 from neurona.classifier import Classifier
-from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch", "ignore::UserWarning:torch"
+)
 
 ROWS, FEATURES, CLASSES, BATCH = 330, 12, 4, 16  # 20 whole mini-batches and one of 10 rows
-
-
-class Random(LightningDataModule):
-    batch_size = BATCH
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.features = torch.randn(ROWS, FEATURES, generator=generator)
-        self.targets = torch.randint(0, CLASSES, (ROWS,), generator=generator)
-        self.class_counts = self.targets.bincount(minlength=CLASSES)
-
-    def train_dataloader(self) -> BatchLoader:
-        rows = torch.arange(ROWS)
-        return BatchLoader(self.features, self.targets, rows, BATCH, shuffle_seed=0, trainer=self.trainer)
-
-    def val_dataloader(self) -> BatchLoader:
-        return BatchLoader(self.features, self.targets, torch.arange(100), 64)
 
 
 def fit(
@@ -47,9 +31,10 @@ def fit(
     optimization,
     network=lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="tanh"),
     callbacks=(),
+    accelerator="cpu",
     **options,
 ):
-    """Fits two epochs; returns the classifier's state and the steps taken through the compiled function."""
+    """Fits two epochs; returns the classifier."""
     seed_everything(0, verbose=False)
     precision = options.pop("precision", "32-true")
     spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
@@ -57,10 +42,10 @@ def fit(
         Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options
     )
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
-        enable_model_summary=False, precision=precision, callbacks=list(callbacks),
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=2, enable_model_summary=False, precision=precision, callbacks=list(callbacks),
     )  # fmt: skip
-    trainer.fit(classifier, Random())
+    trainer.fit(classifier, Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH, on=accelerator))
     assert trainer.global_step == trainer.max_epochs * 21 // optimization().accumulate
     return classifier
 
@@ -69,6 +54,8 @@ def assert_agrees(rtol=1e-4, atol=2e-5, **arguments):
     eager, compiled = fit(compiled=False, **arguments), fit(compiled=True, **arguments)
     assert compiled._steps._function is not None  # it has been compiled, and used
     assert compiled._steps._batch_size == BATCH  # and the compiler has not given up
+    if arguments.get("accelerator") == "gpu":
+        assert compiled._steps._function._graph is not None
     for (name, expected), actual in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
         torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
     states = [list(c.trainer.optimizers[0].state.values()) for c in (eager, compiled)]
@@ -115,25 +102,39 @@ def test_optimizer_options(make):
     assert_agrees(optimization=lambda: make(schedule=schedule.constant()))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("optimizer_name", "schedule_name"), PAIRS)
+def test_every_optimizer_and_schedule_on_a_gpu(optimizer_name, schedule_name):
+    make = OPTIMIZERS[optimizer_name]
+    assert_agrees(accelerator="gpu", optimization=lambda: make(schedule=SCHEDULES[schedule_name](), clip_norm=0.5))
+
+
 def sgd():
     return optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant())
 
 
+NETWORKS = {
+    "linear": lambda: Linear(FEATURES, CLASSES),
+    "gated_rms_residual": lambda: MLP(
+        FEATURES, CLASSES, hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True
+    ),
+    "batch_norm": lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="sigmoid", normalization="batch"),
+    "layer_norm": lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="silu", normalization="layer"),
+}
+
+
 @needs_compiler
-@pytest.mark.parametrize(
-    "network",
-    [
-        lambda: Linear(FEATURES, CLASSES),
-        lambda: MLP(
-            FEATURES, CLASSES, hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True
-        ),
-        lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="sigmoid", normalization="batch"),
-        lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="silu", normalization="layer"),
-    ],
-    ids=["linear", "gated_rms_residual", "batch_norm", "layer_norm"],
-)
-def test_networks(network):
-    assert_agrees(optimization=sgd, network=network)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name):
+    assert_agrees(optimization=sgd, network=NETWORKS[name])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_networks_on_a_gpu(name, precision):
+    tolerances = {"rtol": 0.05, "atol": 0.02} if precision == "bf16-mixed" else {}
+    assert_agrees(accelerator="gpu", optimization=sgd, network=NETWORKS[name], precision=precision, **tolerances)
 
 
 @needs_compiler

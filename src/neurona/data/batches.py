@@ -6,7 +6,7 @@ shapes   features (num_rows, num_features) float32 or uint8 · targets (num_rows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,15 +17,21 @@ from torch import Tensor
 from neurona import chunking, distributed
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on a device; where that is a GPU, without waiting for it."""
+    is_copied = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if is_copied else tensor.to(device)
+
+
 class Batch(NamedTuple):
     """One mini-batch: features (batch, num_features), targets (batch,)."""
 
     features: Tensor
     targets: Tensor
 
-    def to(self, device: torch.device, **options: Any) -> Batch:
+    def to(self, device: torch.device, **_: Any) -> Batch:
         """The same on a device; Lightning calls this."""
-        return Batch(*(tensor.to(device, **options) for tensor in self))
+        return Batch(*(moved(tensor, device) for tensor in self))
 
 
 class Part:
@@ -42,7 +48,25 @@ class Part:
 
     def to(self, device: torch.device, **_: Any) -> Part:
         """The same on a device; Lightning calls this."""
-        return Part(*(tensor.to(device) for tensor in (self.features, self.targets, self.whole)))
+        return Part(*(moved(tensor, device) for tensor in (self.features, self.targets, self.whole)))
+
+
+class Picked:
+    """A mini-batch of some rows of a chunk, gathered when it is unpacked."""
+
+    def __init__(self, chunk: Chunk, rows: Tensor) -> None:
+        self.chunk, self.rows = chunk, rows
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.chunk.gathered(self.rows))
+
+
+def size(batch: Picked | Part | Sequence[Tensor]) -> int:
+    """Rows of a mini-batch, or of this process's part."""
+    if isinstance(batch, Picked):
+        return len(batch.rows)
+    _, targets = batch
+    return len(targets)
 
 
 class Chunk:
@@ -63,18 +87,29 @@ class Chunk:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch | Part]:
-        for rows in self.rows.split(self.batch_size):
-            batch: Batch | Part
-            if self.world_size == 1:
-                batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
-            else:
-                batch = self._part(rows)
-            yield batch if self.device == self.features.device else batch.to(self.device)
+        return map(self.gathered, self.rows.split(self.batch_size))
 
-    def _part(self, rows: Tensor) -> Part:
-        own = distributed.part(len(rows), self.rank, self.world_size)
-        targets = self.targets.index_select(0, rows)
-        return Part(self.features.index_select(0, rows[own]), targets[own], targets)
+    def picked(self) -> Iterator[Picked | Batch | Part]:
+        """The mini-batches, none gathered yet where there is but one process."""
+        if self.world_size > 1:
+            return iter(self)
+        return (Picked(self, rows) for rows in self.rows.split(self.batch_size))
+
+    def gathered(self, rows: Tensor) -> Batch | Part:
+        """The mini-batch of these rows, or this process's part of it."""
+        batch: Batch | Part
+        if self.world_size == 1:
+            batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+        else:
+            own = distributed.part(len(rows), self.rank, self.world_size)
+            targets = self.targets.index_select(0, rows)
+            batch = Part(self.features.index_select(0, rows[own]), targets[own], targets)
+        return batch if self.is_local else batch.to(self.device)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the data are where the mini-batches are to be."""
+        return self.device == self.features.device
 
     def to(self, device: torch.device, **_: Any) -> Chunk:
         """Has the mini-batches made on another device than the data, which did not fit there; Lightning calls this."""

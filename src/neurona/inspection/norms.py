@@ -21,14 +21,14 @@ class StepNorms:
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.weights = {name: p.detach() for name, p in self.parameters.items() if p.ndim > 1}
         self.gradients: dict[str, Tensor] = {}
-        """Of the last step, by the parameter's name; empty if it had none."""
+        """Of the last step, before any clipping, by the parameter's name; empty if it had none."""
         self._before: tuple[Tensor, ...] = ()
         self._norms: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
     def before(self) -> None:
         """The gradients are there, the update is to come."""
-        self.gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        self.gradients = {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
         self._before = tuple(weight.clone() for weight in self.weights.values())
         self._norms = torch._foreach_norm([*self.gradients.values(), *self._before])
 

@@ -1,0 +1,205 @@
+"""CUDA graphs: the kernels of a step recorded once, and from then on launched as one.
+
+A small network's kernels take a GPU a microsecond or two each, and Python many times as long to launch one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neurona.data.batches import Chunk, size
+from neurona.steps import Batch, DirectSteps, Taken
+
+if TYPE_CHECKING:
+    from neurona.classifier import Classifier
+    from neurona.inspection.norms import StepNorms
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 3
+"""Calls that run as they are, so that libraries are loaded and have chosen their kernels before one is recorded."""
+
+
+class Graph:
+    """A function without arguments whose work is done by a GPU, recorded after its first calls and replayed.
+
+    What it reads and changes stays where it is; what it does must depend on no value, and not wait for the GPU.
+    settings: what it takes from Python. Where they change in the first calls, or it cannot be recorded, the function is
+    called as it is, and a warning says why.
+
+    Called, it returns the function's result, whose tensors the next call overwrites.
+    """
+
+    def __init__(self, function: Callable[[], Any], settings: Callable[[], Any]) -> None:
+        self._function = function
+        self._settings, self._first = settings, settings()
+        self._calls = 0
+        self._graph: Any = None
+        self._result: Any = None
+
+    def __call__(self) -> Any:
+        self._calls += 1
+        if self._calls == WARM_UP + 1:
+            self._record()
+        if self._graph is None:
+            return self._function()
+        self._graph.replay()
+        return self._result
+
+    def _record(self) -> None:
+        """Nothing is computed: the step that this call is for is the first replay."""
+        if self._settings() != self._first:
+            log.warning("going on without a CUDA graph: a module changes its settings in every step")
+            return
+        try:
+            self._graph, self._result = recorded(self._function)
+        except RuntimeError as error:
+            log.warning("going on without a CUDA graph: %s", str(error).partition("\n")[0])
+
+
+def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
+    """The function's kernels as a CUDA graph, and what a replay writes its result to."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph, result
+
+
+class Slots:
+    """Where the steps of every chunk find their rows, one mini-batch after the other, and leave loss and logits.
+
+    length: most mini-batches of a chunk. dtype: of loss and logits. tensors: what ``in_slots`` takes.
+    """
+
+    def __init__(self, chunk: Chunk, length: int, num_classes: int, dtype: torch.dtype) -> None:
+        self.features, self.targets, self.batch_size = chunk.features, chunk.targets, chunk.batch_size
+        device = chunk.features.device
+        self._rows = torch.zeros(length, self.batch_size, dtype=torch.int64, device=device)
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)
+        losses = torch.zeros(length, dtype=dtype, device=device)
+        logits = torch.zeros(length, self.batch_size, num_classes, dtype=dtype, device=device)
+        self._kept = list(zip(losses.unbind(), logits.unbind(), strict=True))
+        self.tensors = (self.features, self.targets, self._rows, self._number, losses, logits)
+
+    def begin(self, chunk: Chunk) -> None:
+        """Has the whole mini-batches of a chunk taken next."""
+        number = len(chunk.rows) // self.batch_size
+        rows = chunk.rows[: number * self.batch_size]
+        self._rows[:number].copy_(rows.view(number, self.batch_size))
+        self._number.zero_()
+        self._targets = self.targets.index_select(0, rows).split(self.batch_size)
+        self._next = 0
+
+    def skip(self) -> None:
+        """The next mini-batch has been taken in another way."""
+        self._number.add_(1)
+        self._next += 1
+
+    def taken(self) -> Taken:
+        """Loss, logits and targets of the mini-batch that has just been taken."""
+        self._next += 1
+        return *self._kept[self._next - 1], self._targets[self._next - 1]
+
+
+def in_slots(function: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """A function of a mini-batch, (…, features, targets) → (loss, logits, …), as one of slots' tensors, (tensors, …),
+    that takes their next mini-batch. Returns what else the function does.
+    """
+
+    def step(tensors: tuple[Tensor, ...], *others: Any) -> list[Any]:
+        features, targets, rows, number, losses, logits = tensors
+        picked = rows.index_select(0, number).flatten()
+        loss, made, *rest = function(*others, features.index_select(0, picked), targets.index_select(0, picked))
+        losses.index_copy_(0, number, loss.to(losses.dtype).reshape(1))
+        logits.index_copy_(0, number, made.to(logits.dtype).unsqueeze(0))
+        number.add_(1)
+        return rest
+
+    return step
+
+
+def wanted(classifier: Classifier) -> bool:
+    """Whether there is a GPU that records graphs."""
+    return classifier.device.type == "cuda"
+
+
+def slots_for(batch: object, classifier: Classifier, slots: Slots | None) -> Slots | None:
+    """Slots that begin with this Lightning batch, the same as before if they can be; None for one that is no chunk, or
+    whose data are elsewhere.
+    """
+    if not wanted(classifier) or not isinstance(batch, Chunk) or not batch.is_local or batch.world_size > 1:
+        return None
+    if slots is None or slots.features is not batch.features:
+        parameter = next(classifier.network.parameters())
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        slots = Slots(batch, classifier.steps_per_batch, classifier.spec.num_classes, dtype)
+    slots.begin(batch)
+    return slots
+
+
+class GraphedSteps(DirectSteps):
+    """Replays forward and backward of whole mini-batches as a CUDA graph; the update follows in its usual way.
+
+    The same kernels in the same order: the same bits.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier)
+        self._slots: Slots | None = None
+        self._graph: Graph | None = None
+        self._fixed: tuple[Any, ...] = ()
+
+    def begin(self, batch: object) -> None:
+        super().begin(batch)
+        self._slots = slots_for(batch, self.classifier, self._slots)
+        if self._slots is None:
+            return
+        fixed = (*self.fixed(), self._slots)
+        if self._graph is None or self._fixed != fixed:  # something that was recorded has changed: record again
+            self._trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+            self._graph = Graph(partial(in_slots(self._gradients), self._slots.tensors), self.fixed)
+            self._fixed = fixed
+
+    def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
+        if self._slots is None or size(batch) != self._slots.batch_size:
+            return super().take(batch, share, completes=completes, norms=norms)
+        assert self._graph is not None
+        for parameter, gradient in zip(self._trained, self._graph(), strict=True):
+            parameter.grad = gradient
+        self.complete(norms)
+        return self._slots.taken()
+
+    def _gradients(self, features: Tensor, targets: Tensor) -> list[Any]:
+        """Loss, logits, and the gradient of each trained parameter, None for one that the loss does not depend on."""
+        loss, logits = self.classifier.loss(features, targets)
+        return [loss.detach(), logits.detach(), *torch.autograd.grad(loss, self._trained, allow_unused=True)]
+
+
+def obstacles(classifier: Classifier) -> Iterable[str]:
+    """Why the steps of a fit cannot be recorded without being asked, if they cannot."""
+    from neurona.classifier import Classifier
+
+    if classifier.trainer.world_size > 1:
+        yield "there are several devices"
+    if classifier.optimization.accumulate > 1:
+        yield "optimizer.accumulate is above 1"
+    if torch.is_anomaly_enabled():
+        yield "trainer.detect_anomaly looks at every step"
+    modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
+    if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in modules):
+        yield "a module has hooks"
+    own = {type(module).__qualname__ for module in modules if _root(type(module)) not in ("torch", "neurona")}
+    if type(classifier) is not Classifier:
+        own.add(type(classifier).__qualname__)
+    if own and not getattr(type(classifier), "compilable", False):
+        yield f"{', '.join(sorted(own))} may do more in Python than compute with tensors"
+
+
+def _root(kind: type) -> str:
+    return kind.__module__.partition(".")[0]

@@ -1,0 +1,31 @@
+"""A data module of random numbers, for fits of which only the arithmetic matters."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from neurona.data.batches import BatchLoader
+
+
+class Noise(LightningDataModule):
+    """Features (rows, features) from N(0, 1), targets drawn evenly; training shuffles, the first 100 rows validate.
+
+    on: cpu or gpu, where they are.
+    """
+
+    def __init__(self, rows: int, features: int, classes: int, *, batch_size: int = 16, on: str = "cpu") -> None:
+        super().__init__()
+        device = "cuda" if on == "gpu" else on
+        generator = torch.Generator().manual_seed(0)
+        self.features = torch.randn(rows, features, generator=generator).to(device)
+        self.targets = torch.randint(0, classes, (rows,), generator=generator).to(device)
+        self.class_counts = self.targets.bincount(minlength=classes)
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> BatchLoader:
+        rows = torch.arange(len(self.targets))
+        return BatchLoader(self.features, self.targets, rows, self.batch_size, shuffle_seed=0, trainer=self.trainer)
+
+    def val_dataloader(self) -> BatchLoader:
+        return BatchLoader(self.features, self.targets, torch.arange(100), 64)

@@ -1,0 +1,417 @@
+"""Recorded steps have the bits of ordinary ones, and what cannot be recorded is computed in the ordinary way."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from noise import Noise
+from torch import nn
+
+from neurona import graphs, optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data import encoding as encodings
+from neurona.data.preprocessing import Standardize
+from neurona.data.spec import DataSpec
+from neurona.graphs import Graph
+from neurona.models.embedding import Embedding
+from neurona.models.linear import Linear
+from neurona.models.mlp import MLP
+from neurona.steps import DirectSteps, Steps
+
+# What torch says of itself.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")
+
+ROWS, FEATURES, CLASSES, EPOCHS = 330, 12, 4, 3  # an epoch has 20 whole mini-batches of 16 rows and one of 10
+
+
+class EveryStep(Callback):
+    """Has every step taken by itself, through Lightning's hooks."""
+
+    def on_train_batch_end(self, *_) -> None:
+        pass
+
+
+def fit(
+    *callbacks,
+    network,
+    optimization,
+    accelerator,
+    kind=Classifier,
+    precision="32-true",
+    preprocessing=lambda data: Standardize(FEATURES),
+    data_on=None,
+    deterministic=None,
+    **options,
+):
+    seed_everything(0, verbose=False)
+    data = Noise(ROWS, FEATURES, CLASSES, on=data_on or accelerator)
+    spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
+    classifier = kind(preprocessing(data), network(), spec, optimization(), **options)
+    trainer = Trainer(
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=EPOCHS, enable_model_summary=False, precision=precision, callbacks=list(callbacks),
+        limit_val_batches=0, deterministic=deterministic,
+    )  # fmt: skip
+    try:
+        trainer.fit(classifier, data)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return classifier
+
+
+def tensors(classifier):
+    """Weights, buffers and the optimiser's state, by name."""
+    states = classifier.trainer.optimizers[0].state.values()
+    found = {f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
+    return {**classifier.state_dict(), **{name: t for name, t in found.items() if isinstance(t, torch.Tensor)}}
+
+
+def assert_same(one, other):
+    assert (first := tensors(one)).keys() == (second := tensors(other)).keys()
+    assert not [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
+
+
+def mlp(**arguments):
+    return lambda: MLP(FEATURES, CLASSES, **{"hidden": [8], **arguments})
+
+
+def adam(**arguments):
+    return lambda: optimizer.adam(lr=1e-2, **{"schedule": schedule.constant(), **arguments})
+
+
+class Recorder:
+    """Stands in for a CUDA graph on the CPU: every replay overwrites the result of the one before."""
+
+    recordings = 0
+
+    def __init__(self, function) -> None:
+        type(self).recordings += 1
+        self.function, self.result = function, []
+
+    def replay(self) -> None:
+        computed = self.function()
+        for tensor in self.result:
+            if tensor is not None:
+                tensor.fill_(torch.nan)
+        self.result[:] = computed
+
+
+@pytest.fixture
+def _on_the_cpu(monkeypatch):
+    def recorded(function):
+        made = Recorder(function)
+        return made, made.result
+
+    monkeypatch.setattr(Recorder, "recordings", 0)
+    monkeypatch.setattr(graphs, "recorded", recorded)
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: True)
+
+
+OPTIMIZATIONS = {
+    "adam": adam(schedule=schedule.cosine(), clip_norm=0.5),
+    "sgd": lambda: optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.one_cycle(), clip_value=0.01),
+    "rmsprop": lambda: optimizer.rmsprop(schedule=schedule.constant()),
+}
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
+def test_replayed_steps_have_the_bits_of_steps_taken_one_at_a_time(name, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
+    replayed = fit(**arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr("neurona.classifier.steps_for", Steps)
+    assert_same(replayed, fit(EveryStep(), **arguments))
+
+
+class Changes(Callback):
+    """Changes something between the first and the second epoch."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            self.change(pl_module)
+
+
+def freeze(classifier):
+    classifier.network.linear1.requires_grad_(False)
+
+
+def replace(classifier):
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
+
+
+def smooth(classifier):
+    classifier.label_smoothing = 0.5
+
+
+def drop(classifier):
+    classifier.network.dropout1.p = 0.9
+
+
+def evaluate(classifier):
+    classifier.network.dropout1.eval()
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("change", [freeze, replace, smooth, drop, evaluate])
+def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Changes(change), **arguments)
+    assert Recorder.recordings == 2
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(replayed, fit(Changes(change), **arguments))
+
+
+class Trusted(Classifier):
+    compilable = True
+
+
+class Annealed(MLP):
+    """A network that changes a number of its own in every step."""
+
+    scale = 1.0
+
+    def forward(self, features):
+        self.scale = self.scale * 0.99
+        return super().forward(features) * self.scale
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_a_module_that_changes_its_settings_in_every_step_is_not_recorded(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    ordinary = fit(network=lambda: Annealed(FEATURES, CLASSES, hidden=[8]), **arguments)
+    assert Recorder.recordings == 0
+    assert "a module changes its settings in every step" in caplog.text
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(ordinary, fit(network=lambda: Annealed(FEATURES, CLASSES, hidden=[8]), **arguments))
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_compiled_steps_are_recorded_whole(name, monkeypatch):
+    arguments = {"network": mlp(normalization="layer"), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
+    replayed = fit(compile_steps=True, **arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    torch.testing.assert_close(tensors(replayed), tensors(fit(**arguments)), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_loss_and_accuracy_of_the_epochs_are_those_of_ordinary_steps(monkeypatch):
+    class Notes(Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            pl_module.noted = [*getattr(pl_module, "noted", []), pl_module.epoch_means()]
+
+    arguments = {"network": mlp(), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Notes(), **arguments)
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    assert Recorder.recordings == 1
+    assert replayed.noted == fit(Notes(), **arguments).noted
+    assert len(replayed.noted) == EPOCHS
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_a_parameter_that_the_loss_does_not_depend_on_keeps_its_value():
+    class Unused(Linear):
+        def __init__(self) -> None:
+            super().__init__(FEATURES, CLASSES)
+            self.unused = nn.Parameter(torch.ones(3))
+
+    classifier = fit(network=Unused, optimization=adam(), accelerator="cpu", kind=Trusted)
+    assert Recorder.recordings == 1
+    assert torch.equal(classifier.network.unused, torch.ones(3))
+    assert not torch.equal(classifier.network.head.weight, torch.zeros(CLASSES, FEATURES))
+
+
+def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypatch):
+    def refuses(function):
+        raise RuntimeError("operation not permitted\nand more")
+
+    monkeypatch.setattr(graphs, "recorded", refuses)
+    logging.getLogger("neurona").propagate = True
+    calls = iter(range(6))
+    graph = Graph(lambda: next(calls), lambda: None)
+    assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert [record.message for record in caplog.records] == ["going on without a CUDA graph: operation not permitted"]
+
+
+class OwnNetwork(MLP):
+    pass
+
+
+class OwnLoss(Classifier):
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return 2 * value, logits
+
+
+def hooked():
+    network = MLP(FEATURES, CLASSES, hidden=[8])
+    network.head.register_forward_hook(lambda *_: None)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        ({}, []),
+        ({"kind": Trusted}, []),
+        ({"kind": Trusted, "network": lambda: OwnNetwork(FEATURES, CLASSES)}, []),
+        ({"kind": OwnLoss}, ["OwnLoss may do more in Python than compute with tensors"]),
+        ({"network": lambda: OwnNetwork(FEATURES, CLASSES)}, ["OwnNetwork may do more"]),
+        ({"network": hooked}, ["a module has hooks"]),
+        ({"optimization": adam(accumulate=2)}, ["optimizer.accumulate is above 1"]),
+    ],
+    ids=["shipped", "compilable", "compilable_network", "own_loss", "own_network", "hooks", "accumulate"],
+)
+def test_what_is_not_recorded(arguments, reasons):
+    classifier = fit(**{"network": mlp(), "optimization": adam(), "accelerator": "cpu", **arguments})
+    found = list(graphs.obstacles(classifier))
+    assert len(found) == len(reasons)
+    assert all(reason in obstacle for reason, obstacle in zip(reasons, found, strict=True))
+
+
+# On a GPU.
+
+NETWORKS = {
+    "dropout": mlp(hidden=[8, 8], dropout=0.3),
+    "batch_norm": mlp(normalization="batch", activation="tanh"),
+    "gated_rms_residual": mlp(hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True),
+    "layer_norm": mlp(normalization="layer", activation="selu", dropout=0.1),
+    "linear": lambda: Linear(FEATURES, CLASSES),
+}
+SCHEDULES = {
+    "constant": schedule.constant,
+    "cosine": schedule.cosine,
+    "one_cycle": schedule.one_cycle,
+    "plateau": lambda: schedule.plateau(patience=0, threshold=0.9),
+}
+OPTIMIZERS = {
+    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: optimizer.adamw(lr=1e-2, clip_norm=0.5, **a),
+    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, clip_value=0.01, **a),
+    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, **a),
+}
+
+
+def assert_recorded_with_the_same_bits(**arguments):
+    recorded = fit(accelerator="gpu", **arguments)
+    assert recorded._steps._graph._graph is not None
+    one_at_a_time = fit(EveryStep(), accelerator="gpu", **arguments)
+    assert type(one_at_a_time._steps) is Steps
+    assert_same(recorded, one_at_a_time)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("schedule_name", SCHEDULES)
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
+    made = OPTIMIZERS[optimizer_name]
+    assert_recorded_with_the_same_bits(
+        network=mlp(dropout=0.3), optimization=lambda: made(schedule=SCHEDULES[schedule_name]())
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true", "bf16-true"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_and_precision(name, precision):
+    assert_recorded_with_the_same_bits(network=NETWORKS[name], optimization=adam(), precision=precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("numeric", ["standard", "quantile", "piecewise"])
+def test_the_network_of_a_table(numeric):
+    def encoding(data):
+        data.features[:, -1].trunc_().abs_()  # ids
+        return encodings.fit(data.features.cpu(), torch.arange(ROWS), [20], numeric=numeric, max_one_hot=2)
+
+    def network():
+        encoded = encoding(Noise(ROWS, FEATURES, CLASSES))
+        numbers = "none" if numeric == "piecewise" else "periodic"
+        embedding = Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers=numbers)
+        return nn.Sequential(embedding, MLP(embedding.num_outputs, CLASSES, hidden=[8]))
+
+    assert_recorded_with_the_same_bits(network=network, optimization=adam(), preprocessing=encoding)
+
+
+@pytest.mark.gpu
+def test_deterministic_algorithms(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning would, for good
+    assert_recorded_with_the_same_bits(network=mlp(dropout=0.3), optimization=adam(), deterministic=True)
+
+
+@pytest.mark.gpu
+def test_loss_options():
+    assert_recorded_with_the_same_bits(
+        network=mlp(), optimization=adam(), label_smoothing=0.1, class_weights="balanced"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("change", [freeze, replace, smooth, drop])
+def test_what_changes_during_a_fit_on_a_gpu(change, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "gpu"}
+    recorded = fit(Changes(change), **arguments)
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(recorded, fit(Changes(change), **arguments))
+
+
+class Waits(MLP):
+    """A network that waits for the GPU, which no graph can."""
+
+    def forward(self, features):
+        return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
+
+
+@pytest.mark.gpu
+def test_what_waits_for_the_gpu_goes_on_without(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "gpu"}
+
+    def network():
+        return Waits(FEATURES, CLASSES, hidden=[8])
+
+    refused = fit(network=network, kind=Trusted, **arguments)
+    assert "going on without a CUDA graph" in caplog.text
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(refused, fit(network=network, **arguments))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("compiled", "data_on"), [(False, "gpu"), (False, "cpu"), (True, "gpu")])
+def test_the_steps_of_a_chunk_do_not_wait_for_the_gpu(compiled, data_on):
+    class Watched(Classifier):
+        compilable = True
+
+        def training_step(self, batch, batch_idx) -> None:
+            if self.current_epoch > 0:  # all has been compiled and recorded
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                super().training_step(batch, batch_idx)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        def _record(self, *arguments) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+            super()._record(*arguments)
+
+    classifier = fit(
+        network=mlp(),
+        optimization=OPTIMIZATIONS["adam"],
+        accelerator="gpu",
+        kind=Watched,
+        compile_steps=compiled,
+        data_on=data_on,
+    )
+    assert classifier.trainer.global_step == EPOCHS * 21
