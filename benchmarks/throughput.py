@@ -18,6 +18,8 @@ import sys
 import tempfile
 import termios
 import threading
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +27,7 @@ from statistics import median
 from typing import Any
 
 import harness
+import worker
 from contenders import CONTENDERS
 from networks import NETWORKS, Network
 
@@ -80,6 +83,31 @@ class Worker:
         self.answers.close()
 
 
+class Inline:
+    """A contender in this very process, in a Worker's place."""
+
+    def __init__(self, request: dict[str, Any], environment: dict[str, str]) -> None:
+        self.request = request
+
+    def answer(self) -> dict[str, Any]:
+        self._repeat = self._do(worker.make, self.request)
+        return {}
+
+    def repeat(self, epochs: int) -> dict[str, Any]:
+        return self._do(worker.timed, self._repeat, epochs)
+
+    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception:
+            raise Failed(traceback.format_exc()) from None
+
+    def end(self) -> None:
+        """There is no process to end."""
+
+    close = end
+
+
 def _drain(descriptor: int) -> None:
     try:
         while os.read(descriptor, 65536):
@@ -102,7 +130,8 @@ def compare(network: Network, names: list[str], options: argparse.Namespace) -> 
     if options.threads:
         environment |= dict.fromkeys(harness.THREAD_VARIABLES, str(options.threads))
     scratch = Path(tempfile.mkdtemp(prefix="throughput-"))
-    workers: dict[str, Worker] = {}
+    kind = Inline if options.one_process else Worker
+    workers: dict[str, Worker | Inline] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
     try:
         write = [sys.executable, str(harness.HERE / "synthetic.py"), json.dumps(asdict(network)), str(scratch)]
@@ -119,7 +148,7 @@ def compare(network: Network, names: list[str], options: argparse.Namespace) -> 
                 "threads": options.threads,
                 "device": options.device,
             }
-            workers[name] = Worker(request, environment)
+            workers[name] = kind(request, environment)
         for name in names:
             try:
                 workers[name].answer()
@@ -139,10 +168,10 @@ def compare(network: Network, names: list[str], options: argparse.Namespace) -> 
             shown = ", ".join(f"{name} {figure}" for name, figure in figures.items())
             print(f"round {index + 1} of {options.repeats}, µs per step so far: {shown}", file=sys.stderr)
     finally:
-        for worker in workers.values():
-            worker.end()
-        for worker in workers.values():
-            worker.close()
+        for made in workers.values():
+            made.end()
+        for made in workers.values():
+            made.close()
         shutil.rmtree(scratch)
     expected = network.steps_per_epoch * (options.epochs or network.epochs)
     for name, repeats in answers.items():
@@ -207,9 +236,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="timed epochs of a repeat; each network has its own number")
     parser.add_argument("--threads", type=int, help="for every library; without it, each library's own choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="contenders without it are left out")
+    parser.add_argument(
+        "--one-process", action="store_true", help="with --device cuda, where it takes long to start one for each"
+    )
     parser.add_argument("--quick", action="store_true", help="two rounds of one epoch: does it run?")
     parser.add_argument("--json", type=Path, help="file for every repeat's figures")
     options = parser.parse_args()
+    if options.one_process and options.device == "cpu":
+        parser.error("--one-process needs --device cuda: on a CPU, what one contender sets others would have too")
     if options.quick:
         options.repeats, options.epochs = 2, 1
 

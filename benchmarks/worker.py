@@ -14,8 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from clock import Clock
-from contenders import CONTENDERS, Job
+from contenders import CONTENDERS, Job, Repeat
 from networks import Network
+
+
+def make(request: dict[str, Any]) -> Repeat:
+    """The contender that is asked for, ready to train."""
+    contender = CONTENDERS[request["contender"]]
+    if "tensorflow" not in contender.requires:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]  # TensorBoard would import it if it is there
+    job = Job(Network(**request["network"]), Path(request["folder"]), request["threads"], request["device"])
+    return contender.make(job)
+
+
+def timed(repeat: Repeat, epochs: int) -> dict[str, Any]:
+    """Trains once, after an untimed epoch: what it came to, and how long it took."""
+    clock = Clock()
+    outcome = repeat(epochs, clock)
+    times = {name: getattr(clock, name) for name in ("seconds", "step_seconds", "cpu_seconds")}
+    return {**outcome._asdict(), **times}
 
 
 def main(request: dict[str, Any]) -> None:
@@ -26,22 +43,11 @@ def main(request: dict[str, Any]) -> None:
             answers.flush()
 
         try:
-            contender = CONTENDERS[request["contender"]]
-            if "tensorflow" not in contender.requires:
-                sys.modules["tensorflow"] = None  # type: ignore[assignment]  # TensorBoard would import it if it is there
-            job = Job(Network(**request["network"]), Path(request["folder"]), request["threads"], request["device"])
-            os.chdir(job.folder)
-            repeat = contender.make(job)
+            os.chdir(request["folder"])
+            repeat = make(request)
             answer()
             for line in sys.stdin:
-                clock = Clock()
-                outcome = repeat(int(line), clock)
-                answer(
-                    **outcome._asdict(),
-                    seconds=clock.seconds,
-                    step_seconds=clock.step_seconds,
-                    cpu_seconds=clock.cpu_seconds,
-                )
+                answer(**timed(repeat, int(line)))
         except Exception:
             answer(error=traceback.format_exc())
 
