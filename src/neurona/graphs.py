@@ -157,7 +157,7 @@ class GraphedSteps(DirectSteps):
 
     def begin(self, batch: object) -> None:
         super().begin(batch)
-        self._slots = slots_for(batch, self.classifier, self._slots)
+        self._slots = None if _has_hooks(self.classifier) else slots_for(batch, self.classifier, self._slots)
         if self._slots is None:
             return
         fixed = (*self.fixed(), self._slots)
@@ -192,13 +192,23 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
     if torch.is_anomaly_enabled():
         yield "trainer.detect_anomaly looks at every step"
     modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
-    if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in modules):
-        yield "a module has hooks"
     own = {type(module).__qualname__ for module in modules if _root(type(module)) not in ("torch", "neurona")}
     if type(classifier) is not Classifier:
         own.add(type(classifier).__qualname__)
     if own and not getattr(type(classifier), "compilable", False):
         yield f"{', '.join(sorted(own))} may do more in Python than compute with tensors"
+
+
+def _has_hooks(classifier: Classifier) -> bool:
+    """Whether someone watches the passes, which a graph would not tell."""
+    modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
+    ) or any(
+        parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+        for parameter in classifier.network.parameters()
+    )
 
 
 def _root(kind: type) -> str:
