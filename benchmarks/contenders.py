@@ -71,7 +71,6 @@ def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False)
 
     def repeat(epochs: int, clock: Clock) -> Outcome:
         torch.manual_seed(0)
-        torch.set_float32_matmul_precision("highest")  # another contender in this process may have changed it
         layers = [[nn.Linear(before, after), nn.ReLU()] for before, after in pairwise(job.network.widths)]
         network = nn.Sequential(*itertools.chain(*layers))[:-1].to(job.device)
         optimizer = torch.optim.Adam(network.parameters(), fused=True)

@@ -94,6 +94,9 @@ class Inline:
         return {}
 
     def repeat(self, epochs: int) -> dict[str, Any]:
+        import torch
+
+        torch.set_float32_matmul_precision("highest")  # whatever the contender before has set
         return self._do(worker.timed, self._repeat, epochs)
 
     def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:

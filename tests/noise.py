@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 
 from neurona.data.batches import BatchLoader
 
@@ -29,3 +31,18 @@ class Noise(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         return BatchLoader(self.features, self.targets, torch.arange(100), 64)
+
+
+class KeepsSteps(Callback):
+    """Keeps how the steps of a fit were taken, which the classifier gives up when the fit ends."""
+
+    steps: Any = None
+    function: Any = None
+    """Of compiled steps."""
+    graph: Any = None
+    """Of those launched as a CUDA graph."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.steps = pl_module._steps
+        self.function = getattr(self.steps, "_function", None)
+        self.graph = getattr(self.steps, "_graph", None)

@@ -23,7 +23,7 @@ from neurona.data.spec import DataSpec
 from neurona.inspection.norms import StepNorms
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
-from neurona.steps import steps_for
+from neurona.steps import Steps, steps_for
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Classifier(LightningModule):
         self.norms: StepNorms | None = None
         """What takes the norms of the steps whose loss is logged, if anything is to."""
         self._rng: dict[str, Any] | None = None
+        self._steps: Steps | None = None
 
     # What researchers change: the loss of one mini-batch.
 
@@ -120,14 +121,23 @@ class Classifier(LightningModule):
             raise ConfigError("trainer.precision", self.trainer.precision, problem)
         if self.trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)  # other dropout masks for other rows
-        self._steps = steps_for(self)
+        self.take_steps(steps_for(self))
         if self.compile_steps:
             from neurona import compiled
 
             if obstacles := list(compiled.obstacles(self)):
                 log.warning("compile=true: going on without, as %s", "; ".join(obstacles))
             else:
-                self._steps = compiled.CompiledSteps(self)
+                self.take_steps(compiled.CompiledSteps(self))
+
+    def take_steps(self, steps: Steps) -> None:
+        """Has the steps from the next Lightning batch on taken in this way."""
+        self._steps = steps
+
+    def on_fit_end(self) -> None:
+        if self._steps is not None:
+            self._steps.end()
+            self._steps = None
 
     @property
     def optimization(self) -> Optimization:
@@ -178,6 +188,7 @@ class Classifier(LightningModule):
         mini_batches: Iterable[Any] = batch.picked() if isinstance(batch, Chunk) else (batch,)
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
         steps = self._steps
+        assert steps is not None
         steps.begin(batch)
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
         taken = []

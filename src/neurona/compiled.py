@@ -19,9 +19,9 @@ from torch.func import functional_call, grad_and_value
 
 from neurona import chunking
 from neurona.data.batches import size
-from neurona.graphs import Graph, Slots, in_slots, slots_for
+from neurona.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.optimizer import Optimization
-from neurona.steps import Batch, DirectSteps, Taken, adds_nothing
+from neurona.steps import Batch, DirectSteps, Taken, adds_nothing, steps_for
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
@@ -52,10 +52,13 @@ class CompiledSteps(DirectSteps):
         # Stateless from the start, or resumed: then the first step is a compiled one too, as it was before.
         self._ready = bool(self.optimizer.state) or is_stateless
         self._fixed: tuple[Any, ...] = ()
+        self._number = 0
+        self._has_given_up = False
 
     def begin(self, batch: object) -> None:
         super().begin(batch)
         self._slots = slots_for(batch, self.classifier, self._slots)
+        self._is_off = self._has_given_up or self.is_watched()
         if self._function is not None and self._fixed != self.fixed():
             self._function = None  # something that was compiled in has changed: compile again
 
@@ -65,8 +68,10 @@ class CompiledSteps(DirectSteps):
         return *super().fixed(), group, self._slots
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
+        if self._slots is not None:
+            self._batch_size = self._slots.batch_size
         is_whole = size(batch) == (self._batch_size or size(batch))
-        applies = self._ready and is_whole
+        applies = self._ready and is_whole and not self._is_off
         self._ready, self._batch_size = True, self._batch_size or size(batch)
         if applies and self._function is None:
             self._compile(batch)
@@ -95,8 +100,20 @@ class CompiledSteps(DirectSteps):
             self.scheduler.step()
         return taken
 
+    def end(self) -> None:
+        self._function = self._slots = None
+
+    def _give_up(self, reason: str) -> None:
+        log.warning("compile=true: going on without, as %s", reason)
+        self._has_given_up = self._is_off = True
+        self.classifier.take_steps(steps_for(self.classifier))  # from the next chunk on
+
     def _compile(self, batch: Batch) -> None:
-        """Makes the function for mini-batches like this one, ahead of time: nothing is changed if that fails."""
+        """Makes the function for mini-batches like this one, ahead of time: no step is taken."""
+        self._number += 1
+        if self._number > MOST:
+            self._give_up(f"what a step depends on has changed {MOST} times")
+            return
         features, targets = batch
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
@@ -126,11 +143,10 @@ class CompiledSteps(DirectSteps):
             if self._slots is None:
                 self._function = partial(compiled.aot_compile(((*inputs, features, targets), {})).fn, *inputs)
             else:
-                self._function = Graph(partial(compiled.aot_compile((inputs, {})).fn, *inputs), lambda: None)
+                self._function = Graph(partial(compiled.aot_compile((inputs, {})).fn, *inputs))
         except Exception as error:  # of many kinds: a network that cannot be traced, no C++ compiler, a full disk
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("compile=true: going on without, as the compiler gave up: %s", reason)
-            self._batch_size = -1  # no mini-batch has this size
+            self._give_up(f"the compiler gave up: {reason}")
 
 
 class _Loss(nn.Module):
@@ -252,7 +268,9 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
     own = [name for name in ("loss", "forward") if getattr(type(classifier), name) is not getattr(Classifier, name)]
     if own and not getattr(type(classifier), "compilable", False):
         name = type(classifier).__name__
-        yield f"{name}.{own[0]} may depend on more than its arguments; {name}.compilable = True says that it does not"
+        yield f"{name}.{own[0]} may do more than compute with tensors; {name}.compilable = True says that it does not"
+    if torch.is_anomaly_enabled():
+        yield "trainer.detect_anomaly looks at every operation"
     if classifier.optimization.accumulate > 1:
         yield "optimizer.accumulate above 1 is not compiled"
     if type(trainer.optimizers[0]) not in _RULES or len(trainer.optimizers[0].param_groups) > 1:

@@ -5,11 +5,14 @@ A small network's kernels take a GPU a microsecond or two each, and Python many 
 
 from __future__ import annotations
 
+import functools
 import logging
+import random
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,50 +28,89 @@ log = logging.getLogger(__name__)
 WARM_UP = 3
 """Calls that run as they are, so that libraries are loaded and have chosen their kernels before one is recorded."""
 
+MOST = 10
+"""Graphs of a fit: where more are needed, recording them takes longer than they save."""
+
+SHIPPED = {
+    "neurona.data.encoding.Encoding",
+    "neurona.data.preprocessing.Standardize",
+    "neurona.models.activations.Gated",
+    "neurona.models.embedding.Embedding",
+    "neurona.models.linear.Linear",
+    "neurona.models.mlp.MLP",
+    "neurona.models.mlp.Residual",
+}
+"""Modules, besides torch's, whose ``forward`` does nothing but compute with tensors."""
+
 
 class Graph:
     """A function without arguments whose work is done by a GPU, recorded after its first calls and replayed.
 
     What it reads and changes stays where it is; what it does must depend on no value, and not wait for the GPU.
-    settings: what it takes from Python. Where they change in the first calls, or it cannot be recorded, the function is
-    called as it is, and a warning says why.
+    state: of what it could change in Python. Where it does so in its first calls, or cannot be recorded, the function
+    is called as it is, and a warning says why.
 
     Called, it returns the function's result, whose tensors the next call overwrites.
     """
 
-    def __init__(self, function: Callable[[], Any], settings: Callable[[], Any]) -> None:
-        self._function = function
-        self._settings, self._first = settings, settings()
+    def __init__(self, function: Callable[[], Any], state: Callable[[], Any] = lambda: None) -> None:
+        self._function, self._state = function, state
         self._calls = 0
         self._graph: Any = None
         self._result: Any = None
+        self.is_refused = False
 
     def __call__(self) -> Any:
-        self._calls += 1
-        if self._calls == WARM_UP + 1:
+        if self._graph is None and not self.is_refused:
+            if self._calls < WARM_UP:
+                return self._warm_up()
             self._record()
         if self._graph is None:
             return self._function()
         self._graph.replay()
         return self._result
 
+    def _warm_up(self) -> Any:
+        self._calls += 1
+        before = self._state()
+        result = self._function()
+        if self._state() != before:
+            self._refuse("a module draws numbers in Python, or changes its settings, in every step")
+        return result
+
     def _record(self) -> None:
         """Nothing is computed: the step that this call is for is the first replay."""
-        if self._settings() != self._first:
-            log.warning("going on without a CUDA graph: a module changes its settings in every step")
-            return
         try:
             self._graph, self._result = recorded(self._function)
         except RuntimeError as error:
-            log.warning("going on without a CUDA graph: %s", str(error).partition("\n")[0])
+            self._refuse(str(error.__context__ or error).partition("\n")[0])
+
+    def _refuse(self, reason: str) -> None:
+        self.is_refused = True
+        log.warning("going on without a CUDA graph: %s", reason)
 
 
 def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
     """The function's kernels as a CUDA graph, and what a replay writes its result to."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, stream=_recording_stream(stream.device_index)):
+            result = function()
+    finally:
+        torch.cuda.set_stream(stream)  # torch 2.13 leaves another one after a failure
     return graph, result
+
+
+@functools.cache
+def _recording_stream(device: int) -> Any:
+    """Torch's own would be the first device's, for all of them."""
+    return torch.cuda.Stream(device)
+
+
+def drawn() -> tuple[Any, ...]:
+    """The state of the generators on the CPU, which a replay does not draw from."""
+    of_numpy: Any = np.random.get_state()  # noqa: NPY002  (a module may draw from the global one)
+    return random.getstate(), of_numpy[1].tobytes(), of_numpy[2], torch.get_rng_state().numpy().tobytes()
 
 
 class Slots:
@@ -79,6 +121,7 @@ class Slots:
 
     def __init__(self, chunk: Chunk, length: int, num_classes: int, dtype: torch.dtype) -> None:
         self.features, self.targets, self.batch_size = chunk.features, chunk.targets, chunk.batch_size
+        self._length = length
         device = chunk.features.device
         self._rows = torch.zeros(length, self.batch_size, dtype=torch.int64, device=device)
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
@@ -86,6 +129,11 @@ class Slots:
         logits = torch.zeros(length, self.batch_size, num_classes, dtype=dtype, device=device)
         self._kept = list(zip(losses.unbind(), logits.unbind(), strict=True))
         self.tensors = (self.features, self.targets, self._rows, self._number, losses, logits)
+
+    def fit(self, chunk: Chunk) -> bool:
+        """Whether the chunk is of the same data, in mini-batches of the same size, and no longer than there is room."""
+        is_same = chunk.features is self.features and chunk.targets is self.targets
+        return is_same and chunk.batch_size == self.batch_size and len(chunk) <= self._length
 
     def begin(self, chunk: Chunk) -> None:
         """Has the whole mini-batches of a chunk taken next."""
@@ -135,10 +183,11 @@ def slots_for(batch: object, classifier: Classifier, slots: Slots | None) -> Slo
     """
     if not wanted(classifier) or not isinstance(batch, Chunk) or not batch.is_local or batch.world_size > 1:
         return None
-    if slots is None or slots.features is not batch.features:
+    if slots is None or not slots.fit(batch):
         parameter = next(classifier.network.parameters())
         dtype = torch.promote_types(parameter.dtype, torch.float32)
-        slots = Slots(batch, classifier.steps_per_batch, classifier.spec.num_classes, dtype)
+        length = max(len(batch), classifier.steps_per_batch)
+        slots = Slots(batch, length, classifier.spec.num_classes, dtype)
     slots.begin(batch)
     return slots
 
@@ -154,16 +203,23 @@ class GraphedSteps(DirectSteps):
         self._slots: Slots | None = None
         self._graph: Graph | None = None
         self._fixed: tuple[Any, ...] = ()
+        self._number = 0
 
     def begin(self, batch: object) -> None:
         super().begin(batch)
-        self._slots = None if _has_hooks(self.classifier) else slots_for(batch, self.classifier, self._slots)
+        is_off = self._number > MOST or (self._graph is not None and self._graph.is_refused) or self.is_watched()
+        self._slots = None if is_off else slots_for(batch, self.classifier, self._slots)
         if self._slots is None:
             return
         fixed = (*self.fixed(), self._slots)
         if self._graph is None or self._fixed != fixed:  # something that was recorded has changed: record again
+            self._number += 1
+            if self._number > MOST:
+                log.warning("going on without CUDA graphs: what they depend on has changed %d times", MOST)
+                self._slots = None
+                return
             self._trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-            self._graph = Graph(partial(in_slots(self._gradients), self._slots.tensors), self.fixed)
+            self._graph = Graph(partial(in_slots(self._gradients), self._slots.tensors), self._state)
             self._fixed = fixed
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
@@ -175,10 +231,19 @@ class GraphedSteps(DirectSteps):
         self.complete(norms)
         return self._slots.taken()
 
+    def end(self) -> None:
+        self._graph = self._slots = None
+
     def _gradients(self, features: Tensor, targets: Tensor) -> list[Any]:
         """Loss, logits, and the gradient of each trained parameter, None for one that the loss does not depend on."""
-        loss, logits = self.classifier.loss(features, targets)
-        return [loss.detach(), logits.detach(), *torch.autograd.grad(loss, self._trained, allow_unused=True)]
+        taken = self.passes(features, targets, 1)
+        gradients = [parameter.grad for parameter in self._trained]
+        for parameter in self._trained:
+            parameter.grad = None
+        return [*taken, *gradients]
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.fixed(), drawn()
 
 
 def obstacles(classifier: Classifier) -> Iterable[str]:
@@ -190,26 +255,14 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
     if classifier.optimization.accumulate > 1:
         yield "optimizer.accumulate is above 1"
     if torch.is_anomaly_enabled():
-        yield "trainer.detect_anomaly looks at every step"
+        yield "trainer.detect_anomaly looks at every operation"
     modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
-    own = {type(module).__qualname__ for module in modules if _root(type(module)) not in ("torch", "neurona")}
+    own = {type(module).__qualname__ for module in modules if not _is_known(type(module))}
     if type(classifier) is not Classifier:
         own.add(type(classifier).__qualname__)
     if own and not getattr(type(classifier), "compilable", False):
         yield f"{', '.join(sorted(own))} may do more in Python than compute with tensors"
 
 
-def _has_hooks(classifier: Classifier) -> bool:
-    """Whether someone watches the passes, which a graph would not tell."""
-    modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
-    return any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        for module in modules
-    ) or any(
-        parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-        for parameter in classifier.network.parameters()
-    )
-
-
-def _root(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+def _is_known(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch" or f"{kind.__module__}.{kind.__qualname__}" in SHIPPED

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
@@ -26,8 +27,7 @@ Batch = Picked | Part | Sequence[Tensor]
 Taken = tuple[Tensor, Tensor, Tensor]
 """(loss, logits, targets)"""
 
-PLAIN = (bool, int, float, str, tuple, type(None))
-"""Types of a module's settings, such as ``training`` or a dropout's ``p``."""
+PLAIN = (bool, int, float, str, type(None))
 
 
 class Steps:
@@ -81,6 +81,9 @@ class Steps:
         if self.scheduler is not None:
             self.scheduler.step()
 
+    def end(self) -> None:
+        """The fit is over: what was kept for it may go."""
+
     def passes(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Forward and backward: loss and logits, detached; the gradients are added to the parameters' ``grad``."""
         loss, logits = self.classifier.loss(features, targets)
@@ -119,12 +122,29 @@ class DirectSteps(Steps):
     def fixed(self) -> tuple[Any, ...]:
         """What a function made of the passes takes for fixed: where tensors lie, which are trained, and settings."""
         tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
-        modules = [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
         return (
             [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-            [(id(module), {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)}) for module in modules],
+            [(id(module), _settings(module)) for module in self._modules()],
+            [id(parameter) for parameter in self.parameters],
             self.classifier.label_smoothing,
         )
+
+    def is_watched(self) -> bool:
+        """Whether hooks are to see every pass, which such a function would not call."""
+        return bool(
+            _has_any_global_hook()
+            or any(
+                module._forward_hooks
+                or module._forward_pre_hooks
+                or module._backward_hooks
+                or module._backward_pre_hooks
+                for module in (self.classifier, *self._modules())
+            )
+            or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
+        )
+
+    def _modules(self) -> list[nn.Module]:
+        return [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
 
     def update(self) -> None:
         gradients = [parameter.grad for parameter in self.parameters]
@@ -159,6 +179,19 @@ class DirectSteps(Steps):
             maximize=False,
             decoupled_weight_decay=group["decoupled_weight_decay"],
         )
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Such as ``training``, a dropout's ``p``, or where a tensor lies that is no buffer."""
+
+    def is_plain(value: Any) -> bool:
+        return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
+
+    return {
+        name: value.data_ptr() if isinstance(value, Tensor) else value
+        for name, value in vars(module).items()
+        if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
+    }
 
 
 def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...]:

@@ -8,10 +8,11 @@ import shutil
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import Noise
+from noise import KeepsSteps, Noise
 
 from neurona import optimizer, schedule
 from neurona.classifier import Classifier
+from neurona.compiled import CompiledSteps
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.models.linear import Linear
@@ -19,7 +20,7 @@ from neurona.models.mlp import MLP
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch", "ignore::UserWarning:torch"
+    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch", "ignore:TensorFloat32", "ignore:\nOnline"
 )
 
 ROWS, FEATURES, CLASSES, BATCH = 330, 12, 4, 16  # 20 whole mini-batches and one of 10 rows
@@ -41,9 +42,10 @@ def fit(
     classifier = options.pop("kind", Classifier)(
         Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options
     )
+    classifier.kept = KeepsSteps()
     trainer = Trainer(
         accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        max_epochs=2, enable_model_summary=False, precision=precision, callbacks=list(callbacks),
+        max_epochs=2, enable_model_summary=False, precision=precision, callbacks=[*callbacks, classifier.kept],
     )  # fmt: skip
     trainer.fit(classifier, Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH, on=accelerator))
     assert trainer.global_step == trainer.max_epochs * 21 // optimization().accumulate
@@ -52,10 +54,14 @@ def fit(
 
 def assert_agrees(rtol=1e-4, atol=2e-5, **arguments):
     eager, compiled = fit(compiled=False, **arguments), fit(compiled=True, **arguments)
-    assert compiled._steps._function is not None  # it has been compiled, and used
-    assert compiled._steps._batch_size == BATCH  # and the compiler has not given up
+    assert compiled.kept.function is not None  # it has been compiled, and used
+    assert isinstance(compiled.kept.steps, CompiledSteps)  # and the compiler has not given up
     if arguments.get("accelerator") == "gpu":
-        assert compiled._steps._function._graph is not None
+        assert compiled.kept.function._graph is not None
+    assert_close(compiled, eager, rtol, atol)
+
+
+def assert_close(compiled, eager, rtol=1e-4, atol=2e-5):
     for (name, expected), actual in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
         torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
     states = [list(c.trainer.optimizers[0].state.values()) for c in (eager, compiled)]
@@ -218,7 +224,7 @@ class EveryStep(Callback):
     [
         ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
         ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
-        ({"kind": OwnLoss}, "OwnLoss.loss may depend on more than its arguments"),
+        ({"kind": OwnLoss}, "OwnLoss.loss may do more than compute with tensors"),
     ],
     ids=["callback", "accumulation", "own_loss"],
 )
@@ -232,6 +238,36 @@ def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, 
     assert all(
         torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
     )
+
+
+class Counts(MLP):
+    """A network that changes a number of its own in every step."""
+
+    calls = 0
+
+    def forward(self, features):
+        self.calls = self.calls + 1
+        return super().forward(features)
+
+
+@needs_compiler
+def test_a_network_that_changes_in_every_step_is_not_compiled_for_ever(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    monkeypatch.setattr("neurona.compiled.MOST", 1)
+
+    class Changing(Callback):
+        chunk_aware = True
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            pl_module.network.calls += 1
+
+    def network():
+        return Counts(FEATURES, CLASSES, hidden=[8])
+
+    compiled = fit(compiled=True, optimization=sgd, network=network, callbacks=[Changing()])
+    assert caplog.text.count("what a step depends on has changed 1 times") == 1
+    assert not isinstance(compiled.kept.steps, CompiledSteps)
+    assert_close(compiled, fit(compiled=False, optimization=sgd, network=network, callbacks=[Changing()]))
 
 
 class Untraceable(MLP):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import Noise
+from noise import KeepsSteps, Noise
 from torch import nn
 
 from neurona import graphs, optimizer, schedule
@@ -17,13 +18,21 @@ from neurona.data import encoding as encodings
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.graphs import Graph
+from neurona.inspection.norms import StepNorms
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.steps import DirectSteps, Steps
 
 # What torch says of itself.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::DeprecationWarning:torch")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch",
+    "ignore::FutureWarning:torch",
+    "ignore:Synchronization debug mode",
+    "ignore:Mismatch dtype between input and weight",
+    "ignore:TensorFloat32",
+    "ignore:\nOnline",
+)
 
 ROWS, FEATURES, CLASSES, EPOCHS = 330, 12, 4, 3  # an epoch has 20 whole mini-batches of 16 rows and one of 10
 
@@ -51,9 +60,10 @@ def fit(
     data = Noise(ROWS, FEATURES, CLASSES, on=data_on or accelerator)
     spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
     classifier = kind(preprocessing(data), network(), spec, optimization(), **options)
+    classifier.kept = KeepsSteps()
     trainer = Trainer(
         accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        max_epochs=EPOCHS, enable_model_summary=False, precision=precision, callbacks=list(callbacks),
+        max_epochs=EPOCHS, enable_model_summary=False, precision=precision, callbacks=[*callbacks, classifier.kept],
         limit_val_batches=0, deterministic=deterministic,
     )  # fmt: skip
     try:
@@ -109,6 +119,7 @@ def _on_the_cpu(monkeypatch):
     monkeypatch.setattr(Recorder, "recordings", 0)
     monkeypatch.setattr(graphs, "recorded", recorded)
     monkeypatch.setattr(graphs, "wanted", lambda classifier: True)
+    monkeypatch.setattr(graphs, "drawn", random.getstate)  # here, dropout draws from torch's generator on the CPU
 
 
 OPTIMIZATIONS = {
@@ -147,6 +158,11 @@ def replace(classifier):
     classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
 
 
+def relabel(classifier):
+    loader = classifier.trainer.train_dataloader
+    loader.targets = loader.targets.flip(0)
+
+
 def smooth(classifier):
     classifier.label_smoothing = 0.5
 
@@ -160,7 +176,7 @@ def evaluate(classifier):
 
 
 @pytest.mark.usefixtures("_on_the_cpu")
-@pytest.mark.parametrize("change", [freeze, replace, smooth, drop, evaluate])
+@pytest.mark.parametrize("change", [freeze, replace, relabel, smooth, drop, evaluate])
 def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
     arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
     replayed = fit(Changes(change), **arguments)
@@ -183,22 +199,31 @@ class Annealed(MLP):
         return super().forward(features) * self.scale
 
 
+class Drops(MLP):
+    """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
+
+    def forward(self, features):
+        return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
+
+
 @pytest.mark.usefixtures("_on_the_cpu")
-def test_a_module_that_changes_its_settings_in_every_step_is_not_recorded(caplog, monkeypatch):
+@pytest.mark.parametrize("kind", [Annealed, Drops])
+def test_a_module_that_does_more_in_every_step_is_not_recorded(kind, caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
     arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
-    ordinary = fit(network=lambda: Annealed(FEATURES, CLASSES, hidden=[8]), **arguments)
+    ordinary = fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments)
     assert Recorder.recordings == 0
-    assert "a module changes its settings in every step" in caplog.text
+    assert caplog.text.count("a module draws numbers in Python, or changes its settings, in every step") == 1
     monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
-    assert_same(ordinary, fit(network=lambda: Annealed(FEATURES, CLASSES, hidden=[8]), **arguments))
+    assert_same(ordinary, fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments))
 
 
 WATCHED = {
-    "forward": lambda network, hook: network.head.register_forward_hook(hook),
-    "backward": lambda network, hook: network.head.register_full_backward_hook(hook),
-    "gradient": lambda network, hook: network.head.weight.register_hook(hook),
-    "accumulated": lambda network, hook: network.head.weight.register_post_accumulate_grad_hook(hook),
+    "classifier": lambda classifier, hook: classifier.register_forward_hook(hook),
+    "forward": lambda classifier, hook: classifier.network.head.register_forward_hook(hook),
+    "backward": lambda classifier, hook: classifier.network.head.register_full_backward_hook(hook),
+    "gradient": lambda classifier, hook: classifier.network.head.weight.register_hook(hook),
+    "accumulated": lambda classifier, hook: classifier.network.head.weight.register_post_accumulate_grad_hook(hook),
 }
 
 
@@ -210,7 +235,7 @@ def test_a_hook_sees_every_step_from_the_chunk_on_in_which_it_is_there(how):
 
         def on_train_epoch_start(self, trainer, pl_module) -> None:
             if trainer.current_epoch == EPOCHS - 1:
-                WATCHED[how](pl_module.network, self.watch)
+                WATCHED[how](pl_module, self.watch)
 
         def watch(self, *_) -> None:
             self.seen += 1
@@ -221,7 +246,6 @@ def test_a_hook_sees_every_step_from_the_chunk_on_in_which_it_is_there(how):
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
 @pytest.mark.usefixtures("_on_the_cpu")
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_compiled_steps_are_recorded_whole(name, monkeypatch):
@@ -247,6 +271,66 @@ def test_loss_and_accuracy_of_the_epochs_are_those_of_ordinary_steps(monkeypatch
 
 
 @pytest.mark.usefixtures("_on_the_cpu")
+def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    monkeypatch.setattr(graphs, "MOST", 2)
+
+    class Schedule(Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            pl_module.network.dropout1.p = 0.1 * trainer.current_epoch
+
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Schedule(), **arguments)
+    assert Recorder.recordings == 2
+    assert caplog.text.count("what they depend on has changed 2 times") == 1
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(replayed, fit(Schedule(), **arguments))
+
+
+class Shared(MLP):
+    """Two parameters that are only ever added up, and one that a sum takes: their gradients share memory."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.more = nn.Parameter(torch.zeros(CLASSES, 8))
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, features):
+        hidden = self[:-1](features)
+        return nn.functional.linear(hidden, self.head.weight + self.more, self.head.bias) * self.scale.sum()
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_gradients_of_one_memory_are_not_clipped_twice(name, monkeypatch):
+    arguments = {"network": Shared, "optimization": OPTIMIZATIONS[name], "accelerator": "cpu", "kind": Trusted}
+    replayed = fit(**arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(replayed, fit(**arguments))
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_gradients_that_are_kept_are_those_of_their_step(monkeypatch):
+    class Looks(Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            pl_module.norms = StepNorms(pl_module.network, keeps_gradients=True)
+            pl_module._is_logged = lambda step: step == 30
+
+        def on_train_end(self, trainer, pl_module) -> None:
+            self.found = pl_module.norms.gradients
+
+    kept, expected = Looks(), Looks()
+    arguments = {"network": mlp(), "optimization": OPTIMIZATIONS["adam"], "accelerator": "cpu"}
+    fit(kept, **arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    fit(expected, **arguments)
+    assert len(kept.found) == 4
+    assert all(torch.equal(gradient, expected.found[name]) for name, gradient in kept.found.items())
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
 def test_a_parameter_that_the_loss_does_not_depend_on_keeps_its_value():
     class Unused(Linear):
         def __init__(self) -> None:
@@ -266,13 +350,17 @@ def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypat
     monkeypatch.setattr(graphs, "recorded", refuses)
     logging.getLogger("neurona").propagate = True
     calls = iter(range(6))
-    graph = Graph(lambda: next(calls), lambda: None)
+    graph = Graph(lambda: next(calls))
     assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
     assert [record.message for record in caplog.records] == ["going on without a CUDA graph: operation not permitted"]
 
 
 class OwnNetwork(MLP):
     pass
+
+
+class InThePackage(MLP):
+    __module__ = "neurona.models.mine"
 
 
 class OwnLoss(Classifier):
@@ -289,9 +377,10 @@ class OwnLoss(Classifier):
         ({"kind": Trusted, "network": lambda: OwnNetwork(FEATURES, CLASSES)}, []),
         ({"kind": OwnLoss}, ["OwnLoss may do more in Python than compute with tensors"]),
         ({"network": lambda: OwnNetwork(FEATURES, CLASSES)}, ["OwnNetwork may do more"]),
+        ({"network": lambda: InThePackage(FEATURES, CLASSES)}, ["InThePackage may do more"]),
         ({"optimization": adam(accumulate=2)}, ["optimizer.accumulate is above 1"]),
     ],
-    ids=["shipped", "compilable", "compilable_network", "own_loss", "own_network", "accumulate"],
+    ids=["shipped", "compilable", "compilable_network", "own_loss", "own_network", "in_the_package", "accumulate"],
 )
 def test_what_is_not_recorded(arguments, reasons):
     classifier = fit(**{"network": mlp(), "optimization": adam(), "accelerator": "cpu", **arguments})
@@ -325,9 +414,9 @@ OPTIMIZERS = {
 
 def assert_recorded_with_the_same_bits(**arguments):
     recorded = fit(accelerator="gpu", **arguments)
-    assert recorded._steps._graph._graph is not None
+    assert recorded.kept.graph._graph is not None
     one_at_a_time = fit(EveryStep(), accelerator="gpu", **arguments)
-    assert type(one_at_a_time._steps) is Steps
+    assert type(one_at_a_time.kept.steps) is Steps
     assert_same(recorded, one_at_a_time)
 
 
@@ -378,7 +467,7 @@ def test_loss_options():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("change", [freeze, replace, smooth, drop])
+@pytest.mark.parametrize("change", [freeze, replace, relabel, smooth, drop])
 def test_what_changes_during_a_fit_on_a_gpu(change, monkeypatch):
     arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "gpu"}
     recorded = fit(Changes(change), **arguments)
@@ -399,9 +488,11 @@ def test_what_waits_for_the_gpu_goes_on_without(caplog, monkeypatch):
     arguments = {"optimization": adam(), "accelerator": "gpu"}
 
     def network():
-        return Waits(FEATURES, CLASSES, hidden=[8])
+        return Waits(FEATURES, CLASSES, hidden=[8], dropout=0.3)
 
+    stream = torch.cuda.current_stream()
     refused = fit(network=network, kind=Trusted, **arguments)
+    assert torch.cuda.current_stream() == stream
     assert "going on without a CUDA graph" in caplog.text
     monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
     assert_same(refused, fit(network=network, **arguments))
@@ -434,3 +525,5 @@ def test_the_steps_of_a_chunk_do_not_wait_for_the_gpu(compiled, data_on):
         data_on=data_on,
     )
     assert classifier.trainer.global_step == EPOCHS * 21
+    if data_on == "gpu":
+        assert (classifier.kept.function if compiled else classifier.kept.graph)._graph is not None

@@ -77,7 +77,7 @@ class Inspection(Callback):
         if not trainer.is_global_zero or not trainer.loggers:
             return
         if self.norms or self.histograms:
-            pl_module.norms = StepNorms(pl_module.network)
+            pl_module.norms = StepNorms(pl_module.network, keeps_gradients=self.histograms)
         if self.units or self.histograms:
             self._units = Units(pl_module.network, keeps_outputs=self.histograms)
         self._samples, self._since = pl_module.samples_taken, time.perf_counter()

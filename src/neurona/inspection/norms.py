@@ -15,9 +15,12 @@ class StepNorms:
     ``gradient_norm/all``: over all layers. A compiled step has no gradient to show.
     ``update_ratio/<layer>``: norm of the change of a layer's weights (its parameters of two dimensions or more) over
     the norm of the weights; about 1e-3 is usual (Karpathy, Stanford CS231n, "Ratio of weights:updates").
+
+    keeps_gradients: whether ``gradients`` is for others too, who look at it when further steps have been made.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, keeps_gradients: bool = False) -> None:
+        self.keeps_gradients = keeps_gradients
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.weights = {name: p.detach() for name, p in self.parameters.items() if p.ndim > 1}
         self.gradients: dict[str, Tensor] = {}
@@ -28,9 +31,11 @@ class StepNorms:
     @torch.no_grad()
     def before(self) -> None:
         """The gradients are there, the update is to come."""
-        self.gradients = {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
+        self.gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         self._before = tuple(weight.clone() for weight in self.weights.values())
         self._norms = torch._foreach_norm([*self.gradients.values(), *self._before])
+        if self.keeps_gradients:  # clipping changes them, and a CUDA graph's next step
+            self.gradients = {name: gradient.clone() for name, gradient in self.gradients.items()}
 
     @torch.no_grad()
     def after(self) -> None:
