@@ -1,4 +1,4 @@
-"""A data module of random numbers, for fits of which only the arithmetic matters."""
+"""What tests of the arithmetic of a fit share: a data module of random numbers, and a look at how steps were taken."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class Noise(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         return BatchLoader(self.features, self.targets, torch.arange(100), 64)
+
+
+def messages(caplog: Any, text: str) -> int:
+    """How many say this; pytest may be handed one twice, by a logger and by its parent."""
+    return len({id(record) for record in caplog.records if text in record.getMessage()})
 
 
 class KeepsSteps(Callback):
