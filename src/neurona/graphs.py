@@ -31,17 +31,6 @@ WARM_UP = 3
 MOST = 10
 """Graphs of a fit: where more are needed, recording them takes longer than they save."""
 
-SHIPPED = {
-    "neurona.data.encoding.Encoding",
-    "neurona.data.preprocessing.Standardize",
-    "neurona.models.activations.Gated",
-    "neurona.models.embedding.Embedding",
-    "neurona.models.linear.Linear",
-    "neurona.models.mlp.MLP",
-    "neurona.models.mlp.Residual",
-}
-"""Modules, besides torch's, whose ``forward`` does nothing but compute with tensors."""
-
 
 class Graph:
     """A function without arguments whose work is done by a GPU, recorded after its first calls and replayed.
@@ -257,12 +246,13 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
     if torch.is_anomaly_enabled():
         yield "trainer.detect_anomaly looks at every operation"
     modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
-    own = {type(module).__qualname__ for module in modules if not _is_known(type(module))}
+    own = {type(module).__qualname__ for module in modules if not _is_compilable(type(module))}
     if type(classifier) is not Classifier:
         own.add(type(classifier).__qualname__)
     if own and not getattr(type(classifier), "compilable", False):
         yield f"{', '.join(sorted(own))} may do more in Python than compute with tensors"
 
 
-def _is_known(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "torch" or f"{kind.__module__}.{kind.__qualname__}" in SHIPPED
+def _is_compilable(kind: type) -> bool:
+    """Whether a class, not one that it is derived from, promises that ``forward`` but computes with tensors."""
+    return kind.__module__.partition(".")[0] == "torch" or vars(kind).get("compilable", False)

@@ -39,6 +39,8 @@ class Encoding(nn.Module):
     embedded: numbers of ids of the last columns, those that stay ids.
     """
 
+    compilable = True
+
     low: Tensor
     scale: Tensor
     fill: Tensor

@@ -20,6 +20,8 @@ class Standardize(nn.Module):
     float32 unless the Trainer computes in another precision.
     """
 
+    compilable = True
+
     shift: Tensor
     scale: Tensor
 

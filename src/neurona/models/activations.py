@@ -17,6 +17,8 @@ class Gated(nn.Module):
     (batch, 2 * width) → (batch, width). Source: Shazeer 2020 (arXiv:2002.05202), eqs. 4–5; the order is ``nn.GLU``'s.
     """
 
+    compilable = True
+
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
         self.function = function

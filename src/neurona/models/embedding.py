@@ -26,6 +26,8 @@ class Embedding(nn.Module):
     2022, arXiv:2203.05556, section 3.3). Raises ConfigError (embedding.…).
     """
 
+    compilable = True
+
     starts: Tensor
 
     def __init__(

@@ -23,6 +23,8 @@ _NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
 class Residual(nn.Sequential):
     """features + layers(features). Source: He et al. 2016 (arXiv:1512.03385), eq. 1."""
 
+    compilable = True
+
     def forward(self, features: Tensor) -> Tensor:
         return features + super().forward(features)
 
@@ -49,6 +51,8 @@ class MLP(nn.Sequential):
 
     Raises ConfigError (model.hidden, .activation, .dropout, .residual).
     """
+
+    compilable = True
 
     def __init__(
         self,
