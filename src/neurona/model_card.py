@@ -110,7 +110,8 @@ def _figures(folder: RunFolder) -> Iterator[str]:
     for name, value in tested.items():
         low, high = intervals.get(name, (None, None))
         words = "" if low is None else f"{low:.4f} to {high:.4f}"
-        yield f"| {name} | {'' if value is None else f'{value:.4f}'} | {words} |"
+        shown = name.replace("|", "\\|").replace("\n", " ")  # a class may be called anything
+        yield f"| {shown} | {'' if value is None else f'{value:.4f}'} | {words} |"
     yield "\nIntervals: accuracies, Wilson's (1927); the others, bootstrap percentiles (Efron 1979, 2,000 resamples)."
     yield "They tell what another test part of this size might give, not another seed, split or source of data."
     yield "\n## Calibration\n"
