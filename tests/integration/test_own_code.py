@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def arguments(word: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The module mine, and its yamls in the folder own_configs."""
     (tmp_path / "mine.py").write_text("\n".join(["from __future__ import annotations", MODULE, MORE]))
     for name, text in YAMLS.items():
@@ -52,7 +53,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         file.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    return ["allow=[mine]"]
+    yield ["allow=[mine]"]
+    sys.modules.pop("mine", None)
 
 
 def test_the_page_has_an_example_of_everything() -> None:
