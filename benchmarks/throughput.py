@@ -1,7 +1,8 @@
 """Microseconds per optimiser step: neurona, a plain torch loop and the peers, side by side.
 
-Every contender lives in a process of its own, unless ``--one-process``. They are asked in turn, A B C A B C …, for one repeat each: new weights,
-an untimed epoch, then the timed ones. Ratios are taken within a round, to the faster of the plain loops.
+Every contender lives in a process of its own, unless ``--one-process``. They are asked in turn, A B C A B C …, for one
+repeat each: new weights, an untimed epoch, then the timed ones. Ratios are taken within a round, to the faster of the
+plain loops.
 """
 
 from __future__ import annotations
