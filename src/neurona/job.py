@@ -37,7 +37,9 @@ def run(cfg: DictConfig, unread: config.Unread | None = None) -> dict[str, Any] 
     if number := launch.count(cfg):
         launch.run(number, cfg, hydra)
         return None
+    gc.disable()  # nothing of what is imported is garbage: looking for it takes time and, in a fork, memory
     from neurona.stages import execute
 
-    gc.freeze()  # nothing of what has been imported is garbage: looking for it takes time and, in a fork, memory
+    gc.freeze()
+    gc.enable()
     return execute(cfg, hydra.runtime.choices, overrides, unread)

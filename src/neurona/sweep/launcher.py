@@ -255,7 +255,7 @@ def _start_server(composed: DictConfig) -> None:
     named = targets("", OmegaConf.to_container(_task(composed)))
     modules = {str(node["_target_"]).rpartition(".")[0] for _, node in named}
     forkserver.set_forkserver_preload(
-        ["neurona.stages", "torch.utils.tensorboard", "neurona.sweep.server", *sorted(modules)]
+        ["neurona.sweep.server", "neurona.stages", "torch.utils.tensorboard", *sorted(modules)]
     )
     resource_tracker.ensure_running()  # the server would start it, and that unblocks signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, launch.FORWARDED)  # a group's are the launcher's to hand on

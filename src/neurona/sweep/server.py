@@ -1,9 +1,10 @@
-"""Imported once, by the process from which a sweep's jobs are forked."""
+"""Imported first, by the process from which a sweep's jobs are forked."""
 
 import atexit
 import gc
 
 from neurona.run_folder import checkout
 
+gc.disable()  # until a job begins: ``job.run``
 checkout()  # asked once, not by each job
 atexit.register(gc.freeze)  # as in ``command.main``
