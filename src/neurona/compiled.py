@@ -202,16 +202,26 @@ def _adam(group: dict[str, Any]) -> Update:
             parameter.mul_(1 - lr * weight_decay)
         elif weight_decay:
             gradient = gradient + weight_decay * parameter
-        step = state["step"].add_(1).to(lr.dtype)
+        step = state["step"].add_(1)
         mean = state["exp_avg"]
         mean.copy_(mean + (gradient - mean) * (1 - beta1))
         square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # 1 - beta ** step, without the cancellation that float32 would suffer at the first steps
-        correction1 = -torch.expm1(step * beta1.log())
-        correction2 = -torch.expm1(step * math.log(beta2))
-        parameter.sub_(lr / correction1 * mean / ((square / correction2).sqrt() + eps))
+        root2 = _one_minus_power(beta2, step).sqrt()
+        rate = lr * root2 / _one_minus_power(beta1, step)
+        parameter.sub_(rate.to(lr.dtype) * mean / (square.sqrt() + (eps * root2).to(lr.dtype)))
 
     return update
+
+
+def _one_minus_power(beta: Tensor | float, step: Tensor) -> Tensor:
+    """1 - beta ** step, precise at the first steps too.
+
+    On a CPU in float64 and by ``exp``, which the compiler takes for costly: it keeps what follows from it, where
+    ``expm1`` would be computed anew for every few elements of a parameter.
+    """
+    exact = step.double() if step.device.type == "cpu" else step
+    exponent = exact * (beta.to(exact.dtype).log() if isinstance(beta, Tensor) else math.log(beta))
+    return 1 - torch.exp(exponent) if exact.dtype == torch.float64 else -torch.expm1(exponent)
 
 
 def _sgd(group: dict[str, Any]) -> Update:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,15 @@ def run(cfg: DictConfig, unread: config.Unread | None = None) -> dict[str, Any] 
     if number := launch.count(cfg):
         launch.run(number, cfg, hydra)
         return None
-    gc.disable()  # nothing of what is imported is garbage: looking for it takes time and, in a fork, memory
+    return _imported()(cfg, hydra.runtime.choices, overrides, unread)
+
+
+@functools.cache
+def _imported() -> Callable[..., dict[str, Any]]:
+    """``stages.execute``. What the import makes is no garbage: to look for it takes time and, in a fork, memory."""
+    gc.disable()
     from neurona.stages import execute
 
     gc.freeze()
     gc.enable()
-    return execute(cfg, hydra.runtime.choices, overrides, unread)
+    return execute

@@ -24,7 +24,7 @@ SWEEP = ["-m", "data=iris", "trainer.max_epochs=2"]
 TIMED = ("seconds", "samples_per_second")
 
 MODULE = """
-import multiprocessing, os, signal, time
+import gc, multiprocessing, os, signal, time
 from pathlib import Path
 from lightning.pytorch import Callback
 
@@ -34,6 +34,7 @@ class Breaks(Callback):
 
     def __init__(self, *, how: str, epoch: int = 3) -> None:
         self.how, self.epoch = how, epoch
+        assert gc.isenabled()  # it is off in the process that jobs are forked from
         Path(f"gpu {how}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         if how in ("hang", "hang on"):
             if how == "hang on":

@@ -5,6 +5,6 @@ import gc
 
 from neurona.run_folder import checkout
 
-gc.disable()  # until a job begins: ``job.run``
+gc.disable()  # until a job begins, as in ``job.run``
 checkout()  # asked once, not by each job
 atexit.register(gc.freeze)  # as in ``command.main``
