@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,11 @@ def run(cfg: DictConfig, unread: config.Unread | None = None) -> dict[str, Any] 
     if number := launch.count(cfg):
         launch.run(number, cfg, hydra)
         return None
-    return _imported()(cfg, hydra.runtime.choices, overrides, unread)
-
-
-@functools.cache
-def _imported() -> Callable[..., dict[str, Any]]:
-    """``stages.execute``. What the import makes is no garbage: to look for it takes time and, in a fork, memory."""
-    gc.disable()
+    if "neurona.stages" in sys.modules and gc.isenabled():
+        gc.collect()  # what an earlier job in this process has left
+    gc.disable()  # nothing of what is imported is garbage: looking for it takes time and, in a fork, memory
     from neurona.stages import execute
 
     gc.freeze()
     gc.enable()
-    return execute
+    return execute(cfg, hydra.runtime.choices, overrides, unread)

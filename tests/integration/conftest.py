@@ -67,7 +67,7 @@ class Run:
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
-    """What choices of shipped groups declare is remembered from run to run, and not for one of Hydra's loaders alone."""
+    """What choices of shipped groups declare is remembered from run to run, not for one of Hydra's loaders alone."""
     compose, remembered = config._from_groups, {}
     shipped = {str(CONFIG_DIR), f"file://{CONFIG_DIR}", "pkg://hydra.conf", "structured://"}
 
