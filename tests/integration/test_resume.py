@@ -78,7 +78,7 @@ def assert_same_run(run: Any, reference: Any, scalars: Any) -> None:
 
 @pytest.mark.parametrize(
     ("signal", "number", "exit_status", "recorded"),
-    [("SIGKILL", 9, -9, "running"), ("SIGINT", 2, 130, "interrupted")],
+    [("SIGKILL", 9, -9, "running"), ("SIGINT", 2, 130, "interrupted"), ("SIGTERM", 15, 143, "interrupted")],
 )
 def test_a_stopped_run_is_continued_exactly(
     train_process: Any, newest: Any, uninterrupted: Any, scalars: Any, signal: str, number: int, exit_status: int,

@@ -233,16 +233,19 @@ def test_other_launchers_keep_the_same_folders_and_states(train: Any, read_run: 
     assert train(*given).status == 0
 
 
-def test_a_job_of_two_processes(train: Any, read_run: Any, fit: Any) -> None:
-    done = train(*SWEEP, "trainer=ddp_cpu", "trainer.devices=2", "seed=1", "hydra.sweep.dir=sweep")
+def test_jobs_of_two_processes_each(train: Any, read_run: Any, fit: Any) -> None:
+    done = train(*SWEEP, "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep")
     assert (done.status, done.err) == (0, "")
-    assert "job 0: finished" in done.out.splitlines()
-    assert folders("sweep") == ["0"]
-    assert states("sweep") == {"0": "finished"}
-    run, alone = read_run("sweep/0"), fit("seed=1")
-    assert run.read("provenance.json")["seed"] == 1
-    assert run.metrics["steps"] == alone.metrics["steps"]
-    assert run.metrics["test/loss"] == pytest.approx(alone.metrics["test/loss"], abs=1e-5)
+    assert [line.split()[:3] for line in done.out.splitlines()[-2:]] == [
+        [str(seed), f"seed={seed}", "finished"] for seed in (0, 1)
+    ]
+    assert folders("sweep") == ["0", "1"]
+    assert states("sweep") == {"0": "finished", "1": "finished"}
+    for seed in (0, 1):
+        run, alone = read_run(f"sweep/{seed}"), fit(f"seed={seed}")
+        assert run.read("provenance.json")["seed"] == seed
+        assert run.metrics["steps"] == alone.metrics["steps"]
+        assert run.metrics["test/loss"] == pytest.approx(alone.metrics["test/loss"], abs=1e-5)
 
 
 BAD = {

@@ -21,13 +21,13 @@ def fit_uninterrupted(folder: Path, *overrides: str) -> None:
     neurona.run([f"folder={folder / 'yours' / 'uninterrupted'}", "quiet=true", *overrides])
 
 
-def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_runs_end_with_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit_uninterrupted(tmp_path, *SETTINGS)
-    # This seed draws a power cut while a checkpoint is written: one run, two processes.
-    status = verify_resume.main(["--kills", "1", "--seed", "18", "--folder", str(tmp_path), *SETTINGS])
+    # This seed draws SIGTERM in the fit, then a power cut while a checkpoint is written: one run, three processes.
+    status = verify_resume.main(["--kills", "2", "--seed", "99", "--folder", str(tmp_path), *SETTINGS])
     printed = capsys.readouterr().out
     assert status == 0, printed
-    assert "1 kills: 1 identical hashes, 0 lost runs" in printed
+    assert "2 kills: 2 identical hashes, 0 lost runs" in printed
     assert [path.name for path in (tmp_path / "yours").iterdir() if path.is_dir()] == ["uninterrupted"]
 
 

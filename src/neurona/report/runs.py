@@ -95,7 +95,7 @@ def read(folder: Path, damaged: list[Path]) -> Run:
         status = "damaged"
     settings = {}
     for key, value in flat(config):
-        in_folder = isinstance(value, str) and str(config.get("folder")) in value
+        in_folder = isinstance(value, str) and "folder" in config and str(config["folder"]) in value
         if not in_folder and not is_within(key, NOT_SETTINGS):
             settings[key] = value
     seed = config.get("seed")
