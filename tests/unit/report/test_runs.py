@@ -54,6 +54,13 @@ def test_settings_are_what_decides_the_result(make_run: Make, read: Read) -> Non
     )
 
 
+def test_a_configuration_that_names_no_folder_keeps_all_settings(make_run: Make, read: Read) -> None:
+    config = make_run("a", settings={"model.hidden": "None-like"}) / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("folder:")))
+    (run,) = read()
+    assert run.settings["model.hidden"] == "None-like"
+
+
 def test_an_order_of_its_own_and_an_origin_are_settings(make_run: Make, read: Read) -> None:
     for seed in (0, 1):
         make_run(f"a{seed}", seed, settings={"data.shuffle_seed": 7, "init_from": f"logs/before/{seed}"})
