@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,14 @@ class Graph:
 
     def _warm_up(self) -> Any:
         self._calls += 1
-        before = self._state()
-        result = self._function()
-        if self._state() != before:
+        before, waits = self._state(), False
+        if self._calls < WARM_UP:  # in which something may be read once and for all
+            result = self._function()
+        else:
+            result, waits = watched(self._function)
+        if waits:
+            self._refuse("a module waits for the GPU in every step")
+        elif self._state() != before:
             self._refuse("a module draws numbers in Python, or changes its settings, in every step")
         return result
 
@@ -79,15 +85,46 @@ class Graph:
         log.warning("going on without a CUDA graph: %s", reason)
 
 
+def watched(function: Callable[[], Any]) -> tuple[Any, bool]:
+    """The function's result, and whether it waits for the GPU on the way."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            result = function()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    waits = False
+    for warning in caught:
+        if "called a synchronizing CUDA operation" in str(warning.message):
+            waits = True
+        elif "Synchronization debug mode" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return result, waits
+
+
 def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
-    """The function's kernels as a CUDA graph, and what a replay writes its result to."""
+    """The function's kernels as a CUDA graph, and what a replay writes its result to.
+
+    Raises RuntimeError if it cannot be recorded; torch's stream and generator are as before then.
+    """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    generator = torch.cuda.default_generators[stream.device_index]
+    state = generator.clone_state()
     try:
         with torch.cuda.graph(graph, stream=_recording_stream(stream.device_index)):
             result = function()
-    finally:
-        torch.cuda.set_stream(stream)  # torch 2.13 leaves another one after a failure
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)  # the old one takes itself for recorded and would draw no more
+        _failed.append(graph)
+        raise
     return graph, result
+
+
+_failed: list[Any] = []
+"""Recordings that did not succeed: torch's allocator goes on asking them whether memory is theirs."""
 
 
 @functools.cache

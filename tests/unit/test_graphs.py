@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -119,6 +120,7 @@ def _on_the_cpu(monkeypatch):
 
     monkeypatch.setattr(Recorder, "recordings", 0)
     monkeypatch.setattr(graphs, "recorded", recorded)
+    monkeypatch.setattr(graphs, "watched", lambda function: (function(), False))
     monkeypatch.setattr(graphs, "wanted", lambda classifier: True)
     monkeypatch.setattr(graphs, "drawn", random.getstate)  # here, dropout draws from torch's generator on the CPU
 
@@ -349,12 +351,23 @@ def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypat
         raise RuntimeError("operation not permitted\nand more")
 
     monkeypatch.setattr(graphs, "recorded", refuses)
+    monkeypatch.setattr(graphs, "watched", lambda function: (function(), False))
     logging.getLogger("neurona").propagate = True
     calls = iter(range(6))
     graph = Graph(lambda: next(calls))
     assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
     assert messages(caplog, "going on without a CUDA graph: operation not permitted") == 1
     assert "and more" not in caplog.text
+
+
+def test_a_function_that_waits_for_the_gpu_is_not_recorded(caplog, monkeypatch):
+    monkeypatch.setattr(graphs, "recorded", lambda function: pytest.fail("recorded"))
+    monkeypatch.setattr(graphs, "watched", lambda function: (function(), True))
+    logging.getLogger("neurona").propagate = True
+    calls = iter(range(6))
+    graph = Graph(lambda: next(calls))
+    assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU in every step") == 1
 
 
 class OwnNetwork(MLP):
@@ -514,20 +527,59 @@ class Waits(MLP):
         return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
 
 
+class WaitsOnce(MLP):
+    """A network that waits for the GPU in its first step."""
+
+    _is_new = True
+
+    def forward(self, features):
+        if self._is_new:
+            self._is_new = bool(features.isnan().any())
+        return super().forward(features)
+
+
 @pytest.mark.gpu
-def test_what_waits_for_the_gpu_goes_on_without(caplog, monkeypatch):
+@pytest.mark.parametrize(("kind", "reason"), [(Waits, "a module waits for the GPU in every step"), (WaitsOnce, None)])
+def test_what_waits_for_the_gpu_goes_on_without(kind, reason, caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    arguments = {"optimization": adam(), "accelerator": "gpu"}
+    arguments = {"optimization": adam(), "accelerator": "gpu", "kind": Trusted}
 
     def network():
-        return Waits(FEATURES, CLASSES, hidden=[8], dropout=0.3)
+        return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
 
-    stream = torch.cuda.current_stream()
-    refused = fit(network=network, kind=Trusted, **arguments)
-    assert torch.cuda.current_stream() == stream
-    assert "going on without a CUDA graph" in caplog.text
+    waiting = fit(network=network, **arguments)
+    assert (reason or "") in caplog.text
+    assert (waiting.kept.graph._graph is None) == bool(reason)
     monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
-    assert_same(refused, fit(network=network, **arguments))
+    assert_same(waiting, fit(network=network, **arguments))
+
+
+@pytest.mark.gpu
+def test_other_warnings_of_a_function_that_is_watched_are_heard():
+    with pytest.warns(UserWarning, match="of mine") as heard:
+        assert graphs.watched(lambda: warnings.warn("of mine", stacklevel=1)) == (None, False)
+    assert len(heard) == 1
+    one = torch.ones(1, device="cuda")
+    assert graphs.watched(one.item) == (1.0, True)
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+@pytest.mark.gpu
+def test_a_recording_that_fails_leaves_stream_and_generator_as_they_were():
+    def draw():
+        return torch.rand(3, device="cuda")
+
+    torch.cuda.manual_seed(0)
+    expected, stream = draw(), torch.cuda.current_stream()
+    torch.cuda.manual_seed(0)
+    with pytest.raises(RuntimeError):
+        graphs.recorded(lambda: draw().sum().item())
+    assert torch.cuda.current_stream() == stream
+    assert torch.equal(draw(), expected)
+    graph, drawn = graphs.recorded(draw)
+    torch.cuda.manual_seed(0)
+    graph.replay()
+    assert torch.equal(drawn, expected)
 
 
 @pytest.mark.gpu

@@ -148,7 +148,7 @@ class BatchLoader:
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
             rows = rows[torch.randperm(len(rows), generator=generator)]
-        return rows.to(self.features.device)
+        return moved(rows, self.features.device)
 
     def __iter__(self) -> Iterator[Batch | Part | Chunk]:
         if self.trainer is not None and self.trainer.training:
