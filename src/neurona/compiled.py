@@ -183,6 +183,9 @@ def _step_function(loss: nn.Module, optimization: Optimization, update: Update) 
             gradients = {name: gradient * factor for name, gradient in gradients.items()}
         elif clip_value is not None:
             gradients = {name: gradient.clamp(-clip_value, clip_value) for name, gradient in gradients.items()}
+        counts = [state["step"] for state in states.values() if "step" in state and state["step"].is_cuda]
+        if counts:
+            torch._foreach_add_(counts, 1)  # as one kernel
         for name, parameter in parameters.items():
             update(parameter, gradients[name], states[name], lr, momentum)
         return taken
@@ -202,7 +205,7 @@ def _adam(group: dict[str, Any]) -> Update:
             parameter.mul_(1 - lr * weight_decay)
         elif weight_decay:
             gradient = gradient + weight_decay * parameter
-        step = state["step"].add_(1)
+        step = _counted(state)
         mean = state["exp_avg"]
         mean.copy_(mean + (gradient - mean) * (1 - beta1))
         square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -222,6 +225,11 @@ def _one_minus_power(beta: Tensor | float, step: Tensor) -> Tensor:
     exact = step.double() if step.device.type == "cpu" else step
     exponent = exact * (beta.to(exact.dtype).log() if isinstance(beta, Tensor) else math.log(beta))
     return 1 - torch.exp(exponent) if exact.dtype == torch.float64 else -torch.expm1(exponent)
+
+
+def _counted(state: State) -> Tensor:
+    """The count of steps, this one among them: on a GPU all have been counted before."""
+    return state["step"] if state["step"].is_cuda else state["step"].add_(1)
 
 
 def _sgd(group: dict[str, Any]) -> Update:
@@ -245,7 +253,7 @@ def _rmsprop(group: dict[str, Any]) -> Update:
     def update(parameter: Tensor, gradient: Tensor, state: State, lr: Tensor, momentum: Tensor) -> None:
         if weight_decay:
             gradient = gradient + weight_decay * parameter
-        state["step"].add_(1)
+        _counted(state)
         square = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
         if centered:
             mean = state["grad_avg"].lerp_(gradient, 1 - alpha)
