@@ -38,9 +38,20 @@ class Network:
         return 6.0 * self.num_parameters * self.batch_size
 
     @property
+    def products_per_step(self) -> float:
+        """Operations of the matrix products alone that a step needs: none for the gradient of the features, and the last
+        mini-batch of an epoch is smaller.
+        """
+        weights = [before * after for before, after in pairwise(self.widths)]
+        return (6.0 * sum(weights) - 2.0 * weights[0]) * self.num_train / self.steps_per_epoch
+
+    @property
+    def num_train(self) -> int:
+        return self.num_samples - round(0.1 * self.num_samples) - round(0.2 * self.num_samples)
+
+    @property
     def steps_per_epoch(self) -> int:
-        num_train = self.num_samples - round(0.1 * self.num_samples) - round(0.2 * self.num_samples)
-        return math.ceil(num_train / self.batch_size)
+        return math.ceil(self.num_train / self.batch_size)
 
     @property
     def overrides(self) -> list[str]:

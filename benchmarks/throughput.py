@@ -197,7 +197,9 @@ def baseline(answers: dict[str, list[dict[str, Any]]]) -> str | None:
 def rows(
     answers: dict[str, list[dict[str, Any]]], network: Network, peaks: dict[str, float] | None = None
 ) -> list[list[str]]:
-    """One line of the table for each contender. peaks: TFLOP/s by precision, of which the rate is a share."""
+    """One line of the table for each contender. peaks: TFLOP/s of large matrix products by precision; the share of it that
+    the network's products reach stands behind the rate.
+    """
     lines = []
     base = baseline(answers)
     for name, repeats in answers.items():
@@ -210,7 +212,8 @@ def rows(
         ):
             line.append(str(harness.ratios(values, per_step(answers[of], field))) if of in answers else "")
         rate = network.flops_per_step / median(steps) / 1e3
-        share = f" ({rate / peaks[CONTENDERS[name].precision] / 10:.1f} %)" if peaks else ""
+        products = network.products_per_step / median(steps) / 1e6
+        share = f" ({products / peaks[CONTENDERS[name].precision]:.1%})".replace("%", " %") if peaks else ""
         lines.append([*line, f"{rate:,.0f}{share}", str(repeats[-1]["threads"]), f"{repeats[-1]['loss']:.3f}"])
     return lines
 
@@ -266,7 +269,9 @@ def main() -> None:
         found["gpu"] = peaks.pop("gpu")
         found["peaks"] = peaks
         rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in peaks.items())
-        print(f"{found['gpu']}; products of large matrices, TFLOP/s: {rates}; behind GFLOP/s the share of that\n")
+        print(
+            f"{found['gpu']}; products of large matrices, TFLOP/s: {rates}; behind GFLOP/s what the network's reach of that\n"
+        )
     results: dict[str, Any] = {"environment": found, "networks": {}}
     for name in options.network:
         network = NETWORKS[name]

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from neurona import chunking
+from neurona import checkpoint, chunking
 from neurona.data.batches import size
 from neurona.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.optimizer import Optimization
-from neurona.steps import Batch, DirectSteps, Taken, adds_nothing, steps_for
+from neurona.steps import Batch, DirectSteps, Taken, adds_nothing, has_hooks, steps_for
 
 if TYPE_CHECKING:
     from neurona.classifier import Classifier
@@ -48,9 +48,9 @@ class CompiledSteps(DirectSteps):
         trainer: Any = classifier.trainer
         self._batch_size: int | None = getattr(trainer.datamodule, "batch_size", None)
         self._rates = (math.nan, math.nan)
-        is_stateless = isinstance(self.optimizer, torch.optim.SGD) and not _momentum(self.optimizer.param_groups[0])
+        self._is_stateless = type(self.optimizer) is torch.optim.SGD and not _momentum(self.optimizer.param_groups[0])
         # Stateless from the start, or resumed: then the first step is a compiled one too, as it was before.
-        self._ready = bool(self.optimizer.state) or is_stateless
+        self._ready = bool(self.optimizer.state) or self._is_stateless
         self._fixed: tuple[Any, ...] = ()
         self._number = 0
         self._has_given_up = False
@@ -58,14 +58,17 @@ class CompiledSteps(DirectSteps):
     def begin(self, batch: object) -> None:
         super().begin(batch)
         self._slots = slots_for(batch, self.classifier, self._slots)
-        self._is_off = self._has_given_up or self.is_watched()
+        self._is_off = self._has_given_up or self.is_watched() or has_hooks(self.optimizer)
         if self._function is not None and self._fixed != self.fixed():
             self._function = None  # something that was compiled in has changed: compile again
 
     def fixed(self) -> tuple[Any, ...]:
         group = {key: value for key, value in self.optimizer.param_groups[0].items() if key not in VARYING}
         group["beta2"] = self.optimizer.param_groups[0].get("betas", (0, 0))[1]
-        return *super().fixed(), group, self._slots
+        states = [
+            v.data_ptr() for state in self.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)
+        ]
+        return *super().fixed(), group, states, self._slots
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         if self._slots is not None:
@@ -109,15 +112,20 @@ class CompiledSteps(DirectSteps):
         self.classifier.take_steps(steps_for(self.classifier))  # from the next chunk on
 
     def _compile(self, batch: Batch) -> None:
-        """Makes the function for mini-batches like this one, ahead of time: no step is taken."""
-        self._number += 1
-        if self._number > MOST:
-            self._give_up(f"what a step depends on has changed {MOST} times")
-            return
+        """Makes the function for mini-batches like this one, ahead of time: no step is taken. No function where the
+        optimiser has yet to make the state of a parameter, in an ordinary step.
+        """
         features, targets = batch
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
+        trained = _with_gradient(loss, trained, features, targets)
+        if not self._is_stateless and not all(parameter in self.optimizer.state for parameter in trained.values()):
+            return
+        self._number += 1
+        if self._number > MOST:
+            self._give_up(f"what a step depends on has changed {MOST} times")
+            return
         for state in self.optimizer.state.values():  # some count their steps on the CPU, where no graph would
             state.update({k: v.to(features.device) for k, v in state.items() if isinstance(v, Tensor)})
         states = {
@@ -158,6 +166,18 @@ class _Loss(nn.Module):
 
     def forward(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.classifier.loss(features, targets)
+
+
+def _with_gradient(
+    loss: nn.Module, parameters: dict[str, nn.Parameter], features: Tensor, targets: Tensor
+) -> dict[str, nn.Parameter]:
+    """Those that the loss depends on: torch's optimisers leave others as they are, without weight decay."""
+    state = checkpoint.rng_state()
+    buffers = {name: buffer.clone() for name, buffer in loss.named_buffers()}
+    value, _ = functional_call(loss, buffers, (features, targets))
+    gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    checkpoint.restore_rng(state)
+    return {name: p for (name, p), gradient in zip(parameters.items(), gradients, strict=True) if gradient is not None}
 
 
 def _step_function(loss: nn.Module, optimization: Optimization, update: Update) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -209,20 +229,20 @@ def _adam(group: dict[str, Any]) -> Update:
         mean = state["exp_avg"]
         mean.copy_(mean + (gradient - mean) * (1 - beta1))
         square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root2 = _one_minus_power(beta2, step).sqrt()
-        rate = lr * root2 / _one_minus_power(beta1, step)
+        root2 = _one_minus_power(beta2, step, lr.dtype).sqrt()
+        rate = lr * root2 / _one_minus_power(beta1, step, lr.dtype)
         parameter.sub_(rate.to(lr.dtype) * mean / (square.sqrt() + (eps * root2).to(lr.dtype)))
 
     return update
 
 
-def _one_minus_power(beta: Tensor | float, step: Tensor) -> Tensor:
-    """1 - beta ** step, precise at the first steps too.
+def _one_minus_power(beta: Tensor | float, step: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 - beta ** step, as precise as the type, at the first steps too.
 
     On a CPU in float64 and by ``exp``, which the compiler takes for costly: it keeps what follows from it, where
     ``expm1`` would be computed anew for every few elements of a parameter.
     """
-    exact = step.double() if step.device.type == "cpu" else step
+    exact = step.to(torch.float64 if step.device.type == "cpu" else dtype)
     exponent = exact * (beta.to(exact.dtype).log() if isinstance(beta, Tensor) else math.log(beta))
     return 1 - torch.exp(exponent) if exact.dtype == torch.float64 else -torch.expm1(exponent)
 
@@ -291,5 +311,8 @@ def obstacles(classifier: Classifier) -> Iterable[str]:
         yield "trainer.detect_anomaly looks at every operation"
     if classifier.optimization.accumulate > 1:
         yield "optimizer.accumulate above 1 is not compiled"
+    name, group = type(trainer.optimizers[0]).__name__, trainer.optimizers[0].param_groups[0]
     if type(trainer.optimizers[0]) not in _RULES or len(trainer.optimizers[0].param_groups) > 1:
-        yield f"{type(trainer.optimizers[0]).__name__} has no compiled update, or several parameter groups"
+        yield f"{name} has no compiled update, or several parameter groups"
+    elif options := [option for option in ("amsgrad", "maximize", "dampening") if group.get(option)]:
+        yield f"{name} has no compiled update with {', '.join(options)}"

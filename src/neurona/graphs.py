@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 WARM_UP = 3
 """Calls that run as they are, so that libraries are loaded and have chosen their kernels before one is recorded."""
 
+WAITS = "called a synchronizing CUDA operation"
+"""What torch says of one, if told to."""
+
 MOST = 10
 """Graphs of a fit: where more are needed, recording them takes longer than they save."""
 
@@ -37,8 +40,8 @@ class Graph:
     """A function without arguments whose work is done by a GPU, recorded after its first calls and replayed.
 
     What it reads and changes stays where it is; what it does must depend on no value, and not wait for the GPU.
-    state: of what it could change in Python. Where it does so in its first calls, or cannot be recorded, the function
-    is called as it is, and a warning says why.
+    state: of what it could change in Python. Where it does so in its first calls, waits in the last of them, or cannot
+    be recorded, the function is called as it is, and a warning says why.
 
     Called, it returns the function's result, whose tensors the next call overwrites.
     """
@@ -63,12 +66,12 @@ class Graph:
     def _warm_up(self) -> Any:
         self._calls += 1
         before, waits = self._state(), False
-        if self._calls < WARM_UP:  # in which something may be read once and for all
+        if self._calls < WARM_UP:  # a module may read something once and for all
             result = self._function()
         else:
-            result, waits = watched(self._function)
+            result, waits = noting_waits(self._function)
         if waits:
-            self._refuse("a module waits for the GPU in every step")
+            self._refuse("a module waits for the GPU")
         elif self._state() != before:
             self._refuse("a module draws numbers in Python, or changes its settings, in every step")
         return result
@@ -85,46 +88,39 @@ class Graph:
         log.warning("going on without a CUDA graph: %s", reason)
 
 
-def watched(function: Callable[[], Any]) -> tuple[Any, bool]:
-    """The function's result, and whether it waits for the GPU on the way."""
-    mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+def noting_waits(function: Callable[[], Any]) -> tuple[Any, bool]:
+    """The function's result, and whether torch notices that it waits for the GPU; see ``set_sync_debug_mode``."""
+    mode, waits = torch.cuda.get_sync_debug_mode(), False
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Any, *others: Any, **named: Any) -> None:
+            nonlocal waits
+            if WAITS in str(message):
+                waits = True
+            else:
+                show(message, *others, **named)
+
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        warnings.filterwarnings("always", WAITS)
+        warnings.showwarning = note
         torch.cuda.set_sync_debug_mode("warn")
         try:
             result = function()
         finally:
             torch.cuda.set_sync_debug_mode(mode)
-    waits = False
-    for warning in caught:
-        if "called a synchronizing CUDA operation" in str(warning.message):
-            waits = True
-        elif "Synchronization debug mode" not in str(warning.message):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return result, waits
 
 
 def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
-    """The function's kernels as a CUDA graph, and what a replay writes its result to.
-
-    Raises RuntimeError if it cannot be recorded; torch's stream and generator are as before then.
-    """
+    """The function's kernels as a CUDA graph, and what a replay writes its result to."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    generator = torch.cuda.default_generators[stream.device_index]
-    state = generator.clone_state()
     try:
         with torch.cuda.graph(graph, stream=_recording_stream(stream.device_index)):
             result = function()
-    except BaseException:
-        torch.cuda.set_stream(stream)
-        generator.graphsafe_set_state(state)  # the old one takes itself for recorded and would draw no more
-        _failed.append(graph)
-        raise
+    finally:
+        torch.cuda.set_stream(stream)  # torch 2.13 leaves another one after a failure
     return graph, result
-
-
-_failed: list[Any] = []
-"""Recordings that did not succeed: torch's allocator goes on asking them whether memory is theirs."""
 
 
 @functools.cache
@@ -262,6 +258,8 @@ class GraphedSteps(DirectSteps):
 
     def _gradients(self, features: Tensor, targets: Tensor) -> list[Any]:
         """Loss, logits, and the gradient of each trained parameter, None for one that the loss does not depend on."""
+        for parameter in self._trained:
+            parameter.grad = None  # what a recording that failed has left is no gradient
         taken = self.passes(features, targets, 1)
         gradients = [parameter.grad for parameter in self._trained]
         for parameter in self._trained:

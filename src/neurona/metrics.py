@@ -86,7 +86,7 @@ class EvaluationMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """The figures named above, scalars; ``class_accuracy`` (num_classes,), nan for a class without samples; and
         ``confusion_matrix`` (num_classes, num_classes) int64 [target, prediction]."""
-        confusion = self.confusion.compute().cpu()  # a GPU would be asked some twenty times for next to nothing
+        confusion = self.confusion.compute().cpu()  # on a GPU, some twenty launches for next to nothing
         counts = confusion.float()
         correct, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         present = actual > 0

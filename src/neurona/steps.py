@@ -201,11 +201,16 @@ def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> t
         return ()
     if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
         return ()
-    own_hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    if any((*own_hooks, _global_optimizer_pre_hooks, _global_optimizer_post_hooks)):
+    if has_hooks(optimizer):
         return ()
     states = [optimizer.state[parameter] for parameter in parameters]
     return tuple([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+
+
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether hooks are to see every update."""
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 def steps_for(classifier: Classifier) -> Steps:

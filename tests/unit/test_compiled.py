@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from noise import KeepsSteps, Noise, messages
+from torch import nn
 
 from neurona import optimizer, schedule
 from neurona.classifier import Classifier
@@ -119,6 +121,14 @@ def sgd():
     return optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant())
 
 
+def adam():
+    return optimizer.adam(lr=1e-2, weight_decay=1e-2, schedule=schedule.constant())
+
+
+def own(algorithm, **options):
+    return lambda: optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+
+
 NETWORKS = {
     "linear": lambda: Linear(FEATURES, CLASSES),
     "gated_rms_residual": lambda: MLP(
@@ -133,6 +143,11 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name):
     assert_agrees(optimization=sgd, network=NETWORKS[name])
+
+
+@pytest.mark.gpu
+def test_double_precision_on_a_gpu():
+    assert_agrees(accelerator="gpu", optimization=adam, precision="64-true", rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.gpu
@@ -196,10 +211,62 @@ def smooth(trainer, classifier):
     classifier.label_smoothing = 0.5
 
 
+def restate(trainer, classifier):
+    for state in trainer.optimizers[0].state.values():
+        state["momentum_buffer"] = state["momentum_buffer"] * 0.5
+
+
+def unfreeze(trainer, classifier):
+    classifier.network.linear1.requires_grad_(True)
+
+
+class Frozen(MLP):
+    """A network whose first layer is not trained at first."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.linear1.requires_grad_(False)
+
+
 @needs_compiler
-@pytest.mark.parametrize("change", [freeze, decay, replace, smooth])
+@pytest.mark.parametrize("change", [freeze, decay, replace, smooth, restate])
 def test_what_changes_during_a_fit_is_noticed(change):
     assert_agrees(optimization=sgd, callbacks=[Changes(change)])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make", [adam, lambda: optimizer.rmsprop(schedule=schedule.constant())], ids=["adam", "rmsprop"]
+)
+def test_a_layer_is_trained_from_some_step_on(make):
+    assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
+
+
+class Unused(MLP):
+    """A network with a parameter that its output does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make", [adam, lambda: optimizer.sgd(weight_decay=0.1, schedule=schedule.constant())], ids=["adam", "sgd"]
+)
+def test_a_parameter_without_a_gradient_stays_as_it_is(make):
+    assert_agrees(optimization=make, network=Unused)
+
+
+@needs_compiler
+def test_a_hook_of_the_optimizer_sees_every_step():
+    seen = []
+
+    def watch(trainer, classifier):
+        trainer.optimizers[0].register_step_post_hook(lambda *_: seen.append(trainer.global_step))
+
+    fit(compiled=True, optimization=sgd, callbacks=[Changes(watch)])
+    assert len(seen) == 21
 
 
 @needs_compiler
@@ -225,8 +292,15 @@ class EveryStep(Callback):
         ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
         ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
         ({"kind": OwnLoss}, "OwnLoss.loss may do more than compute with tensors"),
+        ({"optimization": own(torch.optim.Adam, amsgrad=True)}, "Adam has no compiled update with amsgrad"),
+        ({"optimization": own(torch.optim.AdamW, maximize=True)}, "AdamW has no compiled update with maximize"),
+        (
+            {"optimization": own(torch.optim.SGD, momentum=0.9, dampening=0.5)},
+            "SGD has no compiled update with dampening",
+        ),
+        ({"optimization": own(torch.optim.Adagrad)}, "Adagrad has no compiled update"),
     ],
-    ids=["callback", "accumulation", "own_loss"],
+    ids=["callback", "accumulation", "own_loss", "amsgrad", "maximize", "dampening", "adagrad"],
 )
 def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, caplog):
     logging.getLogger("neurona").propagate = True

@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 from neurona import graphs, optimizer, schedule
 from neurona.classifier import Classifier
 from neurona.data import encoding as encodings
+from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.graphs import Graph
@@ -120,7 +122,7 @@ def _on_the_cpu(monkeypatch):
 
     monkeypatch.setattr(Recorder, "recordings", 0)
     monkeypatch.setattr(graphs, "recorded", recorded)
-    monkeypatch.setattr(graphs, "watched", lambda function: (function(), False))
+    monkeypatch.setattr(graphs, "noting_waits", lambda function: (function(), False))
     monkeypatch.setattr(graphs, "wanted", lambda classifier: True)
     monkeypatch.setattr(graphs, "drawn", random.getstate)  # here, dropout draws from torch's generator on the CPU
 
@@ -351,7 +353,7 @@ def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypat
         raise RuntimeError("operation not permitted\nand more")
 
     monkeypatch.setattr(graphs, "recorded", refuses)
-    monkeypatch.setattr(graphs, "watched", lambda function: (function(), False))
+    monkeypatch.setattr(graphs, "noting_waits", lambda function: (function(), False))
     logging.getLogger("neurona").propagate = True
     calls = iter(range(6))
     graph = Graph(lambda: next(calls))
@@ -360,14 +362,83 @@ def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypat
     assert "and more" not in caplog.text
 
 
-def test_a_function_that_waits_for_the_gpu_is_not_recorded(caplog, monkeypatch):
-    monkeypatch.setattr(graphs, "recorded", lambda function: pytest.fail("recorded"))
-    monkeypatch.setattr(graphs, "watched", lambda function: (function(), True))
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_waits_in_the_last_of_the_first_calls_is_not_recorded(waits, caplog, monkeypatch):
+    noted = []
+
+    def noting_waits(function):
+        noted.append(function())
+        return noted[-1], waits
+
+    monkeypatch.setattr(graphs, "noting_waits", noting_waits)
+    monkeypatch.setattr(graphs, "recorded", lambda function: (SimpleNamespace(replay=lambda: None), "replayed"))
     logging.getLogger("neurona").propagate = True
-    calls = iter(range(6))
+    calls = iter(range(5))
     graph = Graph(lambda: next(calls))
-    assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
-    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU in every step") == 1
+    assert [graph() for _ in range(5)] == [0, 1, 2, *([3, 4] if waits else ["replayed"] * 2)]
+    assert noted == [2]
+    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == waits
+
+
+def test_warnings_of_a_function_are_heard_as_ever_but_for_those_that_say_that_it_waits(monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def function():
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("of mine", stacklevel=1)
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
+        return 1
+
+    with pytest.warns(UserWarning, match="of mine") as heard:
+        assert graphs.noting_waits(function) == (1, True)
+    assert [str(warning.message) for warning in heard] == ["of mine"]
+    assert heard[0].filename == __file__
+    assert modes == ["default", "warn", "default"]
+    assert graphs.noting_waits(lambda: 2) == (2, False)
+    with pytest.raises(KeyError):
+        graphs.noting_waits(lambda: {}[0])
+    assert modes[-1] == "default"
+
+
+class FailsWhileRecorded(torch.autograd.Function):
+    """The identity, whose backward pass fails while it is recorded."""
+
+    is_recorded = False
+
+    @staticmethod
+    def forward(ctx, features):
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if FailsWhileRecorded.is_recorded:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradient
+
+
+class Fails(MLP):
+    def forward(self, features):
+        return self.head(FailsWhileRecorded.apply(self[:-1](features)))
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypatch):
+    def recorded(function):
+        monkeypatch.setattr(FailsWhileRecorded, "is_recorded", True)
+        try:
+            return Recorder(function), function()
+        finally:
+            monkeypatch.setattr(FailsWhileRecorded, "is_recorded", False)
+
+    monkeypatch.setattr(graphs, "recorded", recorded)
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    refused = fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments)
+    assert messages(caplog, "going on without a CUDA graph: CUDA out of memory") == 1
+    monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
+    assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
 
 
 class OwnNetwork(MLP):
@@ -539,8 +610,8 @@ class WaitsOnce(MLP):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("kind", "reason"), [(Waits, "a module waits for the GPU in every step"), (WaitsOnce, None)])
-def test_what_waits_for_the_gpu_goes_on_without(kind, reason, caplog, monkeypatch):
+@pytest.mark.parametrize(("kind", "is_recorded"), [(Waits, False), (WaitsOnce, True)])
+def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded, caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
     arguments = {"optimization": adam(), "accelerator": "gpu", "kind": Trusted}
 
@@ -548,20 +619,27 @@ def test_what_waits_for_the_gpu_goes_on_without(kind, reason, caplog, monkeypatc
         return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
 
     waiting = fit(network=network, **arguments)
-    assert (reason or "") in caplog.text
-    assert (waiting.kept.graph._graph is None) == bool(reason)
+    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == (not is_recorded)
+    assert (waiting.kept.graph._graph is not None) == is_recorded
     monkeypatch.setattr("neurona.classifier.steps_for", DirectSteps)
     assert_same(waiting, fit(network=network, **arguments))
 
 
 @pytest.mark.gpu
-def test_other_warnings_of_a_function_that_is_watched_are_heard():
-    with pytest.warns(UserWarning, match="of mine") as heard:
-        assert graphs.watched(lambda: warnings.warn("of mine", stacklevel=1)) == (None, False)
-    assert len(heard) == 1
+def test_waits_are_noted():
     one = torch.ones(1, device="cuda")
-    assert graphs.watched(one.item) == (1.0, True)
+    assert graphs.noting_waits(one.item) == (1.0, True)
+    assert graphs.noting_waits(lambda: one.add_(1))[1] is False
     assert torch.cuda.get_sync_debug_mode() == 0
+
+
+@pytest.mark.gpu
+def test_the_order_of_an_epoch_does_not_wait_for_the_gpu():
+    data = Noise(ROWS, FEATURES, CLASSES, on="gpu")
+    loader = BatchLoader(data.features, data.targets, torch.arange(ROWS), 16, shuffle_seed=0)
+    order, waits = graphs.noting_waits(lambda: loader.order(1))
+    assert not waits
+    assert torch.equal(order.sort().values.cpu(), torch.arange(ROWS))
 
 
 @pytest.mark.gpu
