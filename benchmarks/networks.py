@@ -39,8 +39,8 @@ class Network:
 
     @property
     def products_per_step(self) -> float:
-        """Operations of the matrix products alone that a step needs: none for the gradient of the features, and the last
-        mini-batch of an epoch is smaller.
+        """Operations of the matrix products that a step needs, on average over an epoch, whose last mini-batch is smaller:
+        none for the gradient of the features.
         """
         weights = [before * after for before, after in pairwise(self.widths)]
         return (6.0 * sum(weights) - 2.0 * weights[0]) * self.num_train / self.steps_per_epoch

@@ -197,7 +197,7 @@ def baseline(answers: dict[str, list[dict[str, Any]]]) -> str | None:
 def rows(
     answers: dict[str, list[dict[str, Any]]], network: Network, peaks: dict[str, float] | None = None
 ) -> list[list[str]]:
-    """One line of the table for each contender. peaks: TFLOP/s of large matrix products by precision; the share of it that
+    """One line of the table for each contender. peaks: TFLOP/s of large matrix products by precision; what share of it
     the network's products reach stands behind the rate.
     """
     lines = []
@@ -269,9 +269,7 @@ def main() -> None:
         found["gpu"] = peaks.pop("gpu")
         found["peaks"] = peaks
         rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in peaks.items())
-        print(
-            f"{found['gpu']}; products of large matrices, TFLOP/s: {rates}; behind GFLOP/s what the network's reach of that\n"
-        )
+        print(f"{found['gpu']}; products of large matrices, TFLOP/s: {rates}; behind GFLOP/s the share of that\n")
     results: dict[str, Any] = {"environment": found, "networks": {}}
     for name in options.network:
         network = NETWORKS[name]
