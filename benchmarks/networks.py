@@ -39,7 +39,7 @@ class Network:
 
     @property
     def products_per_step(self) -> float:
-        """Operations of the matrix products that a step needs, on average over an epoch, whose last mini-batch is smaller:
+        """Operations of the matrix products that a step needs, on average over an epoch (its last one is smaller):
         none for the gradient of the features.
         """
         weights = [before * after for before, after in pairwise(self.widths)]

@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from neurona import hints, launch, scheduler, signatures
 from neurona.config import ROOT, ConfigError, RunError, UserError
 from neurona.hints import did_you_mean, key_paths
-from neurona.run_folder import is_range_test, refuse_range_test
+from neurona.run_folder import require_run
 from neurona.sweep import folder, jobs, register
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "allow", "hydra")  # root keys that may be given with run=
@@ -41,6 +41,7 @@ SINGLE = {  # root keys that do not go with a sweep
     "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
 }
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launchers of other packages
+BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 KILLED_ERRORS = ("TerminatedWorkerError", "UncompletedJobError")  # as those call it
 KILLED = "the process of a job was killed; the machine may have run out of memory"
 DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")  # of a choice of trainer=
@@ -169,6 +170,11 @@ def explain(error: Exception) -> UserError:
             return UserError(
                 f"{error.override}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'"
             )
+        given = str(error.override)
+        if "=~" in given:
+            return UserError(f"{given}: cannot be read; no shell replaces a ~ there: write $HOME")
+        if any(given.count(opening) != given.count(closing) for opening, closing in BRACKETS):
+            return UserError(f"{given}: cannot be read; a bracket is not closed, or not opened")
         return UserError(
             f"{error.override}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
             " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
@@ -215,7 +221,8 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
     declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
     taken = [f"{parent}.{other}" for other in signature.parameters] if signature else []
     error = ConfigError(key, value, hints.other_choice(key) or hints.unknown_key(key, [*declared, *taken]))
-    return UserError(f"{error} Any other argument of {target} is added with +{parent}.…") if signature else error
+    end = "" if str(error).endswith(("?", ".")) else "."
+    return UserError(f"{error}{end} Any other argument of {target} is added with +{parent}.…") if signature else error
 
 
 def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -255,6 +262,8 @@ def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
+    if not named and not any(o.key_or_group == "quiet" and o.value() is True for o in overrides):
+        print(f"sweep in {path}", flush=True)
     quoted = QuotedString(str(path), Quote.single).with_quotes()
     return [*options, *parsed.overrides, *([] if named else [f"hydra.sweep.dir={quoted}"])], path
 
@@ -264,16 +273,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
-    file = folder / "overrides.yaml"
-    if not file.is_file():
-        runs = [path.parent.name for path in folder.parent.glob("*/overrides.yaml") if path.parent != folder]
-        found = [path.parent for path in folder.glob("*/overrides.yaml")]
-        inside = sorted(path.name for path in found if not is_range_test(path))
-        hint = f"; the latest run in it is {folder / inside[-1]}" if inside else did_you_mean(folder.name, runs)
-        raise ConfigError("run", folder, f"is not a run folder: it has no overrides.yaml{hint}")
-    refuse_range_test(folder, "run")
+    require_run(folder, "run")
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
         return [str(line) for line in stored["overrides"]], {
             str(key): str(path) for key, path in stored["absolute"].items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import sys
 import threading
@@ -94,7 +95,8 @@ def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
             count = sum(parameter.numel() for parameter in module.parameters())
             layer = str(module).replace(", bias=True", "")[:48]
             lines.append(f"         {name:<14} {layer:<48} {f'{count:>9,}' if count else ''}".rstrip())
-    return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {torch.get_num_threads()} threads"])
+    threads = torch.get_num_threads()
+    return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {threads} thread{'s' * (threads > 1)}"])
 
 
 def show_card(card: Mapping[str, Any], folder: RunFolder) -> str:
@@ -120,7 +122,7 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
         shown = (name.split("/", 1) for name in figures if name.startswith(("train/", "val/", "test/")))
         for name in dict.fromkeys(name for _, name in shown if name != "lr" and not name.startswith("accuracy_of/")):
             values = [figures.get(f"{part}/{name}") for part in parts]
-            log.info("%-20s%s", name, "".join(f"{'':>12}" if value is None else f"{value:>12.4f}" for value in values))
+            log.info("%-20s%s", name, "".join(f"{'' if value is None else _short(value):>12}" for value in values))
     if "samples_per_second" in figures:
         log.info("\n%.1f s, %s samples/s", figures["seconds"], f"{figures['samples_per_second']:,}")
     log.info("%s", folder)
@@ -128,5 +130,20 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
         log.info("predictions: %s", folder / "predictions.csv")
     if figures["stage"] == "fit":
         log.info("tensorboard --logdir %s", folder.parent)
+    if figures["stage"] == "fit" and (problem := _unlearned(figures)):
+        log.info("%s", problem)
     if "test/accuracy" in figures and figures["stage"] == "fit":
         log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])
+
+
+def _unlearned(figures: Mapping[str, Any]) -> str:
+    """What to try where the network is no better than one that knows nothing."""
+    num_classes = sum(name.startswith("val/accuracy_of/") for name in figures)
+    if not num_classes or figures["val/loss"] <= (guessing := math.log(num_classes)):
+        return ""
+    told = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
+    return f"{told}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e5 else f"{value:.4g}"

@@ -80,7 +80,11 @@ class Predictor:
         wanted = self.classifier.spec.num_features
         if rows.ndim != 2 or rows.shape[1] != wanted:
             raise DataError("features", f"have the shape {given.shape}; the run was trained with (rows, {wanted})")
-        return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32))
+        try:
+            numbers = np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError("features", f"must be numbers: {error}") from error
+        return torch.from_numpy(numbers)
 
 
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:

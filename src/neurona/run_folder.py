@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neurona import scheduler
 from neurona.config import ConfigError, RunError
+from neurona.hints import did_you_mean
 from neurona.launch import rank
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tensorboard")
@@ -78,7 +79,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder. Raises ConfigError if it is not one."""
-        _require_run(path, "run")
+        require_run(path, "run")
         return cls(path)
 
     @property
@@ -188,7 +189,7 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
 
     Raises ConfigError for ``key`` if the folder is not a run's, has no checkpoint, or has lost the best.
     """
-    _require_run(folder, key)
+    require_run(folder, key)
     best, last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
     if best.is_file():
         return best
@@ -211,10 +212,18 @@ def refuse_range_test(folder: Path, key: str) -> None:
         raise ConfigError(key, folder, problem)
 
 
-def _require_run(folder: Path, key: str) -> None:
+def require_run(folder: Path, key: str) -> None:
     refuse_range_test(folder, key)
     if not (folder / "overrides.yaml").is_file():
-        raise ConfigError(key, folder, "is not a run folder: it has no overrides.yaml")
+        raise ConfigError(key, folder, f"is not a run folder: it has no overrides.yaml{_meant(folder)}")
+
+
+def _meant(folder: Path) -> str:
+    """Which run may be meant by a folder that is not one: the latest in it, or one beside it of a similar name."""
+    inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml") if not is_range_test(path.parent))
+    if inside:
+        return f"; the latest run in it is {folder / inside[-1]}"
+    return did_you_mean(folder.name, [path.parent.name for path in folder.parent.glob("*/overrides.yaml")])
 
 
 def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:

@@ -23,7 +23,7 @@ from neurona import assembly, checkpoint, command, config, console, cpu, distrib
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.callbacks.preemption import Preemption
-from neurona.classifier import Classifier
+from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.config import ConfigError, RunError
 from neurona.hints import CONFIG_DIR
 from neurona.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
@@ -39,10 +39,13 @@ PART = {"validate": "val", "test": "test"}
 
 
 def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Does what ``python train.py *overrides`` does, and returns the figures of ``metrics.json``.
+    """Does what ``python train.py *overrides`` does. Returns the figures of ``metrics.json`` and, as ``folder``, where
+    they are.
 
     Raises ConfigError or DataError for a mistake, before a run folder exists.
     """
+    if isinstance(overrides, str):
+        raise ConfigError("overrides", overrides, f"must be a list: neurona.run([{overrides!r}])")
     replayed = command.replay(list(overrides))
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
@@ -72,7 +75,7 @@ def execute(
         else:
             figures = _evaluate(cfg, held)
         distributed.disconnect()
-        return figures
+        return {**figures, "folder": cfg.folder}
 
 
 def _fit(
@@ -92,11 +95,14 @@ def _fit(
     if cfg.init_from is not None and last is None:
         assembly.start_from(cfg.init_from, classifier.network)
 
+    wanted = cfg.folder
     cfg.folder = cfg.run or cfg.folder or _new_folder(choices)
     trainer = build(cfg, datamodule, classifier)
     trainer.strategy.setup_environment()
     folder = earlier or held.enter_context(_create_folder(Path(cfg.folder), trainer))
     if str(folder.path) != cfg.folder:
+        if wanted and earlier is None:
+            log.warning("%s exists already: this run's folder is %s", wanted, folder.path)
         cfg.folder = str(folder.path)
         trainer = build(cfg, datamodule, classifier)
     step = -1
@@ -280,8 +286,9 @@ def _recorded(
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
-        continued = f"; to continue: python train.py run={folder.path}" if stage == "fit" else ""
-        log.info("%s%s", figures["status"], continued)
+        goes_on = stage == "fit" and not isinstance(error, NonFiniteLoss)  # the same would become of it again
+        remedy = "; to continue: python train.py run=" if goes_on else ": "
+        log.info("%s%s%s", figures["status"], remedy, folder.path)
         with contextlib.suppress(RunError):  # the disk may be what failed
             write()
         raise

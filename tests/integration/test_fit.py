@@ -92,11 +92,12 @@ def test_the_same_seed_gives_the_same_bits_from_python_and_in_another_process(
     figures = neurona.run(["quiet=true"])
     assert newest().weights("last") == run.weights("last")
     assert newest().weights("best") == run.weights("best")
+    assert figures.pop("folder") == str(newest().folder.relative_to(Path.cwd()))
+    assert figures == newest().metrics
     timed = {"seconds", "samples_per_second"}
     assert {k: v for k, v in figures.items() if k not in timed} == {
         k: v for k, v in run.metrics.items() if k not in timed
     }
-    assert figures == newest().metrics
 
 
 def test_another_seed_gives_other_weights(fit: Any) -> None:
@@ -119,9 +120,20 @@ def test_the_command_and_python_return_the_same(train: Any, fit: Any, newest: An
     assert newest().weights() == from_python.weights()
 
 
+def test_a_folder_that_is_taken_is_not_written_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = ["data=iris", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/mine"]
+    first, second = neurona.run(given), neurona.run(given)
+    assert (first["folder"], second["folder"]) == (f"{tmp_path}/mine", f"{tmp_path}/mine-2")
+    told = [record.getMessage() for record in caplog.records if "exists already" in record.getMessage()]
+    assert set(told) == {f"{tmp_path}/mine exists already: this run's folder is {tmp_path}/mine-2"}
+    assert neurona.run([f"run={tmp_path}/mine", "stage=test"])["folder"] == f"{tmp_path}/mine"
+
+
 def test_mistakes_raise_from_python(fit: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"did you mean model\.hidden\?"):
         fit("model.hiden=[3]")
+    with pytest.raises(ConfigError, match=r"must be a list: neurona\.run\(\['data=iris'\]\)"):
+        neurona.run("data=iris")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,7 +227,7 @@ def test_a_loss_that_is_not_finite_names_the_step(train_process: Any, newest: An
     assert metrics["status"] == "failed"
     assert f"at optimiser step {step}" in metrics["error"]
     assert "Traceback" not in done.err
-    assert f"python train.py run={newest().folder.relative_to(Path.cwd())}" in done.out
+    assert f"\nfailed: {newest().folder.relative_to(Path.cwd())}\n" in done.out
 
 
 def test_max_steps_ends_in_mid_epoch(fit: Any, scalars: Any) -> None:

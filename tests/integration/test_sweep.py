@@ -151,8 +151,8 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
     assert [figures(run) for run in runs] == [figures(runs[0])] * 4
     assert [run.weights("best") for run in runs] == [runs[0].weights("best")] * 4
     for run in runs[1:]:
-        lines = [line for line in (run.folder / "train.log").read_text().splitlines() if line.endswith(" threads")]
-        assert lines[-1].endswith(f", {share} threads")
+        lines = [line for line in (run.folder / "train.log").read_text().splitlines() if line.startswith("device ")]
+        assert lines[-1].endswith(f", {share} thread{'s' * (share > 1)}")
 
 
 def test_a_job_that_hangs_is_ended(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:

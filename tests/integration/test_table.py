@@ -184,6 +184,17 @@ def test_columns_that_cannot_be_read_are_named_once(
     ]
 
 
+def test_values_that_cannot_be_read_are_counted(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = pl.Series("size.in cm", ["x", "?", "", "NA", *["51.5"] * 26])
+    messy(30).with_columns(size).write_csv(tmp_path / "new.csv")
+    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    warned = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
+    problem = "1 of 27 values of column 'size.in cm' do not read as in training; they count as missing"
+    assert warned == {f"{tmp_path}/new.csv: {problem}"}
+
+
 @pytest.mark.parametrize("stage", ["predict", "test"])
 def test_missing_columns_are_named(trained: Path, tmp_path: Path, stage: str) -> None:
     messy(20).drop("member", "since").write_csv(tmp_path / "new.csv")

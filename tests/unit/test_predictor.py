@@ -44,5 +44,9 @@ def test_images_and_rows_give_the_same(run):
 def test_mistakes_are_named(run, tmp_path):
     with pytest.raises(DataError, match=r"shape \(2, 3\); the run was trained with \(rows, 64\)"):
         neurona.load(run).predict(np.zeros((2, 3)))
+    with pytest.raises(DataError, match="features: must be numbers: could not convert string"):
+        neurona.load(run).predict([["a"] * 64])
     with pytest.raises(ConfigError, match="is not a run folder"):
         neurona.load(tmp_path)
+    with pytest.raises(ConfigError, match=f"is not a run folder.*; the latest run in it is {run}"):
+        neurona.load(Path(run).parent)

@@ -177,10 +177,17 @@ def decode(rows: NDArray[np.float64], schema: Schema) -> tuple[list[str], list[l
     return [name for name, _ in columns], [list(cells) for cells in zip(*(texts for _, texts in columns), strict=True)]
 
 
-def unread(table: pl.DataFrame, schema: Schema, matrix: NDArray[np.float32]) -> list[str]:
-    """The columns of numbers, booleans or dates that hold something, of which ``encode`` could read nothing."""
-    lost = {name for name, values in zip(layout(schema).names, matrix.T, strict=True) if np.isnan(values).all()}
-    return [name for name in schema.names if name in lost and len(words(table[name], schema.rules).drop_nulls())]
+def unread(table: pl.DataFrame, schema: Schema, matrix: NDArray[np.float32]) -> dict[str, tuple[int, int]]:
+    """Of the columns of numbers, booleans or dates, those with values that ``encode`` could not read: how many, of how
+    many.
+    """
+    encoded, found = dict(zip(layout(schema).names, matrix.T, strict=True)), {}
+    for name in schema.names:
+        if name in encoded and (is_nan := np.isnan(encoded[name])).any():
+            is_value = words(table[name], schema.rules).is_not_null().to_numpy()
+            if lost := int((is_nan & is_value).sum()):
+                found[name] = lost, int(is_value.sum())
+    return found
 
 
 def words(column: pl.Series, rules: Rules = Rules()) -> pl.Series:

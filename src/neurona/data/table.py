@@ -215,13 +215,16 @@ class TableData(InMemoryData):
                 yield Batch(features[part], targets[part])
 
     def _encoded(self, table: pl.DataFrame) -> Tensor:
-        """New rows; tells, once, which columns cannot be read."""
+        """New rows; tells, once a column, what cannot be read."""
         assert self.schema is not None
         matrix = encode(table, self.schema, self.path)
-        lost = [name for name in unread(table, self.schema, matrix) if name not in self._told]
-        self._told.update(lost)
-        for name in lost:
-            log.warning("%s: no value of column %r reads as in training; they count as missing", self.path, name)
+        for name, (lost, known) in unread(table, self.schema, matrix).items():
+            if name not in self._told:
+                problem = f"no value of column {name!r} reads as in training"
+                if lost < known:
+                    problem = f"{lost} of {known} values of column {name!r} do not read as in training"
+                log.warning("%s: %s; they count as missing", self.path, problem)
+                self._told.add(name)
         return torch.from_numpy(matrix)
 
     # Labels, groups and order.

@@ -95,7 +95,7 @@ def bars(sections: Sequence[Section], metric: Metric, colour_of: Mapping[Group, 
     with mpl.rc_context(STYLE | {"axes.grid.axis": "x"}):
         figure = Figure(figsize=(max(6.4, 5.4 * columns), rows * (0.34 * max(map(len, shown)) + 1.1)))
         axes = figure.subplots(rows, columns, squeeze=False).flat
-        for axis, section, groups in zip(axes, sections, shown, strict=False):
+        for section, groups, axis in zip(sections, shown, axes, strict=False):
             for place, group in enumerate(groups):
                 mean, values = metric.factor * group.mean, metric.factor * group.array
                 axis.barh(place, mean, color=colour_of[group] if is_named else COLOURS[0], alpha=0.5, height=0.66)

@@ -15,6 +15,8 @@ from neurona.report.runs import Run, Setting
 
 TASK = ("data", "data.path", "data.target")
 """Settings that say which data were learned: figures of different data are not compared."""
+ROUNDING = 1e-6
+"""Figures are of float32: what differs by this share of them or less is the same."""
 HIGHER_IS_BETTER = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
 Values = Mapping[tuple[Setting | None, ...], float]
 
@@ -152,7 +154,7 @@ def compare(values: Values, reference: Values) -> Difference | None:
     if is_paired:
         b = np.array([reference[seed] for seed in values])
     spread = np.ptp(a - b) if is_paired else np.ptp(a) + np.ptp(b)
-    if spread <= (rounding := 1e-9 * max(abs(a).max(), abs(b).max())):
+    if spread <= (rounding := ROUNDING * max(abs(a).max(), abs(b).max())):
         return None if abs(mean) > rounding else Difference(0.0, (0.0, 0.0), 1.0, is_paired)
     test = stats.ttest_rel(a, b) if is_paired else stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(0.95)

@@ -91,6 +91,9 @@ def test_no_test_without_a_spread() -> None:
     assert statistics.compare(by_seed([0.9]), by_seed(RELU)) is None
     assert statistics.compare(by_seed([0.8, 0.8]), by_seed([0.9, 0.9])) is None
     assert statistics.compare(by_seed([0.8, 0.7]), by_seed([0.9, 0.8])) is None
+    # One row of 359 less, in figures of float32.
+    one_less = [float(np.float32(right / 359)) for right in (351, 350)]
+    assert statistics.compare(by_seed(one_less), by_seed([float(np.float32(n / 359)) for n in (352, 351)])) is None
     same = statistics.compare(by_seed(RELU), by_seed(RELU))
     assert same is not None
     assert (same.mean, same.p) == (0, 1)
