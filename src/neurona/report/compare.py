@@ -15,7 +15,17 @@ from neurona.hints import did_you_mean
 from neurona.report import curves, plots, runs
 from neurona.report.page import Block, Cell, Code, Heading, Link, Paragraph, Picture, Table, aligned, html, markdown
 from neurona.report.runs import Run
-from neurona.report.statistics import Group, Metric, Section, importance, is_number, sections, text, varying
+from neurona.report.statistics import (
+    Group,
+    Metric,
+    Section,
+    importance,
+    is_number,
+    sections,
+    short_names,
+    text,
+    varying,
+)
 
 METRICS = ("test/accuracy", "val/accuracy", "val/loss", "train/loss")
 """Compared unless another is asked for: the first that there is."""
@@ -125,7 +135,11 @@ def _settings(part: Section) -> str:
             ends = f", {text(values[0])} to {text(values[-1])}" if all(map(is_number, values)) else ""
             shown = f"{len(values)} values{ends}"
         described.append(f"{key} ({shown})")
-    return f"What varies: {'; '.join(described)}." if described else "No setting varies but the seed."
+    if not described:
+        return "No setting varies but the seed."
+    common = ", ".join(f"{name}={text(part.common[key])}" for key, name in short_names(list(part.common)).items())
+    named = f" A group is named by what differs from most runs, which have {common}." if common else ""
+    return f"What varies: {'; '.join(described)}.{named}"
 
 
 def _words(part: Section, metric: Metric) -> list[str]:

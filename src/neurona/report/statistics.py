@@ -15,6 +15,8 @@ from neurona.report.runs import Run, Setting
 
 TASK = ("data", "data.path", "data.target")
 """Settings that say which data were learned: figures of different data are not compared."""
+FEW_SETTINGS = 4
+"""Of more that vary, a group's name leaves out those with the value of most runs."""
 ROUNDING = 1e-6
 """Figures are of float32: what differs by this share of them or less is the same."""
 HIGHER_IS_BETTER = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
@@ -79,12 +81,14 @@ class Difference:
 class Section:
     """The groups that learned one data set, the best first.
 
-    varying: the settings that differ between its runs. repeats: runs not counted, as another has the same settings and
-    seed. reference: the group that the others are tested against; differences: of those that could be.
+    varying: the settings that differ between its runs. common: those among them, with the value of most runs, that a
+    group's name has only where it differs. repeats: runs not counted, as another has the same settings and seed.
+    reference: the group that the others are tested against; differences: of those that could be.
     """
 
     name: str
     varying: dict[str, list[Setting]]
+    common: dict[str, Setting | None]
     groups: list[Group]
     repeats: int
     reference: Group | None
@@ -108,6 +112,7 @@ def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> S
     named = list(by) or list(differing)
     rest = [key for key in differing if key not in named]
     names = short_names(named)
+    common = _common(runs, named) if len(named) > FEW_SETTINGS and not by else {}
     members: dict[tuple[Setting | None, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(tuple(run.settings.get(key) for key in named), []).append(run)
@@ -118,8 +123,9 @@ def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> S
         counted.sort(key=lambda run: run.written)
         values = {(r.seed, *(r.settings.get(key) for key in rest)): r.figures[metric.key] for r in counted}
         repeats += len(counted) - len(values)
-        group = ", ".join(f"{names[key]}={text(value)}" for key, value in settings.items())
-        groups.append(Group(group or "all runs", settings, those, values))
+        told = {key: value for key, value in settings.items() if key not in common or value != common[key]}
+        group = ", ".join(f"{names[key]}={text(value)}" for key, value in told.items())
+        groups.append(Group(group or ("as most runs" if common else "all runs"), settings, those, values))
     sign = -1 if metric.higher_is_better else 1
     groups.sort(key=lambda group: (0, sign * group.mean) if group.n else (1, 0.0))
     reference = next((group for group in groups if group.n > 1), None)
@@ -127,7 +133,13 @@ def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> S
     tested = {group: difference for group, difference in pairs if difference}
     corrected = holm([difference.p for difference in tested.values()])
     tested = {group: replace(d, p=p) for (group, d), p in zip(tested.items(), corrected, strict=True)}
-    return Section(name, differing, groups, repeats, reference, tested)
+    return Section(name, differing, common, groups, repeats, reference, tested)
+
+
+def _common(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Setting | None]:
+    """The settings that more than half of the runs share."""
+    most = {key: Counter(run.settings.get(key) for run in runs).most_common(1)[0] for key in keys}
+    return {key: value for key, (value, count) in most.items() if 2 * count > len(runs)}
 
 
 def varying(runs: Sequence[Run]) -> dict[str, list[Setting]]:

@@ -66,6 +66,22 @@ def logs(make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path("logs")
 
 
+def test_the_settings_of_most_runs_are_said_once(make_run: Make, tmp_path: Path) -> None:
+    usual = {
+        "model.activation": "relu",
+        "model.dropout": 0.0,
+        "optimizer.lr": 1e-3,
+        "data.batch_size": 32,
+        "model.bias": 1,
+    }
+    for index, key in enumerate(["", *usual, *usual]):
+        make_run(str(index), index // 6, 0.9, settings=usual | ({key: "other"} if key else {}))
+    text = report([tmp_path / "logs"], None, [], None)
+    common = "batch_size=32, activation=relu, bias=1, dropout=0, lr=0.001"
+    assert f"A group is named by what differs from most runs, which have {common}." in text
+    assert text.count("activation=relu") == 1
+
+
 def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
     text = report([logs], None, [], None)
     opening = text.splitlines()[0]

@@ -22,7 +22,7 @@ def test_an_axis_of_bars_ends_where_the_values_do(
     key: str, values: tuple[float, ...], limits: tuple[float, float], label: str
 ) -> None:
     group = Group("all", {}, [], {(seed,): value for seed, value in enumerate(values)})
-    section = Section("Iris", {}, [group], 0, None, {})
+    section = Section("Iris", {}, {}, [group], 0, None, {})
     (axis,) = plots.bars([section], Metric(key), plots.colours([section])).axes
     assert axis.get_xlim() == pytest.approx(limits, abs=1e-3)
     assert axis.get_xlabel() == label
@@ -31,7 +31,7 @@ def test_an_axis_of_bars_ends_where_the_values_do(
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_a_panel_without_a_data_set_is_empty(number: int) -> None:
     group = Group("all", {}, [], {(0,): 0.9})
-    sections = [Section(str(index), {}, [group], 0, None, {}) for index in range(number)]
+    sections = [Section(str(index), {}, {}, [group], 0, None, {}) for index in range(number)]
     axes = plots.bars(sections, Metric("test/accuracy"), plots.colours(sections)).axes
     assert [axis.axison for axis in axes] == [True] * number + [False] * (len(axes) - number)
     assert [axis.get_title() for axis in axes[:number]] == [section.name for section in sections]

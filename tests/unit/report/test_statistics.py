@@ -51,6 +51,22 @@ def test_figures_of_a_group(read: Read) -> None:
     assert difference.p == pytest.approx(stats.ttest_rel(TANH, RELU).pvalue, rel=1e-9)
 
 
+def test_of_many_settings_a_name_has_those_that_most_runs_do_not_have(make_run: Make, read: Read) -> None:
+    keys = ("model.activation", "model.dropout", "optimizer.lr", "data.batch_size", "optimizer.clip_norm")
+    usual = dict(zip(keys, ("relu", 0.0, 1e-3, 32, 10), strict=True))
+    other = dict(zip(keys, ("tanh", 0.5, 1e-2, 64, 20), strict=True))
+    changes: list[tuple[str, ...]] = [(), *((key,) for key in keys), ("model.dropout", "optimizer.lr")]
+    for index, changed in enumerate(changes):
+        make_run(str(index), 0, 0.9 - index / 100, settings=usual | {key: other[key] for key in changed})
+    (section,) = statistics.sections(read(), ACCURACY, [])
+    assert section.common == usual
+    names = ["as most runs", "activation=tanh", "dropout=0.5", "lr=0.01", "batch_size=64", "clip_norm=20"]
+    assert [group.name for group in section.groups] == [*names, "dropout=0.5, lr=0.01"]
+    (section,) = statistics.sections(read(), ACCURACY, keys)
+    assert section.groups[0].name == "activation=relu, dropout=0, lr=0.001, batch_size=32, clip_norm=10"
+    assert section.common == {}
+
+
 def test_a_loss_is_better_low(make_run: Make, read: Read) -> None:
     for index, loss in enumerate((0.5, 0.1, 0.3)):
         make_run(str(index), figures={"val/loss": loss}, settings={"optimizer.lr": 10.0**-index})
