@@ -33,7 +33,7 @@ def test_stage_test_repeats_the_runs_own_figures(train: Any, default_run: Any) -
 
 def test_stage_validate_repeats_the_best_epochs_figures(default_run: Any) -> None:
     figures = neurona.run([f"run={default_run.folder}", "stage=validate", "quiet=true"])
-    assert figures == default_run.read("metrics_validate.json")
+    assert figures == {**default_run.read("metrics_validate.json"), "folder": str(default_run.folder)}
     assert part(figures, "val") == part(default_run.metrics, "val") != {}
 
 

@@ -70,7 +70,7 @@ def test_the_lesson_runs_from_its_first_command_to_its_last(train: Any, read_run
     summary, verdict = blocks("text", LESSON)[:2]
     built = next(shown for line, shown in printed.items() if line.endswith("folder=logs/lesson/first"))
     assert set(summary.splitlines()) <= set(built)
-    assert verdict.rpartition("after")[0] in "\n".join(printed["python train.py debug=overfit data=lesson"])
+    assert verdict.rpartition("after")[0] in "\n".join(printed["python train.py experiment=lesson debug=overfit"])
     for block in blocks("python", LESSON):
         exec(compile(block, "lesson.md", "exec"), {"__name__": "lesson"})
     assert Path("boundary.png").stat().st_size < 200_000
