@@ -101,8 +101,8 @@ def noting_waits(function: Callable[[], Any]) -> tuple[Any, bool]:
             else:
                 show(message, *others, **named)
 
-        warnings.filterwarnings("ignore", "Synchronization debug mode")
-        warnings.filterwarnings("always", WAITS)
+        warnings.filterwarnings("ignore", ".*Synchronization debug mode")
+        warnings.filterwarnings("always", f".*{WAITS}")
         warnings.showwarning = note
         torch.cuda.set_sync_debug_mode("warn")
         try:
