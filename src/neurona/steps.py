@@ -49,6 +49,7 @@ class Steps:
         """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
         self.uncounted = 0
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        _begin_momentum(self.classifier.trainer.optimizers[0])
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
@@ -179,6 +180,17 @@ class DirectSteps(Steps):
             maximize=False,
             decoupled_weight_decay=group["decoupled_weight_decay"],
         )
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """That of a parameter trained later than others, at 0 as ever: torch 2.13's fused SGD fails without."""
+    if type(optimizer) is not torch.optim.SGD or not optimizer.state:
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if parameter.requires_grad and parameter not in optimizer.state:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

@@ -236,10 +236,26 @@ def test_what_changes_during_a_fit_is_noticed(change):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "make", [adam, lambda: optimizer.rmsprop(schedule=schedule.constant())], ids=["adam", "rmsprop"]
+    "make", [adam, sgd, lambda: optimizer.rmsprop(schedule=schedule.constant())], ids=["adam", "sgd", "rmsprop"]
 )
 def test_a_layer_is_trained_from_some_step_on(make):
     assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
+
+
+def test_the_momentum_of_a_layer_that_is_unfrozen_begins_then():
+    """Torch's SGD can do that where it is not fused, which is the default here."""
+    fused, plain = (
+        fit(
+            compiled=False,
+            optimization=own(torch.optim.SGD, momentum=0.9, fused=is_fused),
+            network=Frozen,
+            callbacks=[Changes(unfreeze)],
+        )
+        for is_fused in (True, False)
+    )
+    assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    seed_everything(0, verbose=False)
+    assert not torch.equal(fused.network.linear1.bias, Frozen().linear1.bias)  # as it began
 
 
 class Unused(MLP):
