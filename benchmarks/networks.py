@@ -39,8 +39,8 @@ class Network:
 
     @property
     def products_per_step(self) -> float:
-        """Operations of the matrix products that a step needs, on average over an epoch (its last one is smaller):
-        none for the gradient of the features.
+        """Operations of the matrix products that a step needs, none for the gradient of the features; the mean over an
+        epoch, whose last mini-batch is smaller.
         """
         weights = [before * after for before, after in pairwise(self.widths)]
         return (6.0 * sum(weights) - 2.0 * weights[0]) * self.num_train / self.steps_per_epoch

@@ -166,17 +166,15 @@ def explain(error: Exception) -> UserError:
     if isinstance(cause, UserError):  # a launcher's, of its arguments
         return cause
     if isinstance(error, OverrideParseException):
-        if str(error.override).endswith(",") and "[" in str(error.override):
-            return UserError(
-                f"{error.override}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'"
-            )
         given = str(error.override)
+        if given.endswith(",") and "[" in given:
+            return UserError(f"{given}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'")
         if "=~" in given:
             return UserError(f"{given}: cannot be read; no shell replaces a ~ there: write $HOME")
         if any(given.count(opening) != given.count(closing) for opening, closing in BRACKETS):
             return UserError(f"{given}: cannot be read; a bracket is not closed, or not opened")
         return UserError(
-            f"{error.override}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
+            f"{given}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
             " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

@@ -130,10 +130,10 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
         log.info("predictions: %s", folder / "predictions.csv")
     if figures["stage"] == "fit":
         log.info("tensorboard --logdir %s", folder.parent)
-    if figures["stage"] == "fit" and (problem := _unlearned(figures)):
-        log.info("%s", problem)
-    if "test/accuracy" in figures and figures["stage"] == "fit":
-        log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])
+        if problem := _unlearned(figures):
+            log.info("%s", problem)
+        if "test/accuracy" in figures:
+            log.info("test accuracy %.2f %%", 100 * figures["test/accuracy"])
 
 
 def _unlearned(figures: Mapping[str, Any]) -> str:

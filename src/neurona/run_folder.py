@@ -205,15 +205,11 @@ def is_range_test(folder: Path) -> bool:
     return (folder / "metrics_lr_find.json").is_file()
 
 
-def refuse_range_test(folder: Path, key: str) -> None:
-    """Raises ConfigError for ``key`` where a folder ``is_range_test``."""
+def require_run(folder: Path, key: str) -> None:
+    """Raises ConfigError for ``key`` where a folder is not that of a run with a network, naming what may be meant."""
     if is_range_test(folder):
         problem = "is a learning-rate range test, which leaves no network; fit one with the optimizer.lr it suggests"
         raise ConfigError(key, folder, problem)
-
-
-def require_run(folder: Path, key: str) -> None:
-    refuse_range_test(folder, key)
     if not (folder / "overrides.yaml").is_file():
         raise ConfigError(key, folder, f"is not a run folder: it has no overrides.yaml{_meant(folder)}")
 

@@ -80,6 +80,8 @@ def test_the_lesson_has_the_same_examples_in_spanish() -> None:
     english, spanish = (re.findall(r"^```\w+\n.*?^```$", page, re.MULTILINE | re.DOTALL) for page in (LESSON, LECCION))
     assert len(english) > 20
     assert english == spanish
+    (steps,) = re.findall(r"memorised its mini-batch of 32 rows after (\d+) steps", LECCION)
+    assert f"ha memorizado su minilote de 32 filas en {steps} pasos" in LECCION
 
 
 def test_the_lessons_installation_is_a_target_of_make() -> None:
