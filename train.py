@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from neurona import command, job
+from neurona.cli import command
+from neurona.stages import job
 
 if __name__ == "__main__":
     # Tab completion in fish is for scripts with the words @hydra.main in them; command.main uses it.

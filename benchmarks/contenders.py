@@ -112,14 +112,14 @@ def plain_loop(job: Job, *, threads: int | None = None, validates: bool = False)
 
 
 def validated_loop(job: Job) -> Repeat:
-    from neurona import cpu
+    from neurona.devices import cpu
 
     cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
     return plain_loop(job, validates=True)
 
 
 def prepared_loop(job: Job) -> Repeat:
-    from neurona import cpu
+    from neurona.devices import cpu
 
     cpu.set_threads(job.threads, job.network.num_parameters * job.network.batch_size)
     return cpu.prepared()(plain_loop(job))

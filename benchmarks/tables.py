@@ -31,8 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import neurona
-from neurona.data.schema import layout
-from neurona.data.table import TableData
+from neurona.tables.schema import layout
+from neurona.tables.table import TableData
 
 TABLES: dict[str, dict[str, Any]] = {
     "penguins": {"path": "penguins.csv", "target": "species"},

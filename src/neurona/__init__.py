@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """``neurona.run`` and ``neurona.load``, imported when they are first asked for: they bring torch."""
     if name == "run":
-        from neurona.stages import run
+        from neurona.cli.python import run
 
         return run
     if name == "load":

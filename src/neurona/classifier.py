@@ -5,7 +5,7 @@ features (batch, num_features) raw, float32 or uint8 Â· targets (batch,) int64 Â
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from neurona import checkpoint, chunking, distributed
-from neurona.config import ConfigError, RunError, check_range
+from neurona.data import chunking
 from neurona.data.batches import Batch, Chunk, Part
 from neurona.data.spec import DataSpec
-from neurona.inspection.norms import StepNorms
+from neurona.devices import distributed
+from neurona.errors import ConfigError, RunError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
-from neurona.steps import Steps, steps_for
-
-log = logging.getLogger(__name__)
+from neurona.steps import choice, randomness
+from neurona.steps.norms import StepNorms
+from neurona.steps.steps import Steps
 
 Tensors = tuple[Tensor, ...]
 Counts = tuple[int, ...]
@@ -121,14 +121,7 @@ class Classifier(LightningModule):
             raise ConfigError("trainer.precision", self.trainer.precision, problem)
         if self.trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)  # other dropout masks for other rows
-        self.take_steps(steps_for(self))
-        if self.compile_steps:
-            from neurona import compiled
-
-            if obstacles := list(compiled.obstacles(self)):
-                log.warning("compile=true: going on without, as %s", "; ".join(obstacles))
-            else:
-                self.take_steps(compiled.CompiledSteps(self))
+        self.take_steps(choice.steps_of(self, Classifier))
 
     def take_steps(self, steps: Steps) -> None:
         """Has the steps from the next Lightning batch on taken in this way."""
@@ -183,7 +176,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> None:
         """Takes one mini-batch, or a chunk of them one after the other."""
         if self._rng is not None:
-            checkpoint.restore_rng(self._rng)
+            randomness.restore_rng(self._rng)
             self._rng = None
         mini_batches: Iterable[Any] = batch.picked() if isinstance(batch, Chunk) else (batch,)
         accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
@@ -330,9 +323,9 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
         state["neurona"] = {
-            **checkpoint.blueprint(self),
+            **blueprint(self),
             "sums": [self._epoch_sums, self._log_sums],
-            "rng": distributed.gathered(checkpoint.rng_state()),
+            "rng": distributed.gathered(randomness.rng_state()),
         }
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
@@ -357,3 +350,17 @@ def _means(sums: dict[str, float]) -> tuple[float, float]:
 
 def _clear(sums: dict[str, float]) -> None:
     sums.update(dict.fromkeys(SUMS, 0.0))
+
+
+def blueprint(classifier: Classifier) -> dict[str, Any]:
+    """What rebuilding the classifier needs besides its tensors, as plain data."""
+    preprocessing = type(classifier.preprocessing)
+    datamodule: Any = getattr(classifier.trainer, "datamodule", None)
+    return {
+        "model": classifier.model_config,
+        "embedding": classifier.embedding_config,
+        "fingerprint": getattr(datamodule, "fingerprint", None),
+        "spec": dataclasses.asdict(classifier.spec),
+        "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
+        "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
+    }

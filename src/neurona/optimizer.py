@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from neurona.config import ConfigError, check_range
+from neurona.errors import ConfigError, check_range
 from neurona.schedule import Schedule
 
 Algorithm = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from neurona import checkpoint
 from neurona.classifier import Classifier
-from neurona.config import DataError
-from neurona.run_folder import best_checkpoint
+from neurona.runs import checkpoint
+from neurona.runs.folder import best_checkpoint
 
 BATCH_ROWS = 4096
 
@@ -31,19 +30,15 @@ class Predictor:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier.eval()
-        self.classes_: NDArray[Any] = np.array(classifier.spec.class_names)
-        self.columns: list[str] = []
-        if classifier.spec.schema is not None:
-            from neurona.data.schema import Schema
-
-            self._schema = Schema.from_dict(classifier.spec.schema)
-            self.columns = self._schema.names
-            if all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in classifier.spec.class_names):
-                self.classes_ = self.classes_.astype(np.int64)
+        self.spec = classifier.spec
+        self.columns = self.spec.columns
+        self.classes_: NDArray[Any] = np.array(self.spec.class_names)
+        if self.columns and all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in self.spec.class_names):
+            self.classes_ = self.classes_.astype(np.int64)
 
     def predict_proba(self, features: Any) -> NDArray[np.float32]:
         """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
-        rows = self._rows(features)
+        rows = torch.from_numpy(self.spec.rows(features))
         with torch.inference_mode():
             parts = [torch.softmax(self.classifier(part).float(), dim=1) for part in rows.split(BATCH_ROWS)]
         return torch.cat(parts).numpy()
@@ -56,35 +51,7 @@ class Predictor:
         """Accuracy. targets: class names, (rows,); a table's as it holds them, numbers and booleans too; of other data
         also integers that count from 0 in ``classes_``.
         """
-        predicted, wanted = self.predict(features).astype(str), np.asarray(targets)
-        if self.columns:
-            import polars as pl
-
-            from neurona.data.schema import words
-
-            if wanted.dtype == bool:  # True in a frame may have been True or true in the file
-                predicted = np.char.lower(predicted)
-            wanted = words(pl.Series(wanted.tolist(), strict=False), self._schema.rules).to_numpy()
-        elif np.issubdtype(wanted.dtype, np.integer):
-            wanted = self.classes_[wanted]
-        return float(np.mean(predicted == wanted.astype(str)))
-
-    def _rows(self, features: Any) -> torch.Tensor:
-        if self.columns:
-            from neurona.data import reading, schema
-
-            table = reading.from_python(features, self.columns)
-            return torch.from_numpy(schema.encode(table, self._schema, "features"))
-        given = np.asarray(features)
-        rows = given.reshape(len(given), -1) if given.ndim > 1 else given
-        wanted = self.classifier.spec.num_features
-        if rows.ndim != 2 or rows.shape[1] != wanted:
-            raise DataError("features", f"have the shape {given.shape}; the run was trained with (rows, {wanted})")
-        try:
-            numbers = np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError("features", f"must be numbers: {error}") from error
-        return torch.from_numpy(numbers)
+        return float(np.mean(self.spec.matches(self.predict(features), targets)))
 
 
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from neurona.config import check_range
+from neurona.errors import check_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 import neurona
-from neurona import config
-from neurona.hints import CONFIG_DIR
+from neurona.config import check as config
+from neurona.config.hints import CONFIG_DIR
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 import neurona
-from neurona import config
-from neurona.config import ConfigError
+from neurona.config.check import check, check_imported
+from neurona.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHOICES = sorted(
@@ -34,7 +34,7 @@ def checked(*overrides: str) -> Any:
         cfg = compose("train", list(overrides), return_hydra_config=True)
         with open_dict(cfg):
             hydra = cfg.pop("hydra")
-        config.check_imported(config.check(cfg, hydra.runtime.choices))
+        check_imported(check(cfg, hydra.runtime.choices))
     return cfg
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import neurona
-from neurona import launch
-from neurona.config import ConfigError
+from neurona.devices import launch
+from neurona.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = Path(__file__).parent / "ranks" / "evaluate.py"
@@ -172,6 +172,6 @@ def test_several_processes_are_not_started_from_within_python(tmp_path):
 
 @pytest.mark.parametrize(("size", "processes"), [(3, 2), (5, 3), (1, 1), (1167, 2)])
 def test_one_row_mini_batches_are_refused_with_batch_normalization(monkeypatch, tmp_path, size, processes):
-    monkeypatch.setattr("neurona.distributed.world_size", lambda: processes)
+    monkeypatch.setattr("neurona.devices.distributed.world_size", lambda: processes)
     with pytest.raises(ConfigError, match=r"data\.batch_size.*mini-batch of one"):
         neurona.run(["model.normalization=batch", f"data.batch_size={size}", f"folder={tmp_path / 'run'}"])

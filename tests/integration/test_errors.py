@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from neurona.run_folder import RunFolder
+from neurona.runs.folder import RunFolder
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 BLOCKS = "".join(re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

@@ -11,7 +11,7 @@ import pytest
 import sklearn.metrics
 
 import neurona
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 
 def part(figures: dict[str, Any], name: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def elsewhere(folder: Path, call: str) -> tuple[int, float]:
 @pytest.fixture
 def files(default_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forms that are made at once, for what does not depend on them."""
-    from neurona import export
+    from neurona.export import forms as export
 
     for name in ("pt2", "onnx"):
         monkeypatch.setattr(export.Forms, name, lambda self: (b"the same", self.network))
@@ -139,7 +139,7 @@ def test_a_run_of_several_devices_is_exported_by_one_process(files: None, train:
 
 
 def test_missing_libraries_are_named_in_one_line(train: Any, default_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from neurona import export
+    from neurona.export import forms as export
 
     before = default_run.contents()
     (default_run.folder / "checkpoints" / "best.ckpt").unlink()  # it does not come to that

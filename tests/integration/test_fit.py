@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import neurona
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 FILES = {
     "config.yaml",

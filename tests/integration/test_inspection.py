@@ -17,7 +17,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import neurona
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 STEPS = 37  # in an epoch of the digits
 OVERRIDES = (

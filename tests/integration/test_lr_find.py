@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import neurona
-from neurona import assembly
-from neurona.config import RunError
-from neurona.hints import CONFIG_DIR
+from neurona.config.hints import CONFIG_DIR
+from neurona.errors import RunError
+from neurona.stages import assembly
 
 SETTINGS = [
     *("data=iris", "data.batch_size=16", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer/schedule=cosine"),

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import neurona
-from neurona import chunking
-from neurona.callbacks import preemption
-from neurona.callbacks.preemption import Preemption
 from neurona.classifier import Classifier
+from neurona.data import chunking
 from neurona.data.iris import Iris
+from neurona.devices import preemption
+from neurona.devices.preemption import Preemption
 
 pytestmark = pytest.mark.usefixtures("_every_epoch")
 

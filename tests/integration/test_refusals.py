@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from neurona.config import FIGURES, ConfigError
+from neurona.config.check import FIGURES
+from neurona.errors import ConfigError
 from neurona.metrics import EvaluationMetrics
 
 

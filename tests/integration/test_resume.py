@@ -18,10 +18,10 @@ import torch
 
 import neurona
 from neurona.classifier import Classifier
-from neurona.config import ConfigError, RunError
 from neurona.data.base import Table
 from neurona.data.iris import Iris
-from neurona.loggers import TensorBoard
+from neurona.errors import ConfigError, RunError
+from neurona.inspection.loggers import TensorBoard
 
 # Dropout draws from the random generator, the rate of the schedule and Adam's moments depend on every step before.
 SETTINGS = [
@@ -201,7 +201,7 @@ def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:
     run = fit()
     before = run.contents()
     holder = (
-        "import sys, pathlib; from neurona.run_folder import RunFolder; folder = RunFolder(pathlib.Path(sys.argv[1]))"
+        "import sys, pathlib; from neurona.runs.folder import RunFolder; folder = RunFolder(pathlib.Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", f"{holder}; print('held', flush=True); sys.stdin.read()", str(run.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from neurona import command
-from neurona.run_folder import is_held
+from neurona.cli import command
+from neurona.runs.folder import is_held
 from neurona.sweep import launcher
 
 TRAIN = Path(__file__).parents[2] / "train.py"

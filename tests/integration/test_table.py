@@ -22,8 +22,8 @@ from sklearn.metrics import (
 )
 
 import neurona
-from neurona.config import ConfigError, DataError
-from neurona.data import table as table_module
+from neurona.errors import ConfigError, DataError
+from neurona.tables import table as table_module
 
 ROWS = 400
 SHORT = ["quiet=true", "logger=none", "trainer.max_epochs=4"]
@@ -115,8 +115,8 @@ def test_new_raw_rows_are_predicted_as_in_training(trained: Path, tmp_path: Path
 
 
 def test_prediction_never_holds_the_whole_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurona.data.table.STREAM_ROWS", 64)
-    monkeypatch.setattr("neurona.data.reading.read", lambda *_: pytest.fail("the file was read whole"))
+    monkeypatch.setattr("neurona.tables.table.STREAM_ROWS", 64)
+    monkeypatch.setattr("neurona.tables.reading.read", lambda *_: pytest.fail("the file was read whole"))
     sizes = []
     encode = table_module.encode
     monkeypatch.setattr(table_module, "encode", lambda rows, *more: sizes.append(rows.height) or encode(rows, *more))
@@ -174,7 +174,7 @@ def test_the_loaded_run_takes_frames_mappings_and_arrays(trained: Path) -> None:
 def test_columns_that_cannot_be_read_are_named_once(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("neurona.data.table.STREAM_ROWS", 10)
+    monkeypatch.setattr("neurona.tables.table.STREAM_ROWS", 10)
     comma = messy(30).with_columns(pl.col("size.in cm").str.replace(".", ",", literal=True), since=pl.lit(""))
     comma.write_csv(tmp_path / "new.csv")
     neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
@@ -302,7 +302,7 @@ TABLES = os.environ.get("NEURONA_TABLES", "")
     ],
 )
 def test_the_published_tables_are_typed_as_they_are(name: str, target: str, kinds: str) -> None:
-    from neurona.data.table import TableData
+    from neurona.tables.table import TableData
 
     data = TableData(path=f"{TABLES}/{name}.csv", target=target)
     data.setup()

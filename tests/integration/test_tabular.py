@@ -14,8 +14,8 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
 import neurona
-from neurona import checkpoint
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
+from neurona.runs import checkpoint
 
 ROWS = 800
 CITIES = [f"city {i}" for i in range(30)]

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from neurona import optimizer, schedule
 from neurona.classifier import Classifier, NonFiniteLoss
-from neurona.config import ConfigError
 from neurona.data import preprocessing
 from neurona.data.batches import BatchLoader, Chunk
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 

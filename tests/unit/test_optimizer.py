@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neurona import optimizer, schedule
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.optimizer import Optimization
 
 CONSTANT = schedule.constant()

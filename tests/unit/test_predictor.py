@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import neurona
-from neurona.config import ConfigError, DataError
+from neurona.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from neurona import optimizer, schedule
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 
 def rates(chosen: schedule.Schedule, total: int, name: str = "lr", make=optimizer.sgd, **arguments) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What watches or steers a fit, a file each."""

@@ -13,10 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from neurona.classifier import Classifier
-from neurona.config import check_range
 from neurona.data.base import InMemoryData
-from neurona.loggers import TensorBoard
-from neurona.run_folder import replacing
+from neurona.errors import check_range
+from neurona.inspection.loggers import TensorBoard
+from neurona.runs.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from neurona import chunking
-from neurona.callbacks.preemption import Preemption
-from neurona.checkpoint import AtomicCheckpointIO
-from neurona.config import ConfigError, RunError, check_range
-from neurona.run_folder import PREVIOUS, link
+from neurona.data import chunking
+from neurona.devices.preemption import Preemption
+from neurona.errors import ConfigError, RunError, check_range
+from neurona.runs.checkpoint import AtomicCheckpointIO
+from neurona.runs.files import link
+from neurona.runs.folder import PREVIOUS
 
 PAUSE_SECONDS = 1.0
 SHARE_OF_TIME = 0.01

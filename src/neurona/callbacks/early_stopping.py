@@ -10,7 +10,7 @@ import lightning.pytorch.callbacks as lightning_callbacks
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from neurona.config import check_range
+from neurona.errors import check_range
 
 log = logging.getLogger(__name__)
 

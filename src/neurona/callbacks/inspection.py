@@ -16,14 +16,14 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from torch import Tensor, nn
 
 from neurona.classifier import Classifier
-from neurona.config import check_range
+from neurona.errors import check_range
 from neurona.inspection import drawing, sample
 from neurona.inspection.drawing import Picture
 from neurona.inspection.graph import graph
-from neurona.inspection.norms import StepNorms
+from neurona.inspection.loggers import TensorBoard
 from neurona.inspection.sample import Sample
 from neurona.inspection.units import Units
-from neurona.loggers import TensorBoard
+from neurona.steps.norms import StepNorms
 
 log = logging.getLogger("neurona")
 

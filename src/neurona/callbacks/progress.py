@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from neurona.classifier import Classifier
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from neurona.config import ConfigError, DataError, check_range, check_seed
 from neurona.data import preprocessing
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Scaling
 from neurona.data.spec import DataSpec
 from neurona.data.split import Split, split
+from neurona.errors import ConfigError, DataError, check_range, check_seed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from neurona import chunking, distributed
+from neurona.data import chunking
+from neurona.devices import distributed
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from neurona.config import DataError
 from neurona.data.base import InMemoryData, Table
 from neurona.data.preprocessing import Scaling
+from neurona.errors import DataError
 
 REMEDY = "delete it to have it downloaded again, or replace it with an intact copy"
 TIMEOUT_SECONDS = 20.0

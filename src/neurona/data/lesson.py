@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from neurona.config import check_range, check_seed
 from neurona.data.base import InMemoryData, Table
+from neurona.errors import check_range, check_seed
 
 NUM_FEATURES, NUM_CLASSES = 100, 10
 NUM_DIRECTIONS = 10

@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from neurona.config import check_range, check_seed
 from neurona.data.base import InMemoryData, Table
+from neurona.errors import check_range, check_seed
 
 CLASS_NAMES = {"moons": ("upper", "lower"), "circles": ("outer", "inner"), "spirals": ("first", "second")}
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neurona.config import DataError
+from neurona.errors import DataError
 
 Scaling = Literal["standard", "unit", "none"]
 _BLOCK_ELEMENTS = 2**18  # of float64: 2 MiB, which stays in the processor's cache

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from neurona.inspection.style import COLOURS
+
 Picture = Image.Image
 Curve = tuple[str, NDArray[np.float64], NDArray[np.float64]]
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
-"""Okabe & Ito's, which colour-blind people can tell apart."""
 
 DARK, LIGHT = "#222222", "#DDDDDD"
 MOST_NAMES = 40

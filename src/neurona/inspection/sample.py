@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neurona.data.spec import DataSpec
 from neurona.inspection import drawing
-from neurona.run_folder import replacing, write_atomically
+from neurona.runs.files import replacing, write_atomically
 
 BLOCK_ROWS = 4096
 NUM_BINS = 15
@@ -88,7 +88,7 @@ class Sample:
 
     def wrong_rows(self, positions: NDArray[np.int64]) -> str:
         """Those rows as a Markdown table."""
-        names, values = described(self.features[positions], self.spec)
+        names, values = self.spec.cells(self.features[positions].double().numpy())
         lines = [["row", "target", "prediction", "probability", *names[:MOST_COLUMNS]]]
         for (row, target, prediction, share), cells in zip(self._verdicts(positions), values, strict=True):
             lines.append([str(row), target, prediction, f"{share:.3f}", *cells[:MOST_COLUMNS]])
@@ -197,13 +197,3 @@ def reliability(
     counts = np.bincount(bins, minlength=NUM_BINS)
     correct = np.bincount(bins, probabilities.argmax(1) == targets, minlength=NUM_BINS)
     return edges, np.divide(correct, counts, out=np.full(NUM_BINS, np.nan), where=counts > 0)
-
-
-def described(features: Tensor, spec: DataSpec) -> tuple[Sequence[str], list[list[str]]]:
-    """Names of the columns, and the cells of each row as text; those of a table as they were read."""
-    values = features.double().numpy()
-    if spec.schema is None:
-        return [f"feature {index}" for index in range(values.shape[1])], [[f"{x:g}" for x in row] for row in values]
-    from neurona.data.schema import Schema, decode
-
-    return decode(values, Schema.from_dict(spec.schema))

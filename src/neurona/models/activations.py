@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from neurona.config import ConfigError
-from neurona.hints import did_you_mean
+from neurona.errors import ConfigError, did_you_mean
 
 
 class Gated(nn.Module):

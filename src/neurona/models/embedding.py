@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 
 class Embedding(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.activations import activation_named
 from neurona.models.initialization import initialize
 

@@ -1,0 +1,1 @@
+"""Comparing runs: statistics, tables, pictures, an HTML page."""

@@ -22,8 +22,8 @@ def main() -> int:
     parser.add_argument("--by", nargs="+", default=[], metavar="KEY", help="settings that make a group (all that vary)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (report/ in the first path)")
     given = parser.parse_args()
-    from neurona.config import UserError
-    from neurona.report.compare import report  # what it imports takes a second
+    from neurona.errors import UserError
+    from neurona.report.compare import report
 
     try:
         print(report(given.paths, given.metric, given.by, given.out), flush=True)

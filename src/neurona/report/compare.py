@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neurona.config import ConfigError
-from neurona.hints import did_you_mean
+from neurona.errors import ConfigError, did_you_mean
 from neurona.report import curves, plots, runs
 from neurona.report.page import Block, Cell, Code, Heading, Link, Paragraph, Picture, Table, aligned, html, markdown
 from neurona.report.runs import Run

@@ -14,29 +14,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neurona.inspection.style import COLOURS, STYLE
 from neurona.report import curves
 from neurona.report.curves import Curves
 from neurona.report.statistics import Group, Metric, Section, is_number, short_names, text
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999999")
-"""Okabe & Ito (2008, "Color Universal Design"), grey in place of the yellow that white paper swallows."""
 PARTS = {"val": "validation", "train": "training"}
 INK = "#1b1f24"
 LINES = ("-", "--", "-.", ":")
 TICK: Any = {"fontsize": 7.5, "bbox": {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8}}
 MOST_BARS = 30
-STYLE: Any = {
-    "font.size": 9,
-    "text.parse_math": False,  # a $ in a setting is a $
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e6ea",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-    "figure.constrained_layout.use": True,
-}
 
 
 def colours(sections: Sequence[Section]) -> dict[Group, str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from neurona.config import ConfigError, is_within
-from neurona.run_folder import is_held, is_range_test
+from neurona.config.make import is_within
+from neurona.errors import ConfigError
+from neurona.runs.folder import is_held, is_range_test
 
 Setting = bool | int | float | str
 

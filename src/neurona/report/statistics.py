@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from neurona.config import PACKAGES, is_within
+from neurona.config.make import PACKAGES, is_within
 from neurona.report.runs import Run, Setting
 
 TASK = ("data", "data.path", "data.target")

@@ -8,7 +8,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from neurona.config import ConfigError
+from neurona.config.overrides import value
+from neurona.errors import ConfigError
 from neurona.sweep.launcher import Processes
 
 
@@ -29,7 +30,6 @@ class Grid(BasicSweeper):
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
-                value = str(override.input_line).partition("=")[2]
-                raise ConfigError(override.get_key_element(), value, "is for a search: add sweep=optuna")
+                raise ConfigError(override.get_key_element(), value(override), "is for a search: add sweep=optuna")
         batches = BasicSweeper.split_arguments(overrides, max_batch_size)
         return [batch for batch in batches if batch]

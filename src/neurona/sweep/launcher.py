@@ -28,11 +28,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from neurona import command, job, launch, scheduler
-from neurona.config import ConfigError, RunError, Unread, UserError, targets
-from neurona.config import check as check_config
-from neurona.run_folder import RunFolder, read_metrics
-from neurona.sweep import jobs
+from neurona.config.check import Unread
+from neurona.config.check import check as check_config
+from neurona.config.explain import explain, show
+from neurona.config.make import targets
+from neurona.devices import launch, scheduler
+from neurona.errors import ConfigError, JobFailed, RunError, UserError
+from neurona.runs import jobs
+from neurona.runs.folder import RunFolder, read_metrics
+from neurona.stages import job, processes
 
 CHECKED = 100
 """Jobs composed and checked before the first begins, those that bring a new value: enough for most sweeps."""
@@ -100,8 +104,16 @@ class Processes(Launcher):
 
         The next is asked for when there is room for it. A signal is handed on to the jobs, which have
         ``launch.PATIENCE_SECONDS`` to end, and no more are begun; it leaves with KeyboardInterrupt or 143 once all have
-        ended. Raises RunError if ``fail_fast`` has ended the sweep.
+        ended. Raises RunError if ``fail_fast`` has ended the sweep, JobFailed where the fault is this launcher's.
         """
+        try:
+            yield from self._stream(entries)
+        except (UserError, RunError):
+            raise
+        except Exception as error:
+            raise JobFailed("the launcher of the sweep has failed") from error
+
+    def _stream(self, entries: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, dict[str, Any]]]:
         waiting = iter(entries)
         running: list[Running] = []
         failed: tuple[int, str] | None = None
@@ -147,7 +159,7 @@ class Processes(Launcher):
                 HydraConfig.instance().set_config(composed)  # what ${hydra:…} in it refers to
                 composed.hydra.runtime.output_dir = str(self.sweep / str(number))
         except HydraException as error:
-            raise command.explain(error) from error
+            raise explain(error) from error
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
 
     def _check_all(self, entries: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -179,7 +191,7 @@ class Processes(Launcher):
             composed, unread = self._composed.pop(number) if number in self._composed else self.check(overrides, number)
         except UserError as error:
             return jobs.mark_failed(folder, str(error), filter_overrides(overrides))
-        self._per_job = self._per_job or launch.count(_task(composed)) or 1
+        self._per_job = self._per_job or processes.count(_task(composed)) or 1
         slot = min(set(range(self._slots)) - {other.slot for other in running})
         _start_server(composed)
         process = multiprocessing.get_context("forkserver").Process(
@@ -255,7 +267,13 @@ def _start_server(composed: DictConfig) -> None:
     named = targets("", OmegaConf.to_container(_task(composed)))
     modules = {str(node["_target_"]).rpartition(".")[0] for _, node in named}
     forkserver.set_forkserver_preload(
-        ["neurona.sweep.server", "neurona.stages", "torch.utils.tensorboard", *sorted(modules)]
+        [
+            "neurona.sweep.server",
+            "neurona.stages.execute",
+            "neurona.stages.fit",
+            "torch.utils.tensorboard",
+            *sorted(modules),
+        ]
     )
     resource_tracker.ensure_running()  # the server would start it, and that unblocks signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, launch.FORWARDED)  # a group's are the launcher's to hand on
@@ -325,7 +343,7 @@ def _work(composed: DictConfig, unread: Unread, gpus: str | None, cores: int, lo
     os.environ["OMP_NUM_THREADS"] = str(cores)  # of processes that the job starts
     import torch
 
-    from neurona import cpu
+    from neurona.devices import cpu
 
     cpu.cores = cores
     torch.set_num_threads(cores)
@@ -335,6 +353,6 @@ def _work(composed: DictConfig, unread: Unread, gpus: str | None, cores: int, lo
         signal.pthread_sigmask(signal.SIG_UNBLOCK, launch.FORWARDED)  # what has come in the meantime as well
         job.run(_task(composed), unread)
     except (UserError, RunError) as error:
-        sys.exit(command.show(error))
+        sys.exit(show(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,10 +18,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from neurona import command, config, signatures
-from neurona.config import FIGURES, ConfigError, RunError
-from neurona.run_folder import read_metrics, write_atomically
-from neurona.sweep.jobs import PASSING
+from neurona.config import signatures
+from neurona.config.check import DELTAS, FIGURES, check, check_arguments, from_groups
+from neurona.config.explain import explain
+from neurona.errors import ConfigError, RunError
+from neurona.runs.files import write_atomically
+from neurona.runs.folder import read_metrics
+from neurona.runs.jobs import PASSING, SEARCH
 from neurona.sweep.launcher import Processes
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from neurona.sweep.study import Worker
 
 Jobs = Iterator[tuple[int, Sequence[str]]]
+PRUNING = "neurona.sweep.pruning.Pruning"
 LESS_IS_BETTER = ("loss", "calibration_error")
 
 
@@ -93,7 +97,7 @@ class Search(Sweeper):
                 yield claimed[0], [*fixed, *space.lines(claimed[1])]
 
         is_sweep = any(file.parent.name.isdecimal() for file in self.folder.glob("*/overrides.yaml"))
-        if is_sweep and not (self.folder / study.SETTINGS).exists():
+        if is_sweep and not (self.folder / SEARCH).exists():
             raise ConfigError("hydra.sweep.dir", self.folder, "holds a sweep that is not a search; give another folder")
         stream: Any = self.jobs.stream if isinstance(self.jobs, Processes) else self._in_batches
         written = -1
@@ -116,10 +120,11 @@ class Search(Sweeper):
         del node["_target_"]
         signature = signatures.from_source(f"{__name__}.{type(self).__name__}")
         assert signature is not None
-        config.check_arguments("hydra.sweeper", node, node, signature)
+        check_arguments("hydra.sweeper", node, node, signature)
         for key in ("trials", "max_batch_size"):
             if node[key] < 1:
                 raise ConfigError(f"hydra.sweeper.{key}", node[key], "must be 1 or more")
+        node["callbacks"] = {} if node["pruner"] == "none" else {"pruning": {"_target_": PRUNING}}
         return node
 
     def _composed(self, overrides: Sequence[str]) -> tuple[Any, Mapping[str, str]]:
@@ -127,10 +132,10 @@ class Search(Sweeper):
         try:
             composed = self.loader.load_sweep_config(self.root, list(overrides))
         except HydraException as error:
-            raise command.explain(error) from error
+            raise explain(error) from error
         with open_dict(composed):
             choices = composed.pop("hydra").runtime.choices
-        config.check(composed, choices)
+        check(composed, choices)
         return composed, choices
 
     def _in_batches(self, jobs: Jobs) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -163,10 +168,10 @@ class Search(Sweeper):
             groups = [
                 {f"override /{group}": choice}
                 for group, choice in choices.items()
-                if group.split("/")[0] not in (*config.DELTAS, "hydra") and usual.get(group) != choice
+                if group.split("/")[0] not in (*DELTAS, "hydra") and usual.get(group) != choice
             ]
             now: Any = OmegaConf.to_container(composed)
-            values = _difference(config.from_groups(choices, name), now)
+            values = _difference(from_groups(choices, name), now)
             header = (
                 f"# @package _global_\n# {self.metric} {best.value:.6g}, trial {best.number} of {self.folder}\n"
                 f"# {self._best_command}\n"

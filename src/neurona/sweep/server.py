@@ -3,7 +3,7 @@
 import atexit
 import gc
 
-from neurona.run_folder import checkout
+from neurona.runs.provenance import checkout
 
 gc.disable()  # until a job begins, as in ``job.run``
 checkout()  # asked once, not by each job

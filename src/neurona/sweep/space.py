@@ -12,7 +12,7 @@ import optuna
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 Space = dict[str, Distribution]

@@ -24,11 +24,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from neurona.config import ConfigError
-from neurona.run_folder import write_atomically
+from neurona.errors import ConfigError
+from neurona.runs.files import write_atomically
+from neurona.runs.jobs import SEARCH
 from neurona.sweep.space import Space
 
-JOURNAL, SETTINGS = "study.journal", "search.yaml"
+JOURNAL = "study.journal"
 LEAST_FAILURES = 10
 HEARTBEAT_SECONDS, STALE_SECONDS = 30, 120
 PRUNERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -68,7 +69,7 @@ class Worker:
         self._pulse = threading.Thread(target=self._beat_on, daemon=True)
         folder.mkdir(parents=True, exist_ok=True)
         with self.alone():
-            stored = _settings(folder) if (folder / SETTINGS).exists() else {}
+            stored = _settings(folder) if (folder / SEARCH).exists() else {}
             self.settings = settings = {**settings, "study": settings["study"] or stored.get("study") or str(folder)}
             place = {key: settings[key] for key in ("study", "storage")}
             _require_same(folder, {key: (stored or settings)[key] for key in place}, place)
@@ -77,7 +78,7 @@ class Worker:
             given |= {"command": " ".join(sorted(fixed)), "metric": self.metric, "direction": settings["direction"]}
             _require_same(folder, self.study.user_attrs.get("search", given), given)
             self.study.set_user_attr("search", given)
-            write_atomically(folder / SETTINGS, OmegaConf.to_yaml(OmegaConf.create(settings)))
+            write_atomically(folder / SEARCH, OmegaConf.to_yaml(OmegaConf.create(settings)))
 
     def claim(
         self, total: int, points: float, sampler: Callable[[int], BaseSampler]
@@ -245,7 +246,7 @@ def _cut_torn_line(journal: Path, lock: JournalFileOpenLock) -> None:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Those of the search that a sweep's folder holds."""
-    return OmegaConf.to_container(OmegaConf.load(folder / SETTINGS))  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.load(folder / SEARCH))  # type: ignore[return-value]
 
 
 def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
-from neurona import console, distributed
 from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
+from neurona.devices import distributed
 from neurona.models.mlp import MLP
+from neurona.stages import console
 
 FEATURES, CLASSES, BATCH = 6, 3, 16
 ROWS = 40

@@ -12,12 +12,12 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 from torch import nn
 
-from neurona import chunking
 from neurona.callbacks.boundary import Boundary, draw, predict
-from neurona.config import ConfigError
+from neurona.data import chunking
 from neurona.data.iris import Iris
 from neurona.data.plane import Plane
-from neurona.loggers import TensorBoard
+from neurona.errors import ConfigError
+from neurona.inspection.loggers import TensorBoard
 
 BLUE, ORANGE = (np.array(colour) / 255 for colour in ((31, 119, 180), (255, 127, 14)))  # the first of "tab10"
 

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, Trainer
 
 from neurona import optimizer, schedule
 from neurona.callbacks.checkpoints import BestAndLast
-from neurona.checkpoint import AtomicCheckpointIO
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
+from neurona.runs.checkpoint import AtomicCheckpointIO
 
 pytestmark = pytest.mark.usefixtures("_every_epoch")
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from neurona.callbacks.early_stopping import EarlyStopping
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from neurona.callbacks.progress import Progress
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 
 LOGGER = "neurona.callbacks.progress"

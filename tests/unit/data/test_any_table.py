@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from neurona.config import DataError, UserError
-from neurona.data import data_card, reading
-from neurona.data.schema import Rules, Schema, encode, infer, layout
-from neurona.data.table import TableData
+from neurona.errors import DataError, UserError
+from neurona.tables import data_card, reading
+from neurona.tables.schema import Rules, Schema, encode, infer, layout
+from neurona.tables.table import TableData
 
 few = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 

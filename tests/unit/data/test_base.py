@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from sklearn.preprocessing import StandardScaler
 
-from neurona.config import ConfigError, DataError
 from neurona.data.base import InMemoryData, Table
 from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError, DataError
 
 
 class Small(InMemoryData):

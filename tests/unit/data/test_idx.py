@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from neurona.config import DataError
 from neurona.data import idx
 from neurona.data.fashion_mnist import FashionMnist
 from neurona.data.idx import IdxImages
 from neurona.data.mnist import Mnist
+from neurona.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {

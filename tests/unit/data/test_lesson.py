@@ -7,8 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from neurona.config import ConfigError
 from neurona.data.lesson import Lesson
+from neurona.errors import ConfigError
 
 
 def test_sizes() -> None:

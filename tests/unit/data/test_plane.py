@@ -9,8 +9,8 @@ from sklearn.datasets import make_circles, make_moons
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from neurona.config import ConfigError
 from neurona.data.plane import Plane
+from neurona.errors import ConfigError
 
 SHAPES = ("moons", "circles", "spirals")
 

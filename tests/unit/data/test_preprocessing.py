@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from neurona.config import DataError
 from neurona.data import preprocessing
 from neurona.data.preprocessing import Standardize, fit
+from neurona.errors import DataError
 
 ROWS = torch.arange(0, 3000, 3)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neurona.config import ConfigError
 from neurona.data.split import Split, split
+from neurona.errors import ConfigError
 
 NAMES = ("a", "b", "c")
 COUNTS = (50, 33, 17)

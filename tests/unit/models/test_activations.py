@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.activations import ACTIVATIONS, activation_named
 
 

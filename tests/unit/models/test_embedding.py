@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.embedding import Embedding
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.models.activations import ACTIVATIONS
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.report.__main__ import main
 from neurona.report.compare import report
 

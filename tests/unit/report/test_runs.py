@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.report import runs
 from neurona.report.runs import Run
 

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.sweep import space
 
 

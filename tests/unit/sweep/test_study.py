@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from neurona.config import ConfigError
+from neurona.errors import ConfigError
 from neurona.sweep import study
 from neurona.sweep.study import Worker
 

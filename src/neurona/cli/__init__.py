@@ -1,0 +1,1 @@
+"""How people start a run: the command line, and ``neurona.run``."""

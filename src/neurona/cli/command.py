@@ -1,0 +1,176 @@
+"""The command line: Hydra's, with an existing run's settings replayed, and mistakes answered in one short paragraph.
+
+Exit status: 0 done; 2 the user's mistake; 1 a failure; 130 Ctrl-C; 143 preempted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from neurona.cli.replay import replay
+from neurona.config import registry
+from neurona.config.explain import explain, one_line, show
+from neurona.config.overrides import parse, task_overrides, value
+from neurona.devices import scheduler
+from neurona.errors import ConfigError, JobFailed, RunError, UserError
+from neurona.runs import jobs
+
+SINGLE = {  # root keys that do not go with a sweep
+    "run": "names one run and does not go with a sweep (-m); leave out one of the two",
+    "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
+}
+KILLED = "the process of a job was killed; the machine may have run out of memory"
+
+
+def main(task: Callable[[DictConfig], Any], config_dir: Path) -> NoReturn:
+    """Composes ``train`` from the command line, calls the task with it (for each job of a sweep), and exits.
+
+    A job of a sweep that fails says so and leaves the others to go on; the sweep then ends with 1, or with the highest
+    status of the jobs in this process.
+    """
+    scheduler.requeue_early()
+    atexit.register(gc.freeze)  # looking for garbage in all of torch takes a process a second that is to end at once
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    job = Job(task, argv, full_error)
+    sweep: Path | None = None
+    try:
+        arguments, sweep = _understood(argv[1:])
+        sys.argv = [argv[0], *arguments]
+        _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
+        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job.wrapped())()
+        status = max(job.statuses)
+    except (UserError, RunError) as error:
+        status = show(error, full_error)
+    except JobFailed as failure:
+        raise (failure.__cause__ or failure) from None
+    except Exception as error:
+        if error in job.errors:
+            raise
+        explained = RunError(KILLED) if isinstance(error, _killed()) else explain(error)
+        explained.__cause__ = error
+        status = show(explained, full_error)
+    except BaseException as end:
+        ended = _status(end)
+        if ended is None and not (sweep and isinstance(end, SystemExit)):
+            raise
+        status = int(end.code or 0) if ended is None else ended  # type: ignore[attr-defined]
+    finally:
+        _set_environment("HYDRA_FULL_ERROR", full_error)
+    sys.exit(registry.load(registry.SWEEP).conclude(sweep, argv[1:], status) if sweep else status)
+
+
+class Job:
+    """The task as Hydra calls it, with the command line and the environment as they were before Hydra's.
+
+    errors: what it has raised that is no mistake and no failure explained. statuses: of jobs of a sweep in this
+    process.
+    """
+
+    def __init__(self, task: Callable[[DictConfig], Any], argv: Sequence[str], full_error: str | None) -> None:
+        self.task, self.argv, self.full_error = task, argv, full_error
+        self.launcher = os.getpid()
+        self.errors: list[Exception] = []
+        self.statuses = [0]
+
+    def wrapped(self) -> Callable[[DictConfig], Any]:
+        """A function, as Hydra wants one."""
+
+        @functools.wraps(self.task)
+        def job(cfg: DictConfig) -> Any:
+            return self(cfg)
+
+        return job
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        sys.argv = list(self.argv)  # further processes are started with it
+        _set_environment("HYDRA_FULL_ERROR", self.full_error)
+        try:
+            return self.task(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return self._note_failure(error)
+            if isinstance(error, UserError | RunError):
+                sys.exit(show(error, self.full_error))
+            self.errors.append(error)
+            raise
+
+    def _note_failure(self, error: Exception) -> dict[str, Any]:
+        """Says that a job of a sweep has failed. Returns its figures."""
+        node = HydraConfig.get()
+        status = show(error, self.full_error, f"job {node.job.num}: ")
+        if os.getpid() == self.launcher:
+            self.statuses.append(status)
+        reason = one_line(str(error)) or type(error).__name__
+        return jobs.mark_failed(Path(node.runtime.output_dir), reason, task_overrides(node))
+
+
+def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments of the command line, those of a run named by ``run=`` included, the settings last; the folder of a
+    sweep.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parsed = parser.parse_intermixed_args(arguments)
+    if parsed.shell_completion:
+        sys.stderr = io.StringIO()  # what is being typed is no mistake yet
+        return arguments, None
+    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
+        raise ConfigError("--config-dir", parsed.config_dir, "is not a folder; give the one of your own yamls")
+    options = [argument for argument in arguments if argument not in parsed.overrides]
+    overrides = parse(parsed.overrides)
+    for override in overrides:
+        if override.key_or_group == "hydra.run.dir":
+            raise ConfigError("hydra.run.dir", value(override), "has no meaning here: a run's folder is folder=…")
+    if not parsed.multirun:
+        return options + replay(parsed.overrides), None
+    for override in overrides:
+        if override.key_or_group in SINGLE and override.value():
+            raise ConfigError(override.key_or_group, value(override), SINGLE[override.key_or_group])
+        if override.key_or_group == "stage" and override.value() != "fit":
+            raise ConfigError("stage", value(override), jobs.ONLY_FITS)
+    if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
+        return arguments, None
+    path, more = registry.load(registry.SWEEP).begin(overrides)
+    return [*options, *parsed.overrides, *more], path
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; settings are given as key=value, for example optimizer.lr=3e-4. --help shows them")
+
+
+def _killed() -> tuple[type[Exception], ...]:
+    """What Hydra's other launchers raise where the process of a job was killed: joblib's and submitit's."""
+    submitit = sys.modules.get("submitit.core.utils")
+    return (BrokenExecutor, *([submitit.UncompletedJobError] if submitit else []))
+
+
+def _status(end: BaseException) -> int | None:
+    """The exit status that Ctrl-C or a preemption asks for; None for another end."""
+    for cause in (end, end.__context__):
+        if isinstance(cause, KeyboardInterrupt):
+            return 130
+        if isinstance(cause, SystemExit) and cause.code == 143:
+            return 143
+    return None
+
+
+def _set_environment(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -1,0 +1,105 @@
+"""``run=``: the settings of the run that goes on, or is worked on, before those that are given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from neurona.config.check import ROOT
+from neurona.config.overrides import key, parse, root, value, written
+from neurona.errors import ConfigError
+from neurona.runs.folder import require_run
+
+BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "allow", "hydra")  # root keys that may be given with run=
+NOT_REPLAYED = ("run", "stage", "folder", "quiet", "allow", "retry_failed", "hydra")
+DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")  # of a choice of trainer=
+WRITING = ("trainer", "logger")  # root keys that may say where files go
+
+
+def replay(overrides: list[str]) -> list[str]:
+    """The overrides of the run that ``run=`` names, then those given, which replace them; as given without ``run=``.
+
+    Values in ``absolute`` of its ``overrides.yaml`` stand for relative paths unless only the relative one exists.
+    Raises ConfigError if the folder is not a run's, if a given override is not one of the stage, the trainer and (for
+    the stages that work on a trained network) the data, or if a stored one could make this run write elsewhere or
+    choose a yaml from there.
+    """
+    given = parse(overrides)
+    named = [override for override in given if override.key_or_group == "run"]
+    if not named or not named[-1].value():
+        return overrides
+    if named[-1].is_sweep_override():
+        raise ConfigError("run", value(named[-1]), "must be one run's folder")
+    folder = Path(str(named[-1].value()))
+    lines, absolute = _stored(folder)
+    stage = next((o.value() for o in reversed(given) if o.key_or_group == "stage"), "fit")
+    free = ("trainer",) if stage == "fit" else ("trainer", "data")
+    skipped = NOT_REPLAYED if stage == "fit" else (*NOT_REPLAYED, "init_from")
+    stored = [override for override in parse(lines) if root(override) not in skipped]
+    before, now = ({key(o): o.input_line for o in those} for those in (stored, given))
+    for override in given:
+        is_changed = before.get(key(override)) != override.input_line
+        if is_changed and root(override) not in (*BESIDE_RUN, *free):
+            raise ConfigError(
+                str(override.key_or_group),
+                value(override),
+                f"belongs to the run in {folder} and stays as it is; run= takes {', '.join((*free, *BESIDE_RUN[1:-1]))}"
+                f" beside it. For a new run from its weights give init_from={folder} instead of run=",
+            )
+    other_data, other_trainer = (group in now and now[group] != before.get(group) for group in ("data", "trainer"))
+    kept = [
+        override
+        for override in stored
+        if key(override) not in now
+        and not (other_data and root(override) == "data")
+        and not (other_trainer and key(override).startswith(DEVICES))
+    ]
+    for override in kept:
+        is_group = "." not in override.key_or_group and override.key_or_group not in ROOT
+        does = "choose a yaml from" if is_group else "write"
+        if (is_group or root(override) in WRITING) and any(_is_outside(text) for text in _strings(override.value())):
+            problem = f"is stored with the run in {folder} and may {does} outside of it; to trust it, give it again too"
+            raise ConfigError(key(override), value(override), problem)
+    paths = []
+    for name, path in absolute.items():
+        relative = [str(override.value()) for override in kept if key(override) == name]
+        is_asked_for = not other_data if name.startswith("data.") else name not in skipped
+        if name in now or not is_asked_for or not re.fullmatch(r"data\.\w+|init_from", name):
+            continue
+        if not (Path(path).exists() or (relative and not Path(relative[-1]).exists())):
+            continue
+        kept = [override for override in kept if key(override) != name]
+        paths.append(written(name, path))
+    return [*(str(override.input_line) for override in kept), *paths, *overrides]
+
+
+def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
+    require_run(folder, "run")
+    try:
+        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+        return [str(line) for line in stored["overrides"]], {
+            str(key): str(path) for key, path in stored["absolute"].items()
+        }
+    except Exception as error:
+        raise ConfigError("run", folder, f"its overrides.yaml is damaged ({type(error).__name__})") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings within a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _strings(child)
+
+
+def _is_outside(text: str) -> bool:
+    """Whether a text, as a path or URI, may name a place that is neither in the run nor below the working folder."""
+    if re.fullmatch(r"\$\{(trainer|logger)\.[\w.]+\}", text):  # another of the values looked at
+        return False
+    rest = re.sub(r"^(\$\{folder\}|sqlite://)(/|$)", "", text)
+    return rest.startswith(("/", "~")) or ".." in rest.split("/") or "$" in rest or "://" in rest

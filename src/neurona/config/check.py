@@ -1,0 +1,201 @@
+"""What a valid configuration is. Imports no torch, so typos are answered at once."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neurona.config import hints, registry, signatures
+from neurona.config.hints import key_paths
+from neurona.config.make import check_permitted, import_target, join, targets
+from neurona.config.signatures import Signature
+from neurona.errors import ConfigError, check_seed, did_you_mean
+
+Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
+
+ROOT = {  # the keys of train.yaml that code reads, as annotations
+    "stage": f"Literal{[*registry.STAGES]}",
+    "run": "str | None",
+    "init_from": "str | None",
+    "folder": "str | None",
+    "seed": "int",
+    "compile": "bool",
+    "float32_matmul": 'Literal["highest", "high", "medium"]',
+    "threads": "int | None",
+    "retry_failed": "bool",
+    "quiet": "bool",
+    "tags": "list[str]",
+    "allow": "list[str]",
+}
+FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
+"""What is reported of every part of the data, as val/loss."""
+COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
+DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
+MAX_THREADS = 4096
+_KINDS = {bool: "bool", int: "float", float: "float", str: "str | float | bool", list: "list", dict: "dict"}
+
+
+def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train") -> Unread:
+    """Raises ConfigError at the first key, type or ``_target_`` of a composed configuration that is not allowed.
+
+    Every key must be declared by the configuration composed from the same choices of groups alone (without experiment,
+    values from the command line, and what ``+`` adds), or by the signature of the ``_target_`` it belongs to.
+    choices: as in ``hydra.runtime.choices``. Hydra must be initialised.
+
+    Returns the nodes whose signatures cannot be read without importing them, for ``check_imported``.
+    """
+    declared = from_groups(choices, config_name)
+    for key in declared:
+        if key not in cfg:
+            raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
+    values = _resolved(cfg)
+    for key, value in values.items():
+        if key not in declared:
+            if key in DELTAS:
+                problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
+                raise ConfigError(key, choices.get(key), problem)
+            raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
+        if key in ROOT:
+            _check_type(key, value, ast.Constant(ROOT[key]), __name__)
+    check_seed("seed", values["seed"])
+    if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
+        raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
+    if values["run"] is not None and from_groups(choices, config_name, ()).get("run") is not None:
+        raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
+    for key, node in targets("", values):
+        check_permitted(key, node, values["allow"])
+    unread: Unread = []
+    for key, value in values.items():
+        _check_node(key, value, declared[key], unread)
+    return unread
+
+
+def check_imported(unread: Unread) -> None:
+    """Checks what ``check`` left, importing it. Raises ConfigError."""
+    for key, node, base in unread:
+        signature = signatures.from_object(import_target(key, node["_target_"]))
+        if signature is not None:
+            check_arguments(key, node, base, signature)
+
+
+def from_groups(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
+    """The plain configuration, interpolations as they are, that choices of groups give by themselves; not to be
+    changed.
+    """
+    given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
+    # The choices may come from there.
+    searched = str([*(HydraConfig.get().searchpath or [])]) if HydraConfig.initialized() else None
+    return _from_groups(GlobalHydra.instance().config_loader(), config_name, given, searched)
+
+
+@functools.lru_cache(maxsize=8)
+def _from_groups(
+    loader: ConfigLoader, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
+) -> dict[str, Any]:
+    """Remembered, as the jobs of a sweep share them. given: groups and choices; searched: further places of yamls."""
+
+    def composed(groups: Collection[str]) -> DictConfig:
+        overrides = [f"{group}={choice}" for group, choice in given if group in groups]
+        if searched is not None:
+            overrides.append(f"hydra.searchpath={searched}")
+        return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
+
+    try:
+        cfg = composed(dict(given))
+    except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
+        cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
+    base = OmegaConf.to_container(cfg)
+    return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The values, interpolations followed; a folder stands in for the run's, which is named later."""
+    if cfg.folder is None:
+        cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(error.full_key or "", "${…}", str(error).splitlines()[0]) from None
+
+
+def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: bool = False) -> None:
+    """base: what the yaml declares at this key; is_free: whether a mapping may have other keys than those."""
+    if value == "???":
+        raise ConfigError(key, value, "has no value yet: set it")
+    if not isinstance(value, dict):
+        if key in COMPONENTS:
+            raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
+        if isinstance(base, dict) and "." not in key:
+            problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+            raise ConfigError(key, value, problem)
+        if (kind := _KINDS.get(type(base))) and value is not None and not is_free:
+            _check_type(key, value, ast.Constant(kind), __name__)
+        for index, entry in enumerate(value if isinstance(value, list) else []):
+            _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+        return
+    base = base if isinstance(base, dict) else {}
+    if "_target_" in value:
+        _check_target(key, value, base, unread)
+        return
+    for name, child in value.items():
+        if key in COMPONENTS and child is not None and not (isinstance(child, dict) and "_target_" in child):
+            raise ConfigError(join(key, name), child, "needs a _target_, the class to make; null leaves it out")
+        if base and not is_free and key not in COMPONENTS and name not in base:
+            path = join(key, name)
+            raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
+        _check_node(join(key, name), child, base.get(name), unread, is_free=is_free)
+
+
+def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+    target = node["_target_"]
+    try:
+        signature = signatures.from_source(registry.current(target))
+    except LookupError as error:
+        raise ConfigError(join(key, "_target_"), target, str(error)) from None
+    if signature is None:
+        unread.append((key, node, base))
+    else:
+        check_arguments(key, node, base, signature)
+    for name, value in node.items():
+        if name not in hints.ATTRIBUTES:
+            _check_node(join(key, name), value, base.get(name), unread, is_free=True)
+
+
+def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
+    """Raises ConfigError unless a node at a key has the arguments that a signature takes, or base declares."""
+    is_declared = base.get("_target_") == node.get("_target_")
+    known = [*signature.parameters, *((base if is_declared else {} if base else node) if signature.is_open else {})]
+    for name, value in node.items():
+        if name in hints.ATTRIBUTES:
+            continue
+        path = join(key, name)
+        if name not in known:
+            raise ConfigError(path, value, hints.unknown_key(path, [join(key, other) for other in known]))
+        parameter = signature.parameters.get(name)
+        if parameter is None or path in COMPONENTS or value == "???" or (value is None and parameter.is_nullable):
+            continue
+        _check_type(path, value, parameter.annotation, parameter.module)
+    for name, parameter in signature.parameters.items():
+        if parameter.is_required and name not in node:
+            raise ConfigError(join(key, name), "", f"is missing: {node['_target_']} needs it")
+
+
+def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) -> None:
+    kinds = signatures.alternatives(annotation, module)
+    if signatures.fits(value, kinds):
+        return
+    choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
+    words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
+    allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
+    hint = hints.choice(key, value) or did_you_mean(value, choices)
+    raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")

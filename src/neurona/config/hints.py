@@ -1,0 +1,67 @@
+"""What somebody may have meant who has given a key or a value that there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+CONFIG_DIR = Path(__file__).parents[3] / "configs"
+
+ELSEWHERE = {  # what other libraries call a key, and its name here
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "learning_rate": "optimizer.lr",
+    "units": "model.hidden",
+    "hidden_layer_sizes": "model.hidden",
+    "validation_split": "data.val_fraction",
+}
+
+ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+"""What Hydra reads of a node that makes an object."""
+
+
+def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every key of a nested mapping."""
+    for key, value in mapping.items():
+        if key not in ATTRIBUTES:
+            yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from key_paths(value, f"{prefix}{key}.")
+
+
+def unknown_key(key: str, declared: Collection[str]) -> str:
+    """What is wrong with a key that nothing declares, with the declared one it is closest to."""
+    parent, _, leaf = key.rpartition(".")
+    if (known_here := ELSEWHERE.get(leaf)) in declared:
+        return f"no such key; here it is {known_here}"
+    siblings = {name.rpartition(".")[2]: name for name in declared if name.rpartition(".")[0] == parent}
+    leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
+    paths = {name: name for name in declared if not key.startswith(name)}
+    for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
+        if close := get_close_matches(word, known, n=1, cutoff=0.65):
+            return f"no such key; did you mean {known[close[0]]}?"
+    return f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}"
+
+
+def other_choice(key: str) -> str:
+    """Which choices of the group of a key ``group.name`` have it, or nothing."""
+    group, _, name = key.partition(".")
+    having = []
+    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+        declared: Any = OmegaConf.load(yaml)
+        is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
+        if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
+            having.append(f"{group}={yaml.stem}")
+    return f"no such key here; it belongs to {' and '.join(having)}" if having else ""
+
+
+def choice(key: str, value: object) -> str:
+    """How a choice of a group is made, where a key is one's and a word stands in its place."""
+    group = key.replace(".", "/")
+    there = [yaml.stem for yaml in CONFIG_DIR.glob(f"{group}/*.yaml")]
+    near = get_close_matches(str(value), there, n=1)
+    return f"; a choice is made with a slash: {group}={near[0]}" if near else ""

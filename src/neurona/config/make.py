@@ -1,0 +1,136 @@
+"""Objects made from nodes with a ``_target_``: one check of what a configuration may name, then the call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from neurona.config import hints, signatures
+from neurona.config.registry import current
+from neurona.errors import ConfigError, UserError, did_you_mean
+
+T = TypeVar("T")
+
+PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
+FUNCTIONS = ("neurona.optimizer", "neurona.schedule")  # whose functions it may name as well
+
+
+def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
+    """The object that a node with a ``_target_`` describes, as ``make`` does: what ``allow`` is at the root of the
+    node's configuration is allowed. arguments: what the code, not the yaml, provides.
+    """
+    allow = OmegaConf.select(node._get_root(), "allow", default=[])
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return make(str(node._get_full_key(None)), plain, base_class, allow, **arguments)
+
+
+def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
+    """The object that a plain node with a ``_target_`` describes; what is described further in is made first.
+
+    A stranger's configuration could name anything, so nothing is called but subclasses of ``base_class`` (further in:
+    of networks and Lightning's components), the functions of ``FUNCTIONS``, and what the modules under ``allow``
+    define. Raises ConfigError for anything else, or if a library's constructor refuses its arguments.
+    """
+    instance = _make(key, node, base_class, allow, arguments)
+    if not isinstance(instance, base_class):
+        raise ConfigError(join(key, "_target_"), node["_target_"], f"must make a {base_class.__qualname__}")
+    return instance
+
+
+def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a ``_target_`` at or below a key of plain values: its path and itself."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield key, value
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, child in children:
+        yield from targets(join(key, name), child)
+
+
+def is_within(path: str, modules: Collection[str]) -> bool:
+    """Whether a dotted path is one of these modules or lies in one."""
+    return any(f"{path}.".startswith(f"{module}.") for module in modules)
+
+
+def check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -> None:
+    path, target = join(key, "_target_"), node["_target_"]
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
+    for name in hints.ATTRIBUTES[1:]:
+        if name in node:
+            raise ConfigError(join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
+    package = target.partition(".")[0]
+    if not is_within(target, (*PACKAGES, *allow)):
+        near = get_close_matches(package, PACKAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"if you trust that module, add allow=[{package}]"
+        raise ConfigError(path, target, f"is none of {', '.join(PACKAGES)}; {hint}")
+
+
+def _make(
+    key: str, node: Mapping[str, Any], base_class: type | None, allow: Collection[str], arguments: dict[str, Any]
+) -> Any:
+    """base_class: of a class at ``_target_``; None for a node further in."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    check_permitted(key, node, allow)
+    path, target = join(key, "_target_"), node["_target_"]
+    made = import_target(key, target)
+    is_own = is_within(f"{made.__module__}.{getattr(made, '__qualname__', '')}", allow)
+    if isinstance(made, type) and base_class and not issubclass(made, base_class):
+        raise ConfigError(path, target, f"must be a {base_class.__qualname__}")
+    if isinstance(made, type) and not base_class and not is_own and not issubclass(made, _components()):
+        names = ", ".join(component.__name__ for component in _components())
+        raise ConfigError(path, target, f"must be one of {names}; if you trust it, add allow=[{made.__module__}]")
+    if not isinstance(made, type) and not is_own and made.__module__ not in FUNCTIONS:
+        raise ConfigError(path, target, "must be a class, or a function of your own")
+    given = {name: _made(join(key, name), child, allow) for name, child in node.items() if name != "_target_"}
+    try:
+        return made(**given | arguments)
+    except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
+        if isinstance(error, UserError) or not signatures.is_library(made.__module__):
+            raise
+        raise ConfigError(key or "_target_", target, " ".join(str(error).split())) from error
+
+
+def _made(key: str, value: Any, allow: Collection[str]) -> Any:
+    """A value with the objects described in it."""
+    if isinstance(value, list | tuple):
+        return [_made(join(key, index), child, allow) for index, child in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" in value:
+        return _make(key, value, None, allow, {})
+    return {name: _made(join(key, name), child, allow) for name, child in value.items()}
+
+
+def _components() -> tuple[type, ...]:
+    """What may stand further in: parts of a network, of the Trainer or of a data module."""
+    from lightning.pytorch import Callback, LightningDataModule
+    from lightning.pytorch.accelerators import Accelerator
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins import CheckpointIO, ClusterEnvironment, Precision
+    from lightning.pytorch.profilers import Profiler
+    from lightning.pytorch.strategies import Strategy
+    from torch.nn import Module
+
+    plugins = (Accelerator, CheckpointIO, ClusterEnvironment, Precision, Strategy)
+    return (Module, Callback, Logger, Profiler, LightningDataModule, *plugins)
+
+
+def import_target(key: str, target: str) -> Any:
+    module, _, name = current(target).rpartition(".")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(join(key, "_target_"), target, f"cannot be imported: {error}") from None
+    if not callable(getattr(found, name, None)):
+        hint = did_you_mean(name, [other for other in dir(found) if not other.startswith("_")])
+        raise ConfigError(join(key, "_target_"), target, f"{module} has no class {name}{hint}")
+    return getattr(found, name)
+
+
+def join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)

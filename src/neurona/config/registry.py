@@ -1,0 +1,48 @@
+"""What stands around the core, by name: the core imports none of it but what is asked for, when it is asked for.
+
+Also the names that stored configurations of earlier versions have for what has moved since.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+STAGES = {
+    "fit": "neurona.stages.fit",
+    "validate": "neurona.stages.evaluate",
+    "test": "neurona.stages.evaluate",
+    "predict": "neurona.stages.evaluate",
+    "export": "neurona.export.stage",
+    "lr_find": "neurona.stages.lr_find",
+}
+"""The module of each stage; its function ``run`` does the stage's work."""
+
+SWEEP = "neurona.sweep.command"
+"""What the command line does around the jobs of a sweep."""
+
+TABLE_SPEC = "neurona.tables.spec"
+"""The module of ``TableSpec``, the spec of data with a schema."""
+
+MOVED = {
+    "neurona.callbacks.importance": "neurona.tables.importance",
+    "neurona.data.encoding": "neurona.tables.encoding",
+    "neurona.data.table": "neurona.tables.table",
+    "neurona.distributed": "neurona.devices.distributed",
+    "neurona.loggers": "neurona.inspection.loggers",
+    "neurona.lr_find": "neurona.stages.lr_find",
+}
+"""Modules whose classes an older configuration or checkpoint may name, and where those are now."""
+
+
+def load(module: str) -> Any:
+    """One of these modules, imported."""
+    return import_module(module)
+
+
+def current(target: str) -> str:
+    """The present path of a class or function that an older configuration names; that path itself where it has not
+    moved.
+    """
+    module, _, name = target.rpartition(".")
+    return f"{MOVED.get(module, module)}.{name}"

@@ -1,0 +1,205 @@
+"""What a checkpoint holds beside Lightning's own state, how it is read, and how a classifier is rebuilt from one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from neurona.config import registry
+from neurona.config.make import is_within, make, targets
+from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError
+from neurona.models.embedding import Embedding
+from neurona.runs.files import replacing
+from neurona.runs.folder import PREVIOUS
+
+log = logging.getLogger(__name__)
+
+CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "neurona"}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot.
+
+    One saved with ``HELD`` among its storage options stays in memory until it is written by ``write_held``, before the
+    next one of another path, or replaced by the next of its own.
+    """
+
+    HELD = "held"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: tuple[dict[str, Any], Path] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        if storage_options and storage_options.get(self.HELD):
+            self._held = copy.deepcopy(checkpoint), path
+            return
+        if self._held is not None and self._held[1] != path:
+            self.write_held()
+        _write(checkpoint, path)
+        self._held = None
+
+    def write_held(self) -> bool:
+        """Writes what is held; whether anything was."""
+        if self._held is None:
+            return False
+        _write(*self._held)
+        self._held = None
+        return True
+
+
+def _write(contents: dict[str, Any], path: Path) -> None:
+    with replacing(path) as file:
+        torch.save(contents, file)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents on the CPU: plain containers and tensors, nothing in it is executed.
+
+    Raises ConfigError if the file is missing, damaged, incomplete or not one of this project's.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        lacking = CONTENTS - contents.keys()
+        described = contents["neurona"]
+        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and described["rng"]:
+            spec(contents)
+            return contents
+        problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
+    except FileNotFoundError:
+        raise ConfigError("checkpoint", path, "does not exist; the run has not saved one yet") from None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except Exception:  # whatever torch finds, its advice to unpickle the file regardless is not to be followed
+        problem = "cannot be read as plain data and tensors"
+    raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
+
+
+def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint, or the one before where it is missing or damaged: which, and its contents.
+
+    Raises ConfigError as ``read`` if both are.
+    """
+    try:
+        return last, read(last)
+    except ConfigError as error:
+        previous = last.with_name(PREVIOUS)
+        with contextlib.suppress(ConfigError):
+            contents = read(previous)
+            log.warning("%s; going on from the one before, %s", error, previous)
+            return previous, contents
+        raise
+
+
+def check_same(
+    contents: dict[str, Any], model: dict[str, Any] | None, embedding: dict[str, Any] | None, fingerprint: str | None
+) -> None:
+    """Raises ConfigError where a run that goes on from this checkpoint has another network, or other data.
+
+    model, embedding: what the network is made from. fingerprint: of the data, None where they have none.
+    """
+    described = contents["neurona"]
+    for part, given in (("model", model or {}), ("embedding", embedding or {})):
+        had = described.get(part) or {}
+        for name in sorted(had.keys() | given.keys()):
+            before, now = had.get(name), given.get(name)
+            if before != now:
+                problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
+                raise ConfigError(f"{part}.{name}", now, problem)
+    before = described.get("fingerprint")
+    if before is not None and fingerprint is not None and before != fingerprint:
+        problem = f"the run was trained on data with the fingerprint {before}; bring them back, or start a new run"
+        raise ConfigError("data.fingerprint", fingerprint, f"{problem} with init_from=")
+
+
+def spec(contents: dict[str, Any]) -> DataSpec:
+    """What the checkpoint's network was made for."""
+    stored = contents["neurona"]["spec"]
+    kind = DataSpec if stored.get("schema") is None else registry.load(registry.TABLE_SPEC).TableSpec
+    return kind(**stored)
+
+
+def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
+    """Preprocessing and network as the checkpoint describes them, with its weights.
+
+    allow: modules besides this project's and its libraries whose classes it may name; a class inside the network's
+    description must be in one of them, whosever it is. Raises ConfigError if description and weights do not fit.
+    """
+    described, sizes = contents["neurona"], spec(contents)
+    settings = described.get("preprocessing_settings") or {"num_features": sizes.num_features}
+    parts = {"model": described["model"], "embedding": described.get("embedding"), "preprocessing": settings}
+    for key, node in targets("", parts):
+        target = node["_target_"]
+        if key not in ("model", "embedding") and not is_within(str(target), allow):
+            problem = f"is made by a checkpoint within its network; if you trust it, add allow=[{target}]"
+            raise ConfigError(f"{key}._target_", target, problem)
+    try:
+        preprocessing = make("preprocessing", {"_target_": described["preprocessing"], **settings}, nn.Module, allow)
+        network = make_network(described["model"], described.get("embedding"), preprocessing, sizes, allow)
+        preprocessing.load_state_dict(_part(contents, "preprocessing."))
+        network.load_state_dict(_part(contents, "network."))
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        problem = f"description and weights do not fit together ({' '.join(str(error).split())}); it is damaged"
+        raise ConfigError("checkpoint", described["model"].get("_target_", ""), problem) from error
+    return preprocessing, network
+
+
+def make_network(
+    model: dict[str, Any],
+    embedding: dict[str, Any] | None,
+    preprocessing: nn.Module,
+    sizes: DataSpec,
+    allow: Sequence[str] = (),
+) -> nn.Module:
+    """The network that a model's node describes, behind the embedding where that has something to embed."""
+    width, first = sizes.num_features, None
+    if embedding is not None:
+        first = make(
+            "embedding",
+            embedding,
+            Embedding,
+            allow,
+            num_features=width,
+            num_numbers=getattr(preprocessing, "num_numbers", width),
+            cardinalities=getattr(preprocessing, "embedded", ()),
+        )
+        width = first.num_outputs
+    network = make("model", model, nn.Module, allow, num_features=width, num_classes=sizes.num_classes)
+    if first is None or first.num_passed == sizes.num_features:
+        return network
+    return nn.Sequential(OrderedDict(embedding=first, network=network))
+
+
+def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
+    """Copies into ``network`` the weights of the checkpoint's network.
+
+    Returns the names left as they were: the first layer where the features differ in number, the head where the classes
+    do. Raises ConfigError if anything else differs in name or shape: it would be another network.
+    """
+    own, given = network.state_dict(), _part(contents, "network.")
+    differing = own.keys() ^ given.keys()
+    differing |= {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
+    ends = tuple(f"{layer}." for layer in (layers[0], layers[-1]))
+    others = sorted(name for name in differing if not name.startswith(ends))
+    if others or differing == own.keys():
+        names = ", ".join(others or sorted(differing))
+        problem = f"its network is another one ({names} differ); give the model= it was fitted with"
+        raise ConfigError("init_from", "", problem)
+    network.load_state_dict({name: given[name] for name in own.keys() - differing}, strict=False)
+    return sorted(differing)
+
+
+def _part(contents: dict[str, Any], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}

@@ -1,0 +1,107 @@
+"""The state of a sweep's job is in its folder: whether it is to be begun, to go on, or to be left as it is.
+
+This holds whatever has started the job: this project's launcher, or Hydra's for clusters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from neurona.devices import launch
+from neurona.errors import ConfigError, RunError
+from neurona.runs.folder import RunFolder, is_held, read_metrics
+
+SEARCH = "search.yaml"
+"""In the folder of a sweep that is a search: its settings."""
+
+ONLY_FITS = "does not go with a sweep (-m), whose jobs are fits"
+OVER = ("finished", "pruned")
+
+PATIENCE_SECONDS = launch.PATIENCE_SECONDS + 10
+"""How long a job waits for a process that still holds its folder: one that outlived a killed launcher ends by then."""
+
+LEFT = ("metrics.json", "train.log", ".lock", ".metrics.json.tmp", ".overrides.yaml.tmp")
+"""What a job that ended before it was a run may have left."""
+
+PASSING = ("folder", "quiet", "retry_failed", "run", "threads")
+"""Keys that may change when a sweep is continued."""
+
+
+def callbacks(folder: Path) -> dict[str, Any]:
+    """The callbacks, as nodes, that a search wants in a run: that of one of its trials, in the folder of the number."""
+    settings = folder.parent / SEARCH
+    if not (folder.name.isdecimal() and settings.is_file()):
+        return {}
+    stored: Any = OmegaConf.to_container(OmegaConf.load(settings))
+    return stored.get("callbacks", {})
+
+
+def take_up(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Has a job's configuration name its folder, or the run that is there already.
+
+    Returns the figures of a job that is over; None for one that is to be run. Raises ConfigError as ``check_same``.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while is_held(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if not check_same(folder, overrides):
+        cfg.folder = str(folder)
+        with contextlib.suppress(OSError):
+            for name in LEFT:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+        return None
+    if is_over(figures := read_metrics(folder), cfg.retry_failed):
+        return figures
+    cfg.run = str(folder)
+    return None
+
+
+def is_over(figures: dict[str, Any], retry_failed: bool) -> bool:
+    """Whether a job with these figures is not to be run again."""
+    return figures.get("status") in (*OVER, *(() if retry_failed else ("failed",)))
+
+
+def check_same(folder: Path, overrides: Sequence[str]) -> bool:
+    """Whether a job has begun in this folder. Raises ConfigError if it was one with other overrides, or something else
+    is in the folder.
+    """
+    try:
+        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+        before = stored["overrides"]
+    except FileNotFoundError:
+        if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFT)):
+            problem = f"is to be a job's folder, but has {min(others)} and no run in it; give another folder"
+            raise ConfigError("hydra.sweep.dir", folder, problem) from None
+        return False
+    except Exception as error:
+        problem = f"its overrides.yaml is damaged ({type(error).__name__})"
+        raise ConfigError("hydra.sweep.dir", folder, problem) from error
+    now, then = (sorted(line for line in lines if line.split("=")[0] not in PASSING) for lines in (overrides, before))
+    if now != then:
+        problem = f"was begun with {' '.join(then)}, not {' '.join(now)}; give the same command, or another folder"
+        raise ConfigError("hydra.sweep.dir", folder, problem)
+    return True
+
+
+def mark_failed(folder: Path, error: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Notes a job's failure where the job could not, as far as the disk lets it. Returns its figures.
+
+    A job that has failed before it was a run becomes one, which can be begun.
+    """
+    failed = {"status": "failed", "error": error}
+    with contextlib.suppress(ConfigError, RunError, OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with RunFolder(folder) as held:  # one that is held is still at work
+            if held.metrics().get("status") in OVER:
+                return failed
+            held.write_metrics({"stage": "fit", **held.metrics(), **failed}, "fit")
+            if not (folder / "overrides.yaml").exists():
+                held.write_overrides(overrides, {})
+    return read_metrics(folder) | failed

@@ -1,0 +1,147 @@
+"""Data, network and classifier of a run, in reading order: as they are before a fit, or from its best checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, seed_everything
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from neurona.classifier import Classifier
+from neurona.config.make import instantiate
+from neurona.data.spec import DataSpec
+from neurona.devices import cpu, distributed
+from neurona.errors import ConfigError
+from neurona.optimizer import Optimization
+from neurona.runs import checkpoint
+from neurona.runs.folder import RunFolder, best_checkpoint
+
+log = logging.getLogger("neurona")
+
+
+def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, Any]:
+    """The classifier that the configuration describes, with its first weights, and its data module, read.
+
+    threads: CPU threads to use unless the configuration says; another number gives other bits. Raises ConfigError or
+    DataError for what cannot be fitted.
+    """
+    optimization = instantiate(cfg.optimizer, Optimization)
+    _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
+    seed_everything(cfg.seed, verbose=False)
+    datamodule = _read_data(cfg)
+    spec = datamodule.spec
+    preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
+    _check_network(cfg, preprocessing, spec)
+    seed_everything(cfg.seed, verbose=False)  # again: whatever the data drew, the weights are the same
+    classifier = instantiate(
+        cfg.classifier,
+        Classifier,
+        preprocessing=preprocessing,
+        network=_network(cfg, preprocessing, spec),
+        spec=spec,
+        optimization=optimization,
+        model_config=_plain(cfg.model),
+        embedding_config=_plain(cfg.embedding),
+        compile_steps=cfg.compile,
+    )
+    cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    _check_fit(classifier, datamodule)
+    return classifier, datamodule
+
+
+def trained(cfg: DictConfig, folder: RunFolder) -> tuple[Classifier, Any]:
+    """The classifier of a run's best checkpoint, and the data module to work on, read.
+
+    Raises ConfigError or DataError where checkpoint or data are damaged, or do not fit each other or the stage.
+    """
+    contents = checkpoint.read(folder.best_checkpoint)
+    path = OmegaConf.select(cfg, "data.path")
+    is_new = path is not None and not folder.has_data(path)
+    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
+    _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
+    trained_on = contents["neurona"].get("fingerprint")
+    given = None if is_new else getattr(datamodule, "fingerprint", None)
+    if given is not None and trained_on not in (None, given):
+        problem = "rows that it was trained on may be among those taken"
+        log.warning("data.fingerprint=%s: was %s when the run began; %s", given, trained_on, problem)
+    if cfg.stage == "validate" and is_new and datamodule.spec.schema is not None:
+        raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
+    if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
+        raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
+    seed_everything(cfg.seed, verbose=False)
+    preprocessing, network = checkpoint.modules(contents, cfg.allow)
+    classifier = instantiate(
+        cfg.classifier, Classifier, preprocessing=preprocessing, network=network, spec=datamodule.spec
+    )
+    cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
+    return classifier, datamodule
+
+
+def _network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> nn.Module:
+    return checkpoint.make_network(_plain(cfg.model), _plain(cfg.embedding), preprocessing, spec, cfg.allow)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> None:
+    """Refuses ranges, and weights that this machine's memory cannot hold, before there are any."""
+    if not cfg.model._target_.startswith("neurona."):
+        return
+    with torch.device("meta"):
+        network = _network(cfg, preprocessing, spec)
+    needed = sum(parameter.nbytes for parameter in network.parameters())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        problem = f"its weights take {needed / 2**30:,.0f} GiB of the {memory / 2**30:,.0f} there are; make it smaller"
+        raise ConfigError("model", cfg.model._target_, problem)
+
+
+def _check_fit(classifier: Classifier, datamodule: Any) -> None:
+    """Refuses what the data cannot give the classifier."""
+    if classifier.balanced and not hasattr(datamodule, "class_counts"):
+        problem = "needs data that count their classes (class_counts); give one weight per class"
+        raise ConfigError("classifier.class_weights", "balanced", problem)
+    normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.network.modules())
+    if normalized and hasattr(datamodule, "train_rows"):
+        rows, size, processes = len(datamodule.train_rows), datamodule.batch_size, distributed.world_size()
+        # Of parts that differ by one row at most, some have one row if there are fewer than two for every process.
+        if any(0 < taken < 2 * processes for taken in (size, rows % size)):
+            shared = f"for one of {processes} processes " if processes > 1 else ""
+            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot take"
+            raise ConfigError("data.batch_size", size, f"{problem}; use another")
+
+
+def _read_data(cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = False) -> Any:
+    """The data module, read: its ``spec`` tells the sizes. trained, is_new: see ``InMemoryData.follow``."""
+    datamodule: Any = instantiate(cfg.data, LightningDataModule)
+    if trained is not None and hasattr(datamodule, "follow"):
+        datamodule.follow(trained, is_new=is_new)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    if not isinstance(getattr(datamodule, "spec", None), DataSpec):
+        raise ConfigError("data", cfg.data._target_, "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
+    if datamodule.spec.schema is not None and cfg.trainer.precision in ("16-true", "bf16-true"):
+        problem = "rounds a table's values and the numbers of its categories; bf16-mixed does not"
+        raise ConfigError("trainer.precision", cfg.trainer.precision, problem)
+    return datamodule
+
+
+def _require_same_sizes(trained: DataSpec, given: DataSpec) -> None:
+    for name in ("num_features", "num_classes", "class_names"):
+        before, now = getattr(trained, name), getattr(given, name)
+        if before != now:
+            problem = f"{name} is {now}, but the run was trained with {before}; use data like the run's"
+            raise ConfigError("data", "", problem)
+
+
+def start_from(folder: str, network: nn.Module) -> None:
+    contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
+    left = checkpoint.transfer(contents, network)
+    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(left)}" if left else "")

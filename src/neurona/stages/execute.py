@@ -1,0 +1,32 @@
+"""Runs one stage: fit, validate, test, predict, export or lr_find."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from neurona.config import registry
+from neurona.config.check import Unread, check_imported
+from neurona.devices import cpu, distributed, launch
+from neurona.devices.preemption import Preemption
+from neurona.stages import console
+from neurona.stages.request import Request
+
+
+def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], unread: Unread) -> dict[str, Any]:
+    """Finishes the checks that need imports, then runs the stage. Returns its figures and, as ``folder``, where they
+    are.
+    """
+    check_imported(unread)
+    launch.end_with_parent()
+    console.quieten(cfg.quiet or distributed.rank() > 0)
+    torch.set_float32_matmul_precision(cfg.float32_matmul)
+    stage = registry.load(registry.STAGES[cfg.stage])
+    with cpu.prepared(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
+        figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption))
+        distributed.disconnect()
+        return {**figures, "folder": cfg.folder}

@@ -1,0 +1,127 @@
+"""``stage=fit``: fits, then tests the best checkpoint once; begins a run, or goes on with one."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from neurona.callbacks.checkpoints import BestAndLast, scalars
+from neurona.classifier import Classifier
+from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
+from neurona.runs.folder import RunFolder, begun_before
+from neurona.stages import assembly, console, record, resume
+from neurona.stages.request import Request
+from neurona.stages.trainer import build, why_ended
+
+log = logging.getLogger("neurona")
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Returns the figures of ``metrics.json``; those that are there of a run that is finished and stays so."""
+    cfg = request.cfg
+    earlier = _earlier(request)
+    last = resume.last_checkpoint(earlier) if earlier else None
+    classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None)
+    if cfg.init_from is not None and last is None:
+        assembly.start_from(cfg.init_from, classifier.network)
+    trainer, folder = _placed(request, earlier, classifier, datamodule)
+    steps_made = 0
+    if earlier is not None:
+        changed = resume.changes(cfg.trainer, earlier) if last else []
+        if changed is None:
+            return earlier.metrics()
+        steps_made = resume.start(last, changed, earlier, trainer, classifier, datamodule) if last else 0
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard | Csv):
+                logger.forget_after(steps_made if last else -1)
+
+    checkpoints = trainer.checkpoint_callback
+    assert isinstance(checkpoints, BestAndLast)
+    checkpoints.preemption = request.preemption
+    with (
+        console.train_log(folder),
+        record.recorded(folder, trainer, classifier, request.preemption, "fit") as figures,
+    ):
+        _introduce(request, folder, trainer, classifier, datamodule, steps_made)
+        _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
+        log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
+    if folder.is_written and not checkpoints.keeps_last:
+        checkpoints.remove_last()
+    with console.train_log(folder):
+        console.conclude(figures, folder.path)
+    return figures
+
+
+def _earlier(request: Request) -> RunFolder | None:
+    """The run that goes on: the one named, or the one that this job began before the scheduler restarted it."""
+    cfg = request.cfg
+    place = Path(cfg.folder or record.new_folder(request.choices))
+    if cfg.run is None and (begun := begun_before(place, request.overrides)):
+        log.info("this job has been restarted and goes on with its run %s", begun)
+        cfg.run = str(begun)
+    return request.on_exit.enter_context(RunFolder.open(Path(cfg.run))) if cfg.run else None
+
+
+def _placed(
+    request: Request, earlier: RunFolder | None, classifier: Classifier, datamodule: Any
+) -> tuple[Trainer, RunFolder]:
+    """The Trainer and the run's folder. The Trainer comes first, as it refuses mistakes before there is a folder and
+    lets processes agree on one; it is built again where that is called other than was asked for.
+    """
+    cfg, wanted = request.cfg, request.cfg.folder
+    cfg.folder = cfg.run or wanted or record.new_folder(request.choices)
+    trainer = build(cfg, datamodule, classifier)
+    trainer.strategy.setup_environment()
+    folder = earlier or request.on_exit.enter_context(record.create_folder(Path(cfg.folder), trainer))
+    if str(folder.path) != cfg.folder:
+        if wanted and earlier is None:
+            log.warning("%s exists already: this run's folder is %s", wanted, folder.path)
+        cfg.folder = str(folder.path)
+        trainer = build(cfg, datamodule, classifier)
+    return trainer, folder
+
+
+def _introduce(
+    request: Request, folder: RunFolder, trainer: Trainer, classifier: Classifier, datamodule: Any, steps_made: int
+) -> None:
+    """Says what the run is: in its folder, on the console and to the loggers."""
+    folder.describe(request.cfg, request.overrides)
+    texts = {"summary": console.summary(request.cfg, classifier, trainer)}
+    log.info("%s\nfolder   %s", texts["summary"], folder.path)
+    if getattr(datamodule, "card", None):
+        texts["data_card"] = console.show_card(datamodule, folder)
+    if folder.is_written:
+        anew = [override for override in request.overrides if not override.startswith("run=")]
+        texts["command"] = shlex.join(["python", "train.py", *anew])
+        texts["config"] = (folder.path / "config.yaml").read_text(encoding="utf-8")
+        log_texts(trainer.loggers, texts, steps_made)
+
+
+def _fit_and_test(
+    figures: dict[str, Any],
+    folder: RunFolder,
+    trainer: Trainer,
+    classifier: Classifier,
+    datamodule: Any,
+    last: Path | None,
+) -> None:
+    """Adds the figures of fit and test to ``figures``. last: the checkpoint to go on from."""
+    started = time.perf_counter()
+    trainer.fit(classifier, datamodule, ckpt_path=last, weights_only=True)
+    figures["samples_per_second"] = round(classifier.samples_taken / (time.perf_counter() - started))
+    figures["stopped_by"], words = why_ended(trainer)
+    if words:
+        log.info(words)
+    best: dict[str, Any] = trainer.checkpoint_callback.best  # type: ignore[union-attr]
+    figures |= {"best_epoch": best["epoch"], **best["figures"]}
+    if figures["stopped_by"] != "pruning":
+        trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
+        figures |= scalars(trainer)
+        folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
+    figures["seconds"] = round(time.perf_counter() - started, 3)
+    figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step

@@ -1,0 +1,129 @@
+"""A run that is there already: whether it goes on, from which checkpoint, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig, OmegaConf
+
+from neurona.callbacks.early_stopping import EarlyStopping
+from neurona.classifier import Classifier
+from neurona.errors import ConfigError
+from neurona.runs import checkpoint
+from neurona.runs.files import link
+from neurona.runs.folder import PREVIOUS, RunFolder
+
+log = logging.getLogger(__name__)
+
+LIMITS = ("max_epochs", "max_steps", "max_time")
+PATIENCE = "callbacks.early_stopping.patience"
+FIXED = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    *(f"callbacks.{name}.{key}" for name in ("checkpoints", "early_stopping") for key in ("monitor", "mode")),
+)
+"""Settings of the trainer that decide what a run's figures mean, or which of its states is the best."""
+
+
+def last_checkpoint(folder: RunFolder) -> Path | None:
+    """The checkpoint from which a run goes on; None if it has not come to one. Raises ConfigError if it is lost."""
+    last, best = folder.last_checkpoint, folder.path / "checkpoints" / "best.ckpt"
+    if last.is_file() or last.with_name(PREVIOUS).is_file():
+        return last
+    # A best one of the first epoch can be older than the first last one.
+    if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
+        problem = (
+            "has no checkpoints/last.ckpt (a finished job of a sweep keeps its best only, unless"
+            " trainer.callbacks.checkpoints.keep_last=true); bring it back, or start a new run with init_from="
+        )
+        raise ConfigError("run", folder.path, problem)
+    return None
+
+
+def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
+    """The limits of the fit that are other than the run had before; None if it is finished, and stays so.
+
+    now: the node ``trainer``. Raises ConfigError where a setting that is fixed has changed.
+    """
+    before, figures = folder.settings().trainer, folder.metrics()
+    for key in FIXED:
+        given, had = OmegaConf.select(now, key), OmegaConf.select(before, key)
+        if given != had:
+            problem = f"was {had} when the run began and stays so; for a new run from its weights use init_from="
+            raise ConfigError(f"trainer.{key}", given, problem)
+    changed = [name for name in LIMITS if before[name] != now[name]]
+    stopped_early = figures.get("stopped_by") == "early_stopping"
+    given, had = (OmegaConf.select(node, PATIENCE) for node in (now, before))
+    if stopped_early and had is not None and (given is None or given > had):
+        changed.append(PATIENCE)
+    if figures.get("status") == "finished" and not changed:
+        more = PATIENCE if stopped_early else "max_epochs"
+        log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
+        return None
+    return changed
+
+
+def start(
+    last: Path,
+    changed: Sequence[str],
+    folder: RunFolder,
+    trainer: Trainer,
+    classifier: Classifier,
+    datamodule: LightningDataModule,
+) -> int:
+    """The optimiser steps that the checkpoint to go on from has made, once it is seen to fit the run.
+
+    last: as ``last_checkpoint`` names it; the one before takes its place where it is damaged. changed: as ``changes``
+    tells. Raises ConfigError for a limit that has been reached, or that the learning-rate schedule depends on, for
+    other data or another network, and where both checkpoints are damaged.
+    """
+    lengths = [name for name in changed if name in LIMITS]
+    if lengths and classifier.optimization.schedule.needs_length:
+        problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
+        raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
+    path, contents = checkpoint.read_last(last)
+    fingerprint = getattr(datamodule, "fingerprint", None)
+    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    if changed:
+        _check_room(trainer, contents, lengths)
+    try:
+        classifier.load_state_dict(contents["state_dict"])
+    except Exception:
+        raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
+    before = folder.settings().trainer
+    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in changed)
+    log.info("going on from epoch %d, step %d%s", contents["epoch"] + 1, contents["global_step"], more)
+    if folder.is_written:
+        link(path, last)  # a damaged one is not to become the previous
+    return contents["global_step"]
+
+
+def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence[str]) -> None:
+    """Refuses a limit that the run has reached already, first one of ``lengths``."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            state = contents["callbacks"].get(callback.state_key, {})
+            if state.get("stopping_reason") and state["wait_count"] >= callback.patience:
+                problem = f"ended the run after {state['wait_count']} validations without improvement; give it more"
+                raise ConfigError(f"trainer.{PATIENCE}", callback.patience, problem)
+    seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
+    timer = next((callback for callback in callbacks if isinstance(callback, Timer)), None)
+    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    limits = {
+        "max_epochs": (trainer.max_epochs, epochs),
+        "max_steps": (trainer.max_steps, contents["global_step"]),
+        "max_time": (timer and timer.time_remaining(), seconds),
+    }
+    for name in [*lengths, *limits]:
+        limit, reached = limits[name]
+        if limit not in (None, -1) and limit <= reached:
+            unit = "seconds" if name == "max_time" else name.removeprefix("max_")
+            problem = f"the run has made {reached:.10g} {unit} already; give it more, or -1 for no limit"
+            raise ConfigError(f"trainer.{name}", limit, problem)

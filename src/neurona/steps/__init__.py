@@ -1,0 +1,1 @@
+"""How mini-batches become optimiser steps: directly, compiled, or as a CUDA graph."""

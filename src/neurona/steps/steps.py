@@ -1,0 +1,222 @@
+"""What happens to one mini-batch in training: forward, backward and, where it completes a step, the update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.optim.adam import adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from neurona.data.batches import Part, Picked
+from neurona.devices import distributed
+from neurona.steps.norms import StepNorms
+
+Classifier = Any  # neurona.classifier.Classifier, which takes its steps through these
+
+Batch = Picked | Part | Sequence[Tensor]
+"""A mini-batch; unpacks as (features, targets)."""
+
+Taken = tuple[Tensor, Tensor, Tensor]
+"""(loss, logits, targets)"""
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+class Steps:
+    """Takes mini-batches one after the other, through Lightning's ``manual_backward`` and optimiser.
+
+    uncounted: optimiser steps taken that Lightning has not counted.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.optimization = classifier.optimization
+        self.optimizer: Any = classifier.optimizers()
+        scheduler: Any = classifier.lr_schedulers()
+        self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
+        self.is_shared = classifier.trainer.world_size > 1
+        self.uncounted = 0
+
+    def begin(self, batch: object) -> None:
+        """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
+        self.uncounted = 0
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        _begin_momentum(self.classifier.trainer.optimizers[0])
+
+    def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
+        """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
+        ``norms``.
+
+        Where several processes share the mini-batch, it is this one's part, which may be empty. Returns the loss, a
+        scalar, and the logits (batch, num_classes), both detached, and the targets (batch,); the next Lightning batch
+        may overwrite them.
+        """
+        features, targets = batch
+        if len(targets) and share:
+            loss, logits = self.passes(features, targets, share)
+        else:  # other processes have all rows of this mini-batch, or all that count
+            loss = torch.zeros((), device=targets.device)
+            logits = loss.new_zeros((len(targets), self.classifier.spec.num_classes))
+        if completes:
+            self.complete(norms)
+        return loss, logits, targets
+
+    def complete(self, norms: StepNorms | None) -> None:
+        """Makes a step of the gradients."""
+        if self.is_shared:
+            distributed.sum_gradients(self.parameters)
+        if norms is not None:
+            norms.before()
+        self.clip()
+        self.update()
+        if norms is not None:
+            norms.after()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def end(self) -> None:
+        """The fit is over: what was kept for it may go."""
+
+    def passes(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Forward and backward: loss and logits, detached; the gradients are added to the parameters' ``grad``."""
+        loss, logits = self.classifier.loss(features, targets)
+        self.backward(loss * share if share != 1 else loss)
+        return loss.detach(), logits.detach()
+
+    def backward(self, loss: Tensor) -> None:
+        self.classifier.manual_backward(loss)
+
+    def clip(self) -> None:
+        if self.optimization.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.optimization.clip_norm)
+        elif self.optimization.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.optimization.clip_value)
+
+    def update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class DirectSteps(Steps):
+    """The same on the tensors themselves, which takes less time, where no hook listens between the ends of chunks."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier)
+        self.optimizer = self.optimizer.optimizer
+        self._adam_state: tuple[list[Tensor], ...] | None = None
+
+    def begin(self, batch: object) -> None:
+        super().begin(batch)
+        self._adam_state = None
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def fixed(self) -> tuple[Any, ...]:
+        """What a function made of the passes takes for fixed: where tensors lie, which are trained, and settings."""
+        tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+        return (
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+            [(id(module), _settings(module)) for module in self._modules()],
+            [id(parameter) for parameter in self.parameters],
+            self.classifier.label_smoothing,
+        )
+
+    def is_watched(self) -> bool:
+        """Whether hooks are to see every pass, which such a function would not call."""
+        return bool(
+            _has_any_global_hook()
+            or any(
+                module._forward_hooks
+                or module._forward_pre_hooks
+                or module._backward_hooks
+                or module._backward_pre_hooks
+                for module in (self.classifier, *self._modules())
+            )
+            or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
+        )
+
+    def _modules(self) -> list[nn.Module]:
+        return [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
+
+    def update(self) -> None:
+        gradients = [parameter.grad for parameter in self.parameters]
+        if self._adam_state is None:  # looked for anew in every chunk: who listens may have changed in between
+            self._adam_state = _adam_state(self.optimizer, self.parameters)
+        if not self._adam_state or any(gradient is None for gradient in gradients):
+            self.optimizer.step()
+        else:
+            self._adam(gradients, *self._adam_state)
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.uncounted += 1
+
+    @torch.no_grad()
+    def _adam(self, gradients: list[Any], means: list[Tensor], squares: list[Tensor], steps: list[Tensor]) -> None:
+        """What ``Optimizer.step`` comes to, without its wrapping, which takes two thirds as long as the update."""
+        group = self.optimizer.param_groups[0]
+        adam(
+            self.parameters,
+            gradients,
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+            decoupled_weight_decay=group["decoupled_weight_decay"],
+        )
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """That of a parameter trained later than others, at 0 as ever: torch 2.13's fused SGD fails without."""
+    if type(optimizer) is not torch.optim.SGD or not optimizer.state:
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if parameter.requires_grad and parameter not in optimizer.state:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Such as ``training``, a dropout's ``p``, or where a tensor lies that is no buffer."""
+
+    def is_plain(value: Any) -> bool:
+        return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
+
+    return {
+        name: value.data_ptr() if isinstance(value, Tensor) else value
+        for name, value in vars(module).items()
+        if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
+    }
+
+
+def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...]:
+    """Means, squares and step counts, if torch's fused Adam or AdamW has made them and nobody watches its steps."""
+    group = optimizer.param_groups[0]
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1:
+        return ()
+    if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
+        return ()
+    if has_hooks(optimizer):
+        return ()
+    states = [optimizer.state[parameter] for parameter in parameters]
+    return tuple([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+
+
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether hooks are to see every update."""
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))

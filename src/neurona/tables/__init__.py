@@ -1,0 +1,1 @@
+"""Tables of one's own: reading, typing, encoding and describing their columns."""

@@ -1,0 +1,102 @@
+"""The data card: rows, columns, missing values and class balance of a table, as plain data and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from neurona.tables.schema import Column, Rules, Schema, numbers, words
+
+MOST_CATEGORIES = 20
+MOST_NUMBERS = 20
+
+
+def card(
+    table: pl.DataFrame,
+    schema: Schema,
+    class_names: Sequence[str],
+    targets: NDArray[np.int64],
+    parts: Mapping[str, NDArray[np.int64]],
+) -> dict[str, Any]:
+    """What ``data_card.json`` says. Everything about the columns is counted on the training rows, ``parts["train"]``;
+    targets: (rows,), negative where there is no label.
+    """
+    training = table[parts["train"]]
+    counts = {part: np.bincount(targets[rows], minlength=len(class_names)).tolist() for part, rows in parts.items()}
+    return {
+        "rows": {**{part: len(rows) for part, rows in parts.items()}, "without_label": int((targets < 0).sum())},
+        "target": schema.target,
+        "classes": {name: {part: counts[part][i] for part in parts} for i, name in enumerate(class_names)},
+        "columns": [_described(training[column.name], column, schema) for column in schema.columns],
+        "left_out": schema.dropped,
+        "warnings": [*schema.warnings, *_about_labels(table[schema.target], targets, class_names, counts)],
+    }
+
+
+def _about_labels(
+    labels: pl.Series, targets: NDArray[np.int64], names: Sequence[str], counts: Mapping[str, list[int]]
+) -> Iterator[str]:
+    """Warnings of labels that count as none, of many numbers as classes, and of classes not in every part."""
+    lost = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
+    if len(lost):
+        found = ", ".join(map(repr, lost.unique().sort()))
+        yield f"{len(lost)} rows are in no part: their label is a word for no value ({found}), as data.missing has it"
+    if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
+        yield f"the classes are {len(names)} numbers; are they amounts? This is not for regression"
+    for part, count in counts.items():
+        absent = [repr(name) for name, number in zip(names, count, strict=True) if not number]
+        if 0 < len(absent) < len(names):
+            yield f"the {part} part has no row of class {_listed(absent, len(absent))}"
+
+
+def text(card: Mapping[str, Any], most_columns: int | None = None) -> str:
+    """The card as a table to read; most_columns: how many of the columns to show."""
+    shown = card["columns"][:most_columns]
+    width = min(32, max(len("column"), *(len(column["name"]) for column in card["columns"])))
+    lines = [f"{'column':<{width}}  {'kind':<11}  {'missing':>7}  values in training"]
+    for column in shown:
+        share = column["missing"] / max(1, card["rows"]["train"])
+        missing = f"{share:.1%}" if column["missing"] else "-"
+        lines.append(f"{_cut(column['name'], width):<{width}}  {column['kind']:<11}  {missing:>7}  {_values(column)}")
+    if len(shown) < len(card["columns"]):
+        lines.append(f"… and {len(card['columns']) - len(shown)} more in data_card.txt")
+    for name, reason in card["left_out"].items():
+        lines.append(f"{_cut(name, width):<{width}}  left out: {reason}")
+    rows = card["rows"]
+    total = max(1, rows["train"])
+    balance = [f"{name} {counts['train'] / total:.1%}" for name, counts in card["classes"].items()]
+    lines.append(f"target {card['target']!r}: {_listed(balance, len(balance))} of the training rows")
+    lines.append("rows: " + ", ".join(f"{count:,} {part}" for part, count in rows.items() if count).replace("_", " "))
+    return "\n".join(lines)
+
+
+def _described(values: pl.Series, column: Column, schema: Schema) -> dict[str, Any]:
+    known = words(values, schema.rules)
+    described = {"name": column.name, "kind": column.kind, "missing": known.null_count()}
+    known = known.drop_nulls()
+    if column.kind == "numeric":
+        figures = numbers(values, schema.rules).drop_nulls()
+        described["missing"] = len(values) - len(figures)
+        return described | {"min": figures.min(), "median": figures.median(), "max": figures.max()}
+    counted = known.value_counts(sort=True, name="count")
+    top = sorted(counted.iter_rows(), key=lambda row: (-row[1], row[0]))[:MOST_CATEGORIES]
+    return described | {"distinct": len(counted), "most_frequent": dict(top)}
+
+
+def _values(column: Mapping[str, Any]) -> str:
+    if column["kind"] == "numeric":
+        return f"{column['min']:.6g} to {column['max']:.6g}, median {column['median']:.6g}"
+    return f"{column['distinct']}: {_listed(list(column['most_frequent']), column['distinct'])}"
+
+
+def _listed(words: Sequence[str], count: int, most: int = 6) -> str:
+    return ", ".join(_cut(word, 32) for word in words[:most]) + " …" * (count > most)
+
+
+def _cut(word: str, width: int) -> str:
+    word = " ".join(word.split())
+    return word if len(word) <= width else word[: width - 1] + "…"

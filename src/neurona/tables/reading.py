@@ -1,0 +1,255 @@
+"""Reading tables: CSV and its kin, Parquet, Arrow (Feather) and npz files, one or many, whole or in batches.
+
+Every value of a CSV file is read as text; what it means is decided once, by ``neurona.data.schema``, and then fixed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from neurona.errors import DataError, did_you_mean
+
+SEPARATORS = ",;\t|"
+COMPRESSED = (".gz", ".zst")
+QUOTED = re.compile('"[^"]*"')
+FAILURES = (
+    PolarsError,
+    PanicException,
+    OSError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+)
+"""What a reader raises on a damaged file. PanicException is no Exception."""
+
+
+def read(path: str, separator: str | None = None) -> pl.DataFrame:
+    """The table in a file, or in all files that a pattern (``parts/*.csv``) matches, in the order of their names.
+
+    CSV columns are text. separator: of a CSV file; None takes the one that its first line has most of. Of several
+    files, all must have the columns of the first. Raises DataError naming the file, and the line where there is one.
+    """
+    parts = []
+    for file in files(path):
+        with _failures(file, separator):
+            parts.append((file, _scan(file, separator).collect()))
+    table = concatenate(parts)
+    if not table.height:
+        raise DataError(path, "has no rows, only a header" if table.width else "is empty; it needs a header and rows")
+    return table
+
+
+def batches(path: str, separator: str | None, rows: int) -> Iterator[pl.DataFrame]:
+    """The same rows in the same order, in frames of at most ``rows``, in memory that does not grow with their number.
+
+    Of several files, each has its own columns. Raises DataError as ``read``.
+    """
+    for file in files(path):
+        with _failures(file, separator):
+            for batch in _scan(file, separator).collect_batches(chunk_size=rows):
+                yield from batch.iter_slices(rows)
+
+
+def files(path: str) -> list[Path]:
+    """The file of that name, or those that match the pattern, sorted. Raises DataError where there is none."""
+    named = Path(path).expanduser()
+    if named.is_dir():
+        raise DataError(named, "is a folder; to read its files together write a pattern, such as folder/*.parquet")
+    found = [named] if named.exists() else [Path(name) for name in sorted(glob.glob(str(named)))]
+    if not found:
+        there = os.listdir(named.parent) if named.parent.is_dir() else []
+        raise DataError(named, f"does not exist{did_you_mean(named.name, there)}")
+    return found
+
+
+def concatenate(parts: Sequence[tuple[object, pl.DataFrame]]) -> pl.DataFrame:
+    """The rows of tables one below the other, with the columns of the first; each comes with what it is called.
+
+    A column that is text in one and numbers in another becomes text. Raises DataError naming a table that lacks some.
+    """
+    names = parts[0][1].columns
+    for where, part in parts:
+        require(part, names, where)
+    frames = [part.select(names) for _, part in parts]
+    for name in names:
+        kinds = {frame[name].dtype for frame in frames}
+        if len(kinds) > 1 and not all(kind.is_numeric() for kind in kinds):
+            frames = [frame.with_columns(pl.col(name).cast(pl.String)) for frame in frames]
+    return pl.concat(frames, how="vertical_relaxed")
+
+
+def require(table: pl.DataFrame, names: Iterable[str], where: object) -> None:
+    """Raises DataError naming the columns that the table lacks."""
+    if missing := [name for name in names if name not in table.columns]:
+        hint = did_you_mean(missing[0], table.columns)
+        words = ", ".join(map(repr, missing[:10])) + " …" * (len(missing) > 10)
+        raise DataError(where, f"has no column {words}{hint}; it has {', '.join(table.columns[:30])}")
+
+
+def from_python(given: Any, names: Sequence[str]) -> pl.DataFrame:
+    """A polars frame of a polars or pandas frame, a mapping of columns, a list of mappings, or an array (rows,
+    columns).
+
+    names: what the columns of an array are called. Raises DataError where it is none of these.
+    """
+    if isinstance(given, pl.DataFrame):
+        return given
+    try:
+        if hasattr(given, "columns"):  # pandas, without asking for pyarrow
+            given = {str(name): given[name].tolist() for name in given.columns}
+        if isinstance(given, Mapping):
+            columns = {str(name): [value] if np.isscalar(value) else value for name, value in given.items()}
+            return pl.DataFrame(columns, strict=False)
+        if isinstance(given, Sequence) and given and all(isinstance(row, Mapping) for row in given):
+            return pl.DataFrame(list(given), strict=False, infer_schema_length=None)
+        array = np.asarray(given)
+        if array.ndim == 2 and array.shape[1] == len(names):
+            return pl.DataFrame({name: array[:, i].tolist() for i, name in enumerate(names)}, strict=False)
+        problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
+    except FAILURES as error:
+        problem = f"are no table: {_one_line(error)}"
+    raise DataError("features", problem)
+
+
+def _scan(file: Path, separator: str | None) -> pl.LazyFrame:
+    reader = READERS.get(_kind(file))
+    return reader(file) if reader else _scan_csv(file, separator)
+
+
+def _kind(file: Path) -> str:
+    return next((suffix.lower() for suffix in reversed(file.suffixes) if suffix.lower() not in COMPRESSED), "")
+
+
+def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
+    """Checked first, line by line: polars fills short lines up, and does not say where it meets an error."""
+    first = _first_line(file)
+    if not first:
+        raise DataError(file, "is empty; it needs a header and rows")
+    separator = separator or _separator(first)
+    lines = pl.scan_lines(file, name="line", glob=False)
+    unquoted = pl.col("line").str.replace_all(QUOTED.pattern, "")
+    width, wanted = unquoted.str.count_matches(separator, literal=True), QUOTED.sub("", first).count(separator)
+    is_blank = pl.col("line").str.strip_chars() == ""
+    is_odd = ~is_blank & (width != wanted) | unquoted.str.contains('"', literal=True)  # perhaps a quoted line break
+    odd, blank = lines.select(is_odd.any(), is_blank.any().alias("blank")).collect(engine="streaming").row(0)
+    if odd:
+        _check_lines(file, separator)
+
+    options: dict[str, Any] = {"separator": separator, "infer_schema": False, "glob": False}
+    header = pl.scan_csv(file, has_header=False, truncate_ragged_lines=True, **options).head(1).collect().row(0)
+    names = [(name or "").strip() for name in header]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        words = ", ".join(repr(name) for name in doubled)
+        raise DataError(file, f"has more than one column of the name {words}; rename them in its first line")
+    table = pl.scan_csv(file, new_columns=names, **options)
+    # Polars makes rows of blank lines.
+    return table.filter(~pl.all_horizontal(pl.all().is_null())) if blank and len(names) > 1 else table
+
+
+def _first_line(file: Path) -> str:
+    return next((line for line in _lines(file) if line.strip()), "")
+
+
+def _separator(first_line: str) -> str:
+    return max(SEPARATORS, key=QUOTED.sub("", first_line).count)
+
+
+def _check_lines(file: Path, separator: str) -> None:
+    """Raises DataError naming the first line that is not UTF-8, has not as many values as the header, or has quotes
+    that are not around a whole value: where they stray over lines, polars takes several for one.
+    """
+    mark = re.escape(separator)
+    value = rf'(?:"(?:[^"]|"")*+"|[^"{mark}]*+)'
+    whole, opening = re.compile(rf"{value}(?:{mark}{value})*+\s*"), re.compile(rf'(?:{value}{mark})*+"(?:[^"]|"")*+')
+    remedy = f"a value with {separator!r}, quotes or line breaks in it stands in double quotes, its own quotes doubled"
+    width, begun, found = 0, 0, 1  # begun: the line where an open quote began; found: values of the record so far
+    for number, line in enumerate(_lines(file), start=1):
+        text = '"' * bool(begun) + line
+        found += QUOTED.sub("", text).split('"')[0].count(separator)
+        if whole.fullmatch(text):
+            if begun or text.strip():
+                width = width or found
+                if found != width:
+                    problem = f"has {found} values where the header has {width}; {remedy}; data.separator sets another"
+                    raise DataError(f"{file}, line {number}", problem)
+            begun, found = 0, 1
+        elif opening.fullmatch(text):
+            begun = begun or number
+        else:
+            raise DataError(f"{file}, line {number}", f"has a double quote within a value; {remedy}")
+    if begun:
+        raise DataError(f"{file}, line {begun}", "has a double quote that is never closed")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    if file.suffix == ".zst":  # which Python cannot unpack
+        for batch in pl.scan_lines(file, glob=False).collect_batches():
+            yield from batch.to_series()
+        return
+    with file.open("rb") as start:
+        packed = start.read(2) == b"\x1f\x8b"
+    with gzip.open(file) if packed else file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"is not UTF-8 ({error.reason}); convert the file, for example with iconv -f latin1 -t utf-8"
+                raise DataError(f"{file}, line {number}", problem) from error
+
+
+def _arrays(file: Path) -> pl.DataFrame:
+    """A one-dimensional array is the column of its name, a two-dimensional one x the columns x0, x1 …"""
+    columns: dict[str, Any] = {}
+    with np.load(file, allow_pickle=False) as arrays:
+        for name, array in arrays.items():
+            if array.ndim not in (1, 2):
+                raise DataError(file, f"the array {name!r} has {array.ndim} dimensions; a table's have one or two")
+            columns |= {name: array} if array.ndim == 1 else {f"{name}{i}": part for i, part in enumerate(array.T)}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1:
+        raise DataError(file, f"its arrays have {sorted(lengths) or 'no'} rows; those of a table have as many each")
+    return pl.DataFrame(columns)
+
+
+READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    **dict.fromkeys((".parquet", ".pq"), partial(pl.scan_parquet, glob=False)),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), partial(pl.scan_ipc, glob=False)),
+    ".npz": lambda file: _arrays(file).lazy(),
+}
+"""By the ending of a file's name; every other is CSV."""
+
+
+@contextlib.contextmanager
+def _failures(file: Path, separator: str | None) -> Iterator[None]:
+    """What polars and numpy raise, as a DataError; of a CSV file, naming the line where Python finds it too."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FAILURES as error:
+        if _kind(file) not in READERS:
+            with contextlib.suppress(PolarsError, OSError, EOFError, zlib.error):
+                _check_lines(file, separator or _separator(_first_line(file)))
+        problem = f"cannot be read ({_one_line(error)}); it is damaged, cut short, or of another format than its name"
+        raise DataError(file, problem) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

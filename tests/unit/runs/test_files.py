@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from neurona.errors import ConfigError, RunError
+from neurona.runs.files import link, write_atomically
+from neurona.runs.folder import RunFolder
+
+
+def test_a_taken_name_gets_a_number(tmp_path):
+    folders = [RunFolder.create(tmp_path / "deep" / "2026-01-01") for _ in range(3)]
+    assert [folder.path.name for folder in folders] == ["2026-01-01", "2026-01-01-2", "2026-01-01-3"]
+    assert all(folder.path.is_dir() for folder in folders)
+
+
+def test_what_is_in_a_taken_folder_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    folder = RunFolder.create(tmp_path / "run")
+    assert folder.path != tmp_path / "run"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_twenty_at_once_get_twenty_folders(tmp_path):
+    with ThreadPoolExecutor(20) as pool:
+        folders = list(pool.map(lambda _: RunFolder.create(tmp_path / "runs" / "run"), range(20)))
+    assert len({folder.path for folder in folders}) == len(list((tmp_path / "runs").iterdir())) == 20
+
+
+@pytest.mark.parametrize("name", ["/", ".", ".."])
+def test_a_name_that_is_not_the_runs_own_is_refused(name):
+    with pytest.raises(ConfigError, match="must name a folder"):
+        RunFolder.create(Path(name))
+
+
+def test_a_file_is_not_taken_for_a_folder(tmp_path):
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunFolder.create(tmp_path / "notes")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_failure_while_writing_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old\n")
+
+    def fails(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(RunError, match=r"metrics\.json: cannot be written \(No space left on device\)"):
+        write_atomically(path, "new\n")
+    assert path.read_text() == "old\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
+    write_atomically(tmp_path / "a.txt", "a longer text\n")
+    write_atomically(tmp_path / "a.txt", "né\n")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "né\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def no_links(source, target) -> None:
+    raise OSError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_takes_the_place_of_what_was_there_and_keeps_its_contents(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    first, second, target = (tmp_path / name for name in ("first", "second", "target"))
+    first.write_text("one")
+    second.write_text("two")
+    for source in (first, second, second):
+        link(source, target)
+        assert target.read_text() == source.read_text()
+        assert target.samefile(source) == links
+    write_atomically(second, "three")
+    assert target.read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second", "target"]

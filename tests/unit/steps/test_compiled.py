@@ -1,0 +1,381 @@
+"""compile=true gives the eager weights to float rounding, whatever the optimiser, schedule, network and loss option."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from noise import KeepsSteps, Noise, messages
+from torch import nn
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data.preprocessing import Standardize
+from neurona.data.spec import DataSpec
+from neurona.models.linear import Linear
+from neurona.models.mlp import MLP
+from neurona.steps.compiled import CompiledSteps
+
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch", "ignore:TensorFloat32", "ignore:\nOnline"
+)
+
+ROWS, FEATURES, CLASSES, BATCH = 330, 12, 4, 16  # 20 whole mini-batches and one of 10 rows
+
+
+def fit(
+    *,
+    compiled,
+    optimization,
+    network=lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="tanh"),
+    callbacks=(),
+    accelerator="cpu",
+    **options,
+):
+    """Fits two epochs; returns the classifier."""
+    seed_everything(0, verbose=False)
+    precision = options.pop("precision", "32-true")
+    spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
+    classifier = options.pop("kind", Classifier)(
+        Standardize(FEATURES), network(), spec, optimization(), compile_steps=compiled, **options
+    )
+    classifier.kept = KeepsSteps()
+    trainer = Trainer(
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=2, enable_model_summary=False, precision=precision, callbacks=[*callbacks, classifier.kept],
+    )  # fmt: skip
+    trainer.fit(classifier, Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH, on=accelerator))
+    assert trainer.global_step == trainer.max_epochs * 21 // optimization().accumulate
+    return classifier
+
+
+def assert_agrees(rtol=1e-4, atol=2e-5, **arguments):
+    eager, compiled = fit(compiled=False, **arguments), fit(compiled=True, **arguments)
+    assert compiled.kept.function is not None  # it has been compiled, and used
+    assert isinstance(compiled.kept.steps, CompiledSteps)  # and the compiler has not given up
+    if arguments.get("accelerator") == "gpu":
+        assert compiled.kept.function._graph is not None
+    assert_close(compiled, eager, rtol, atol)
+
+
+def assert_close(compiled, eager, rtol=1e-4, atol=2e-5):
+    for (name, expected), actual in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+    states = [list(c.trainer.optimizers[0].state.values()) for c in (eager, compiled)]
+    torch.testing.assert_close(states[1], states[0], rtol=rtol, atol=atol)
+
+
+OPTIMIZERS = {
+    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: optimizer.adamw(lr=1e-2, weight_decay=0.1, **a),
+    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, **a),
+    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, weight_decay=1e-2, **a),
+}
+SCHEDULES = {
+    "constant": schedule.constant,
+    "cosine": schedule.cosine,
+    "one_cycle": schedule.one_cycle,
+    "plateau": lambda: schedule.plateau(patience=0, threshold=0.9),
+}
+
+
+# What a schedule changes, the rate and with one_cycle a momentum, the compiled step is given as tensors.
+PAIRS = [("adam", name) for name in SCHEDULES]
+PAIRS += [(name, other) for name in OPTIMIZERS if name != "adam" for other in ("constant", "one_cycle")]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("optimizer_name", "schedule_name"), PAIRS)
+def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
+    assert_agrees(optimization=lambda: OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]()))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **a: optimizer.sgd(lr=0.1, **a),
+        lambda **a: optimizer.rmsprop(**a),
+        lambda **a: optimizer.adam(clip_norm=0.05, **a),
+        lambda **a: optimizer.sgd(clip_value=0.01, **a),
+    ],
+    ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
+)
+def test_optimizer_options(make):
+    assert_agrees(optimization=lambda: make(schedule=schedule.constant()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("optimizer_name", "schedule_name"), PAIRS)
+def test_every_optimizer_and_schedule_on_a_gpu(optimizer_name, schedule_name):
+    make = OPTIMIZERS[optimizer_name]
+    assert_agrees(accelerator="gpu", optimization=lambda: make(schedule=SCHEDULES[schedule_name](), clip_norm=0.5))
+
+
+def sgd():
+    return optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant())
+
+
+def adam():
+    return optimizer.adam(lr=1e-2, weight_decay=1e-2, schedule=schedule.constant())
+
+
+def own(algorithm, **options):
+    return lambda: optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+
+
+NETWORKS = {
+    "linear": lambda: Linear(FEATURES, CLASSES),
+    "gated_rms_residual": lambda: MLP(
+        FEATURES, CLASSES, hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True
+    ),
+    "batch_norm": lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="sigmoid", normalization="batch"),
+    "layer_norm": lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="silu", normalization="layer"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name):
+    assert_agrees(optimization=sgd, network=NETWORKS[name])
+
+
+@pytest.mark.gpu
+def test_double_precision_on_a_gpu():
+    assert_agrees(accelerator="gpu", optimization=adam, precision="64-true", rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_networks_on_a_gpu(name, precision):
+    tolerances = {"rtol": 0.05, "atol": 0.02} if precision == "bf16-mixed" else {}
+    assert_agrees(accelerator="gpu", optimization=sgd, network=NETWORKS[name], precision=precision, **tolerances)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "options", [{"label_smoothing": 0.1, "class_weights": "balanced"}, {"class_weights": [1, 2, 3, 4]}], ids=str
+)
+def test_loss_options(options):
+    assert_agrees(optimization=sgd, **options)
+
+
+@needs_compiler
+def test_double_and_bfloat16_precision():
+    assert_agrees(optimization=sgd, precision="64-true", rtol=1e-6, atol=1e-8)
+    # bfloat16 has 8 bits: one rounding differs by 2 ** -8 relative
+    assert_agrees(optimization=sgd, precision="bf16-mixed", rtol=0.05, atol=0.02)
+
+
+@needs_compiler
+def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
+    def network():
+        return MLP(FEATURES, CLASSES, hidden=[64], dropout=0.5)
+
+    one, same = (fit(compiled=True, optimization=sgd, network=network).state_dict() for _ in range(2))
+    without = fit(compiled=False, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[64])).state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.allclose(one["network.linear1.weight"], without["network.linear1.weight"], atol=1e-3)
+
+
+class Changes(Callback):
+    """Changes something between the first and the second epoch."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            self.change(trainer, pl_module)
+
+
+def freeze(trainer, classifier):
+    classifier.network.linear1.requires_grad_(False)
+
+
+def decay(trainer, classifier):
+    trainer.optimizers[0].param_groups[0]["weight_decay"] = 0.5
+
+
+def replace(trainer, classifier):
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
+
+
+def smooth(trainer, classifier):
+    classifier.label_smoothing = 0.5
+
+
+def restate(trainer, classifier):
+    for state in trainer.optimizers[0].state.values():
+        state["momentum_buffer"] = state["momentum_buffer"] * 0.5
+
+
+def unfreeze(trainer, classifier):
+    classifier.network.linear1.requires_grad_(True)
+
+
+class Frozen(MLP):
+    """A network whose first layer is not trained at first."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.linear1.requires_grad_(False)
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", [freeze, decay, replace, smooth, restate])
+def test_what_changes_during_a_fit_is_noticed(change):
+    assert_agrees(optimization=sgd, callbacks=[Changes(change)])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make", [adam, sgd, lambda: optimizer.rmsprop(schedule=schedule.constant())], ids=["adam", "sgd", "rmsprop"]
+)
+def test_a_layer_is_trained_from_some_step_on(make):
+    assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
+
+
+def test_the_momentum_of_a_layer_that_is_unfrozen_begins_then():
+    """Torch's SGD can do that where it is not fused, which is the default here."""
+    fused, plain = (
+        fit(
+            compiled=False,
+            optimization=own(torch.optim.SGD, momentum=0.9, fused=is_fused),
+            network=Frozen,
+            callbacks=[Changes(unfreeze)],
+        )
+        for is_fused in (True, False)
+    )
+    assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    seed_everything(0, verbose=False)
+    assert not torch.equal(fused.network.linear1.bias, Frozen().linear1.bias)  # as it began
+
+
+class Unused(MLP):
+    """A network with a parameter that its output does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "make", [adam, lambda: optimizer.sgd(weight_decay=0.1, schedule=schedule.constant())], ids=["adam", "sgd"]
+)
+def test_a_parameter_without_a_gradient_stays_as_it_is(make):
+    assert_agrees(optimization=make, network=Unused)
+
+
+@needs_compiler
+def test_a_hook_of_the_optimizer_sees_every_step():
+    seen = []
+
+    def watch(trainer, classifier):
+        trainer.optimizers[0].register_step_post_hook(lambda *_: seen.append(trainer.global_step))
+
+    fit(compiled=True, optimization=sgd, callbacks=[Changes(watch)])
+    assert len(seen) == 21
+
+
+@needs_compiler
+def test_two_fits_in_one_process_do_not_share_a_function():
+    for decay in (0.0, 0.5):
+        assert_agrees(optimization=lambda d=decay: optimizer.adam(weight_decay=d, schedule=schedule.constant()))
+
+
+class OwnLoss(Classifier):
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return value * (1 + self.current_epoch), logits
+
+
+class EveryStep(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        assert all(parameter.grad is not None for parameter in pl_module.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
+        ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
+        ({"kind": OwnLoss}, "OwnLoss.loss may do more than compute with tensors"),
+        ({"optimization": own(torch.optim.Adam, amsgrad=True)}, "Adam has no compiled update with amsgrad"),
+        ({"optimization": own(torch.optim.AdamW, maximize=True)}, "AdamW has no compiled update with maximize"),
+        (
+            {"optimization": own(torch.optim.SGD, momentum=0.9, dampening=0.5)},
+            "SGD has no compiled update with dampening",
+        ),
+        ({"optimization": own(torch.optim.Adagrad)}, "Adagrad has no compiled update"),
+    ],
+    ids=["callback", "accumulation", "own_loss", "amsgrad", "maximize", "dampening", "adagrad"],
+)
+def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, caplog):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": sgd, **arguments}
+    compiled = fit(compiled=True, **arguments)
+    assert "compile=true: going on without" in caplog.text
+    assert reason in caplog.text
+    eager = fit(compiled=False, **arguments)
+    assert all(
+        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
+    )
+
+
+class Counts(MLP):
+    """A network that changes a number of its own in every step."""
+
+    calls = 0
+
+    def forward(self, features):
+        self.calls = self.calls + 1
+        return super().forward(features)
+
+
+@needs_compiler
+def test_a_network_that_changes_in_every_step_is_not_compiled_for_ever(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    monkeypatch.setattr("neurona.steps.compiled.MOST", 1)
+
+    class Changing(Callback):
+        chunk_aware = True
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            pl_module.network.calls += 1
+
+    def network():
+        return Counts(FEATURES, CLASSES, hidden=[8])
+
+    compiled = fit(compiled=True, optimization=sgd, network=network, callbacks=[Changing()])
+    assert messages(caplog, "what a step depends on has changed 1 times") == 1
+    assert not isinstance(compiled.kept.steps, CompiledSteps)
+    assert_close(compiled, fit(compiled=False, optimization=sgd, network=network, callbacks=[Changing()]))
+
+
+class Untraceable(MLP):
+    """A network whose forward depends on a value, which no single graph can."""
+
+    def forward(self, features):
+        return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
+
+
+def test_a_network_the_compiler_refuses_goes_on_without(caplog):
+    logging.getLogger("neurona").propagate = True
+
+    def network():
+        return Untraceable(FEATURES, CLASSES, hidden=[8])
+
+    compiled = fit(compiled=True, optimization=sgd, network=network)
+    assert "the compiler gave up" in caplog.text
+    eager = fit(compiled=False, optimization=sgd, network=network)
+    assert all(
+        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
+    )

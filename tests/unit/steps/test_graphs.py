@@ -1,0 +1,692 @@
+"""Recorded steps have the bits of ordinary ones, and what cannot be recorded is computed in the ordinary way."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from noise import KeepsSteps, Noise, messages
+from torch import nn
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data.batches import BatchLoader
+from neurona.data.preprocessing import Standardize
+from neurona.data.spec import DataSpec
+from neurona.models.activations import ACTIVATIONS
+from neurona.models.embedding import Embedding
+from neurona.models.linear import Linear
+from neurona.models.mlp import MLP
+from neurona.steps import choice, graphs
+from neurona.steps.graphs import Graph
+from neurona.steps.norms import StepNorms
+from neurona.steps.steps import DirectSteps, Steps
+from neurona.tables import encoding as encodings
+
+# What torch says of itself.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch",
+    "ignore::FutureWarning:torch",
+    "ignore:Synchronization debug mode",
+    "ignore:Mismatch dtype between input and weight",
+    "ignore:TensorFloat32",
+    "ignore:\nOnline",
+)
+
+ROWS, FEATURES, CLASSES, EPOCHS = 330, 12, 4, 3  # an epoch has 20 whole mini-batches of 16 rows and one of 10
+
+
+class EveryStep(Callback):
+    """Has every step taken by itself, through Lightning's hooks."""
+
+    def on_train_batch_end(self, *_) -> None:
+        pass
+
+
+def fit(
+    *callbacks,
+    network,
+    optimization,
+    accelerator,
+    kind=Classifier,
+    precision="32-true",
+    preprocessing=lambda data: Standardize(FEATURES),
+    data_on=None,
+    deterministic=None,
+    **options,
+):
+    seed_everything(0, verbose=False)
+    data = Noise(ROWS, FEATURES, CLASSES, on=data_on or accelerator)
+    spec = DataSpec(FEATURES, CLASSES, tuple("abcd"))
+    classifier = kind(preprocessing(data), network(), spec, optimization(), **options)
+    classifier.kept = KeepsSteps()
+    trainer = Trainer(
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=EPOCHS, enable_model_summary=False, precision=precision, callbacks=[*callbacks, classifier.kept],
+        limit_val_batches=0, deterministic=deterministic,
+    )  # fmt: skip
+    try:
+        trainer.fit(classifier, data)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return classifier
+
+
+def tensors(classifier):
+    """Weights, buffers and the optimiser's state, by name."""
+    states = classifier.trainer.optimizers[0].state.values()
+    found = {f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
+    return {**classifier.state_dict(), **{name: t for name, t in found.items() if isinstance(t, torch.Tensor)}}
+
+
+def assert_same(one, other):
+    assert (first := tensors(one)).keys() == (second := tensors(other)).keys()
+    assert not [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
+
+
+def mlp(**arguments):
+    return lambda: MLP(FEATURES, CLASSES, **{"hidden": [8], **arguments})
+
+
+def adam(**arguments):
+    return lambda: optimizer.adam(lr=1e-2, **{"schedule": schedule.constant(), **arguments})
+
+
+class Recorder:
+    """Stands in for a CUDA graph on the CPU: every replay overwrites the result of the one before."""
+
+    recordings = 0
+
+    def __init__(self, function) -> None:
+        type(self).recordings += 1
+        self.function, self.result = function, []
+
+    def replay(self) -> None:
+        computed = self.function()
+        for tensor in self.result:
+            if tensor is not None:
+                tensor.fill_(torch.nan)
+        self.result[:] = computed
+
+
+@pytest.fixture
+def _on_the_cpu(monkeypatch):
+    def recorded(function):
+        made = Recorder(function)
+        return made, made.result
+
+    monkeypatch.setattr(Recorder, "recordings", 0)
+    monkeypatch.setattr(graphs, "recorded", recorded)
+    monkeypatch.setattr(graphs, "noting_waits", lambda function: (function(), False))
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: True)
+    monkeypatch.setattr(graphs, "drawn", random.getstate)  # here, dropout draws from torch's generator on the CPU
+
+
+OPTIMIZATIONS = {
+    "adam": adam(schedule=schedule.cosine(), clip_norm=0.5),
+    "sgd": lambda: optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.one_cycle(), clip_value=0.01),
+    "rmsprop": lambda: optimizer.rmsprop(schedule=schedule.constant()),
+}
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
+def test_replayed_steps_have_the_bits_of_steps_taken_one_at_a_time(name, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
+    replayed = fit(**arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: Steps(classifier))
+    assert_same(replayed, fit(EveryStep(), **arguments))
+
+
+class Changes(Callback):
+    """Changes something between the first and the second epoch."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            self.change(pl_module)
+
+
+def freeze(classifier):
+    classifier.network.linear1.requires_grad_(False)
+
+
+def replace(classifier):
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
+
+
+def relabel(classifier):
+    loader = classifier.trainer.train_dataloader
+    loader.targets = loader.targets.flip(0)
+
+
+def smooth(classifier):
+    classifier.label_smoothing = 0.5
+
+
+def drop(classifier):
+    classifier.network.dropout1.p = 0.9
+
+
+def evaluate(classifier):
+    classifier.network.dropout1.eval()
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("change", [freeze, replace, relabel, smooth, drop, evaluate])
+def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Changes(change), **arguments)
+    assert Recorder.recordings == 2
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(replayed, fit(Changes(change), **arguments))
+
+
+class Trusted(Classifier):
+    compilable = True
+
+
+class Annealed(MLP):
+    """A network that changes a number of its own in every step."""
+
+    scale = 1.0
+
+    def forward(self, features):
+        self.scale = self.scale * 0.99
+        return super().forward(features) * self.scale
+
+
+class Drops(MLP):
+    """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
+
+    def forward(self, features):
+        return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("kind", [Annealed, Drops])
+def test_a_module_that_does_more_in_every_step_is_not_recorded(kind, caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    ordinary = fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments)
+    assert Recorder.recordings == 0
+    assert messages(caplog, "a module draws numbers in Python, or changes its settings, in every step") == 1
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(ordinary, fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments))
+
+
+WATCHED = {
+    "classifier": lambda classifier, hook: classifier.register_forward_hook(hook),
+    "forward": lambda classifier, hook: classifier.network.head.register_forward_hook(hook),
+    "backward": lambda classifier, hook: classifier.network.head.register_full_backward_hook(hook),
+    "gradient": lambda classifier, hook: classifier.network.head.weight.register_hook(hook),
+    "accumulated": lambda classifier, hook: classifier.network.head.weight.register_post_accumulate_grad_hook(hook),
+}
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("how", WATCHED)
+def test_a_hook_sees_every_step_from_the_chunk_on_in_which_it_is_there(how):
+    class Watches(Callback):
+        seen = 0
+
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            if trainer.current_epoch == EPOCHS - 1:
+                WATCHED[how](pl_module, self.watch)
+
+        def watch(self, *_) -> None:
+            self.seen += 1
+
+    watches = Watches()
+    fit(watches, network=mlp(), optimization=adam(), accelerator="cpu")
+    assert (watches.seen, Recorder.recordings) == (21, 1)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_compiled_steps_are_recorded_whole(name, monkeypatch):
+    arguments = {"network": mlp(normalization="layer"), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
+    replayed = fit(compile_steps=True, **arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    torch.testing.assert_close(tensors(replayed), tensors(fit(**arguments)), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_loss_and_accuracy_of_the_epochs_are_those_of_ordinary_steps(monkeypatch):
+    class Notes(Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            pl_module.noted = [*getattr(pl_module, "noted", []), pl_module.epoch_means()]
+
+    arguments = {"network": mlp(), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Notes(), **arguments)
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    assert Recorder.recordings == 1
+    assert replayed.noted == fit(Notes(), **arguments).noted
+    assert len(replayed.noted) == EPOCHS
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    monkeypatch.setattr(graphs, "MOST", 2)
+
+    class Schedule(Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            pl_module.network.dropout1.p = 0.1 * trainer.current_epoch
+
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
+    replayed = fit(Schedule(), **arguments)
+    assert Recorder.recordings == 2
+    assert messages(caplog, "what they depend on has changed 2 times") == 1
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(replayed, fit(Schedule(), **arguments))
+
+
+class Shared(MLP):
+    """Two parameters that are only ever added up, and one that a sum takes: their gradients share memory."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES, hidden=[8])
+        self.more = nn.Parameter(torch.zeros(CLASSES, 8))
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, features):
+        hidden = self[:-1](features)
+        return nn.functional.linear(hidden, self.head.weight + self.more, self.head.bias) * self.scale.sum()
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_gradients_of_one_memory_are_not_clipped_twice(name, monkeypatch):
+    arguments = {"network": Shared, "optimization": OPTIMIZATIONS[name], "accelerator": "cpu", "kind": Trusted}
+    replayed = fit(**arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(replayed, fit(**arguments))
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_gradients_that_are_kept_are_those_of_their_step(monkeypatch):
+    class Looks(Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            pl_module.norms = StepNorms(pl_module.network, keeps_gradients=True)
+            pl_module._is_logged = lambda step: step == 30
+
+        def on_train_end(self, trainer, pl_module) -> None:
+            self.found = pl_module.norms.gradients
+
+    kept, expected = Looks(), Looks()
+    arguments = {"network": mlp(), "optimization": OPTIMIZATIONS["adam"], "accelerator": "cpu"}
+    fit(kept, **arguments)
+    assert Recorder.recordings == 1
+    monkeypatch.setattr(graphs, "wanted", lambda classifier: False)
+    fit(expected, **arguments)
+    assert len(kept.found) == 4
+    assert all(torch.equal(gradient, expected.found[name]) for name, gradient in kept.found.items())
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_a_parameter_that_the_loss_does_not_depend_on_keeps_its_value():
+    class Unused(Linear):
+        def __init__(self) -> None:
+            super().__init__(FEATURES, CLASSES)
+            self.unused = nn.Parameter(torch.ones(3))
+
+    classifier = fit(network=Unused, optimization=adam(), accelerator="cpu", kind=Trusted)
+    assert Recorder.recordings == 1
+    assert torch.equal(classifier.network.unused, torch.ones(3))
+    assert not torch.equal(classifier.network.head.weight, torch.zeros(CLASSES, FEATURES))
+
+
+def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypatch):
+    def refuses(function):
+        raise RuntimeError("operation not permitted\nand more")
+
+    monkeypatch.setattr(graphs, "recorded", refuses)
+    monkeypatch.setattr(graphs, "noting_waits", lambda function: (function(), False))
+    logging.getLogger("neurona").propagate = True
+    calls = iter(range(6))
+    graph = Graph(lambda: next(calls))
+    assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert messages(caplog, "going on without a CUDA graph: operation not permitted") == 1
+    assert "and more" not in caplog.text
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_waits_in_the_last_of_the_first_calls_is_not_recorded(waits, caplog, monkeypatch):
+    noted = []
+
+    def noting_waits(function):
+        noted.append(function())
+        return noted[-1], waits
+
+    monkeypatch.setattr(graphs, "noting_waits", noting_waits)
+    monkeypatch.setattr(graphs, "recorded", lambda function: (SimpleNamespace(replay=lambda: None), "replayed"))
+    logging.getLogger("neurona").propagate = True
+    calls = iter(range(5))
+    graph = Graph(lambda: next(calls))
+    assert [graph() for _ in range(5)] == [0, 1, 2, *([3, 4] if waits else ["replayed"] * 2)]
+    assert noted == [2]
+    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == waits
+
+
+def test_warnings_of_a_function_are_heard_as_ever_but_for_those_that_say_that_it_waits(monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def function():
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("of mine", stacklevel=1)
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
+        return 1
+
+    with pytest.warns(UserWarning, match="of mine") as heard:
+        assert graphs.noting_waits(function) == (1, True)
+    assert [str(warning.message) for warning in heard] == ["of mine"]
+    assert heard[0].filename == __file__
+    assert modes == ["default", "warn", "default"]
+    assert graphs.noting_waits(lambda: 2) == (2, False)
+    with pytest.raises(KeyError):
+        graphs.noting_waits(lambda: {}[0])
+    assert modes[-1] == "default"
+
+
+class FailsWhileRecorded(torch.autograd.Function):
+    """The identity, whose backward pass fails while it is recorded."""
+
+    is_recorded = False
+
+    @staticmethod
+    def forward(ctx, features):
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if FailsWhileRecorded.is_recorded:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradient
+
+
+class Fails(MLP):
+    def forward(self, features):
+        return self.head(FailsWhileRecorded.apply(self[:-1](features)))
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypatch):
+    def recorded(function):
+        monkeypatch.setattr(FailsWhileRecorded, "is_recorded", True)
+        try:
+            return Recorder(function), function()
+        finally:
+            monkeypatch.setattr(FailsWhileRecorded, "is_recorded", False)
+
+    monkeypatch.setattr(graphs, "recorded", recorded)
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    refused = fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments)
+    assert messages(caplog, "going on without a CUDA graph: CUDA out of memory") == 1
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
+
+
+class OwnNetwork(MLP):
+    pass
+
+
+class Promises(MLP):
+    compilable = True
+
+
+class Inherits(Promises):
+    pass
+
+
+class OwnLoss(Classifier):
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return 2 * value, logits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        ({}, []),
+        ({"kind": Trusted}, []),
+        ({"kind": Trusted, "network": lambda: OwnNetwork(FEATURES, CLASSES)}, []),
+        ({"kind": OwnLoss}, ["OwnLoss may do more in Python than compute with tensors"]),
+        ({"network": lambda: OwnNetwork(FEATURES, CLASSES)}, ["OwnNetwork may do more"]),
+        ({"network": lambda: Promises(FEATURES, CLASSES)}, []),
+        ({"network": lambda: Inherits(FEATURES, CLASSES)}, ["Inherits may do more"]),
+        ({"optimization": adam(accumulate=2)}, ["optimizer.accumulate is above 1"]),
+    ],
+    ids=[
+        "shipped",
+        "compilable",
+        "compilable_network",
+        "own_loss",
+        "own_network",
+        "promise",
+        "inherited_promise",
+        "accumulate",
+    ],
+)
+def test_what_is_not_recorded(arguments, reasons):
+    classifier = fit(**{"network": mlp(), "optimization": adam(), "accelerator": "cpu", **arguments})
+    found = list(choice.obstacles_to_recording(classifier, Classifier))
+    assert len(found) == len(reasons)
+    assert all(reason in obstacle for reason, obstacle in zip(reasons, found, strict=True))
+
+
+def test_all_that_is_shipped_is_compilable():
+    data = Noise(ROWS, FEATURES, CLASSES)
+    data.features[:, -1].trunc_().abs_()  # ids
+    encoded = encodings.fit(data.features, torch.arange(ROWS), [20], numeric="standard", max_one_hot=2)
+    shipped = [
+        *(MLP(FEATURES, CLASSES, hidden=[8, 8], activation=name, dropout=0.1, residual=True) for name in ACTIVATIONS),
+        *(MLP(FEATURES, CLASSES, hidden=[8], normalization=name) for name in ("batch", "layer", "rms")),
+        Linear(FEATURES, CLASSES),
+        Standardize(FEATURES),
+        encoded,
+        Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers="periodic"),
+    ]
+    modules = {type(module) for network in shipped for module in network.modules()}
+    assert not [kind for kind in modules if not choice.is_compilable(kind)]
+
+
+# On a GPU.
+
+NETWORKS = {
+    "dropout": mlp(hidden=[8, 8], dropout=0.3),
+    "batch_norm": mlp(normalization="batch", activation="tanh"),
+    "gated_rms_residual": mlp(hidden=[8, 8], activation=["swiglu", "gelu"], normalization="rms", residual=True),
+    "layer_norm": mlp(normalization="layer", activation="selu", dropout=0.1),
+    "linear": lambda: Linear(FEATURES, CLASSES),
+}
+SCHEDULES = {
+    "constant": schedule.constant,
+    "cosine": schedule.cosine,
+    "one_cycle": schedule.one_cycle,
+    "plateau": lambda: schedule.plateau(patience=0, threshold=0.9),
+}
+OPTIMIZERS = {
+    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: optimizer.adamw(lr=1e-2, clip_norm=0.5, **a),
+    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, clip_value=0.01, **a),
+    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, **a),
+}
+
+
+def assert_recorded_with_the_same_bits(**arguments):
+    recorded = fit(accelerator="gpu", **arguments)
+    assert recorded.kept.graph._graph is not None
+    one_at_a_time = fit(EveryStep(), accelerator="gpu", **arguments)
+    assert type(one_at_a_time.kept.steps) is Steps
+    assert_same(recorded, one_at_a_time)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("schedule_name", SCHEDULES)
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
+    made = OPTIMIZERS[optimizer_name]
+    assert_recorded_with_the_same_bits(
+        network=mlp(dropout=0.3), optimization=lambda: made(schedule=SCHEDULES[schedule_name]())
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true", "bf16-true"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_and_precision(name, precision):
+    assert_recorded_with_the_same_bits(network=NETWORKS[name], optimization=adam(), precision=precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("numeric", ["standard", "quantile", "piecewise"])
+def test_the_network_of_a_table(numeric):
+    def encoding(data):
+        data.features[:, -1].trunc_().abs_()  # ids
+        return encodings.fit(data.features.cpu(), torch.arange(ROWS), [20], numeric=numeric, max_one_hot=2)
+
+    def network():
+        encoded = encoding(Noise(ROWS, FEATURES, CLASSES))
+        numbers = "none" if numeric == "piecewise" else "periodic"
+        embedding = Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers=numbers)
+        return nn.Sequential(embedding, MLP(embedding.num_outputs, CLASSES, hidden=[8]))
+
+    assert_recorded_with_the_same_bits(network=network, optimization=adam(), preprocessing=encoding)
+
+
+@pytest.mark.gpu
+def test_deterministic_algorithms(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning would, for good
+    assert_recorded_with_the_same_bits(network=mlp(dropout=0.3), optimization=adam(), deterministic=True)
+
+
+@pytest.mark.gpu
+def test_loss_options():
+    assert_recorded_with_the_same_bits(
+        network=mlp(), optimization=adam(), label_smoothing=0.1, class_weights="balanced"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("change", [freeze, replace, relabel, smooth, drop])
+def test_what_changes_during_a_fit_on_a_gpu(change, monkeypatch):
+    arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "gpu"}
+    recorded = fit(Changes(change), **arguments)
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(recorded, fit(Changes(change), **arguments))
+
+
+class Waits(MLP):
+    """A network that waits for the GPU, which no graph can."""
+
+    def forward(self, features):
+        return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
+
+
+class WaitsOnce(MLP):
+    """A network that waits for the GPU in its first step."""
+
+    _is_new = True
+
+    def forward(self, features):
+        if self._is_new:
+            self._is_new = bool(features.isnan().any())
+        return super().forward(features)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "is_recorded"), [(Waits, False), (WaitsOnce, True)])
+def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded, caplog, monkeypatch):
+    logging.getLogger("neurona").propagate = True
+    arguments = {"optimization": adam(), "accelerator": "gpu", "kind": Trusted}
+
+    def network():
+        return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
+
+    waiting = fit(network=network, **arguments)
+    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == (not is_recorded)
+    assert (waiting.kept.graph._graph is not None) == is_recorded
+    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    assert_same(waiting, fit(network=network, **arguments))
+
+
+@pytest.mark.gpu
+def test_waits_are_noted():
+    one = torch.ones(1, device="cuda")
+    assert graphs.noting_waits(one.item) == (1.0, True)
+    assert graphs.noting_waits(lambda: one.add_(1))[1] is False
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+@pytest.mark.gpu
+def test_the_order_of_an_epoch_does_not_wait_for_the_gpu():
+    data = Noise(ROWS, FEATURES, CLASSES, on="gpu")
+    loader = BatchLoader(data.features, data.targets, torch.arange(ROWS), 16, shuffle_seed=0)
+    order, waits = graphs.noting_waits(lambda: loader.order(1))
+    assert not waits
+    assert torch.equal(order.sort().values.cpu(), torch.arange(ROWS))
+
+
+@pytest.mark.gpu
+def test_a_recording_that_fails_leaves_stream_and_generator_as_they_were():
+    def draw():
+        return torch.rand(3, device="cuda")
+
+    torch.cuda.manual_seed(0)
+    expected, stream = draw(), torch.cuda.current_stream()
+    torch.cuda.manual_seed(0)
+    with pytest.raises(RuntimeError):
+        graphs.recorded(lambda: draw().sum().item())
+    assert torch.cuda.current_stream() == stream
+    assert torch.equal(draw(), expected)
+    graph, drawn = graphs.recorded(draw)
+    torch.cuda.manual_seed(0)
+    graph.replay()
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("compiled", "data_on"), [(False, "gpu"), (False, "cpu"), (True, "gpu")])
+def test_the_steps_of_a_chunk_do_not_wait_for_the_gpu(compiled, data_on):
+    class Watched(Classifier):
+        compilable = True
+
+        def training_step(self, batch, batch_idx) -> None:
+            if self.current_epoch > 0:  # all has been compiled and recorded
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                super().training_step(batch, batch_idx)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        def _record(self, *arguments) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+            super()._record(*arguments)
+
+    classifier = fit(
+        network=mlp(),
+        optimization=OPTIMIZATIONS["adam"],
+        accelerator="gpu",
+        kind=Watched,
+        compile_steps=compiled,
+        data_on=data_on,
+    )
+    assert classifier.trainer.global_step == EPOCHS * 21
+    if data_on == "gpu":
+        assert (classifier.kept.function if compiled else classifier.kept.graph)._graph is not None

@@ -1,0 +1,152 @@
+"""The data module of a table: labels, parts, and every mistake answered in one paragraph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from neurona.errors import ConfigError, DataError, UserError
+from neurona.tables.table import TableData
+
+ROWS = 60
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., TableData]:
+    """The data module of a table of two numbers and a target "y", unless columns are given; nothing is read yet."""
+
+    def make(*, settings: dict[str, Any] | None = None, name: str = "t.csv", **columns: Any) -> TableData:
+        given = {"a": [i % 7 * 1.5 for i in range(ROWS)], "b": [i % 11 for i in range(ROWS)]} | columns
+        pl.DataFrame(given | ({} if "y" in columns else {"y": ["no", "yes", "no"] * (ROWS // 3)})).write_csv(
+            tmp_path / name
+        )
+        return TableData(**{"path": str(tmp_path / name), "target": "y"} | (settings or {}))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a"], ("a", "b")),
+        ([10, 9], ("9", "10")),
+        ([True, False], ("false", "true")),
+        (["ja, sehr", "\U0001f600"], ("ja, sehr", "\U0001f600")),
+        ([0.5, 1.5, 2.0], ("0.5", "1.5", "2")),
+        (["2.5", "text"], ("2.5", "text")),
+    ],
+)
+def test_any_labels(table: Callable[..., TableData], labels: list[Any], names: tuple[str, ...]) -> None:
+    values = pl.Series([labels[i % len(labels)] for i in range(ROWS)], strict=False)
+    data = table(y=values)
+    assert data.spec.class_names == names
+    expected = [str(labels[i % len(labels)]).lower().removesuffix(".0") for i in range(ROWS)]
+    assert [names[target].lower() for target in data.targets] == expected
+
+
+def test_rows_without_a_label_are_in_no_part(table: Callable[..., TableData]) -> None:
+    data = table(y=[None if i % 10 == 0 else "no" if i % 3 else "yes" for i in range(ROWS)])
+    data.setup()
+    used = sorted([*data.train_rows.tolist(), *data.val_rows.tolist(), *data.test_rows.tolist()])
+    assert used == [i for i in range(ROWS) if i % 10]
+    assert data.card is not None
+    assert data.card["rows"]["without_label"] == 6
+
+
+def test_what_is_odd_about_the_labels_is_named(table: Callable[..., TableData]) -> None:
+    data = table(y=["rare", "rare", *["NA", "no", "yes"] * 19, None])
+    data.setup()
+    assert data.card is not None
+    assert data.card["warnings"] == [
+        "19 rows are in no part: their label is a word for no value ('NA'), as data.missing has it",
+        "the val part has no row of class 'rare'",
+        "the test part has no row of class 'rare'",
+    ]
+    data = table(y=[i // 2 for i in range(ROWS)], settings={"test_fraction": 0.1, "val_fraction": 0.1})
+    data.setup()
+    assert data.card is not None
+    assert data.card["warnings"][0] == "the classes are 30 numbers; are they amounts? This is not for regression"
+
+
+def test_labels_are_stripped_or_mapped(table: Callable[..., TableData]) -> None:
+    for labels in (".", {"yes.": "yes", "no.": "no"}):
+        data = table(y=["yes.", "yes", "no.", "no"] * (ROWS // 4), settings={"labels": labels})
+        assert data.spec.class_names == ("no", "yes")
+
+
+def test_groups_and_order(table: Callable[..., TableData]) -> None:
+    patients = [f"p{i % 12}" for i in range(ROWS)]
+    data = table(p=patients, settings={"group": "p"})
+    data.setup()
+    assert data.schema is not None
+    assert (data.schema.names, data.schema.dropped) == (["a", "b"], {"p": "the group"})
+    seen = [{patients[row] for row in rows.tolist()} for rows in (data.train_rows, data.val_rows, data.test_rows)]
+    assert sum(map(len, seen)) == 12 == len(set.union(*seen))
+
+    days = [f"2020-{1 + i * 7 % 60 // 28:02d}-{1 + i * 7 % 60 % 28:02d}" for i in range(ROWS)]
+    data = table(day=days, settings={"order": "day"})
+    data.setup()
+    parts = [[days[row] for row in rows.tolist()] for rows in (data.train_rows, data.val_rows, data.test_rows)]
+    assert max(parts[0]) < min(parts[1]) <= max(parts[1]) < min(parts[2])
+    assert [len(part) for part in parts] == [39, 9, 12]
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "problem"),
+    [
+        ({"label": ["u", "v"] * 30}, {"target": "Lable"}, "data.target=Lable: no such column; did you mean label"),
+        ({}, {"target": "nothing"}, "data.target=nothing: no such column; there are a, b, y"),
+        ({}, {"separator": ";"}, "no such column.*only one column: is data.separator right"),
+        ({}, {"drop": ["c"]}, "data.drop=c: no such column"),
+        ({}, {"drop": ["y"]}, "data.target=y: is not to be left out"),
+        ({}, {"group": "c"}, "data.group=c: no such column"),
+        ({}, {"order": "c"}, "data.order=c: no such column"),
+        ({}, {"categorical": ["c"]}, "data.categorical=c: no such column"),
+        ({}, {"group": "a", "order": "b"}, "data.order=b: does not go with data.group"),
+        ({}, {"order": "a", "folds": 3, "fold": 0}, "data.folds=3: does not go with data.order"),
+        ({}, {"separator": "ab"}, "data.separator=ab: must be one character"),
+        ({}, {"decimal": ",", "thousands": ","}, "data.decimal=,: must be one character"),
+        ({"g": ["x", None] * 30}, {"group": "g"}, "data.group=g: the column has no value in 30 rows"),
+        ({"y": ["yes"] * ROWS}, {}, "column 'y' has one class only, 'yes'"),
+        ({"y": [None] * ROWS}, {}, "column 'y' has no label"),
+        ({"y": ["None", "mild"] * 30}, {}, r"one class only, 'mild' \(30 rows hold no value, as data.missing has it\)"),
+        ({"y": [i + 0.5 for i in range(ROWS)]}, {}, "60 values such as .*probably regression"),
+        ({"y": range(ROWS)}, {}, "60 classes in 60 rows: probably regression"),
+        ({"y": range(300), "a": range(300), "b": range(300)}, {}, "300 classes in 300 rows: probably regression"),
+        ({"y": [f"t{i}" for i in range(300)], "a": range(300), "b": range(300)}, {}, "is it the column to predict"),
+        ({"y": ["a"] * 59 + ["b"]}, {"test_fraction": 0.5, "val_fraction": 0.45}, "no training row of class 'b'"),
+        ({"a": ["x"] * ROWS, "b": [None] * ROWS}, {}, "no column is left .*'a': constant; 'b': all missing"),
+        ({"a": ["inf", "-inf"] * 30, "b": ["1"] * ROWS}, {}, "no column is left .*'a': all missing"),
+        ({"a": [f"{i},5" for i in range(ROWS)], "b": ["1"] * ROWS}, {}, "no column is left .*data.decimal=','"),
+    ],
+)
+def test_mistakes(
+    table: Callable[..., TableData], columns: dict[str, Any], settings: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem) as raised:
+        table(settings=settings, **columns).setup()
+    assert isinstance(raised.value, ConfigError | DataError)
+    assert "\n" not in str(raised.value)
+
+
+def test_labels_of_the_test_file_that_training_does_not_have(table: Callable[..., TableData], tmp_path: Path) -> None:
+    table(name="test.csv", y=["maybe", "no"] * 30)
+    with pytest.raises(
+        DataError, match=r"test\.csv: labels 'maybe' in column 'y', where training has 'no', 'yes'; data\.labels"
+    ):
+        table(settings={"test_path": str(tmp_path / "test.csv")}).setup()
+    table(name="test.csv", y=["maybe", "no"] * 30)
+    settings = {"test_path": str(tmp_path / "test.csv"), "labels": {"maybe": "yes"}}
+    assert len(table(settings=settings).setup() or table(settings=settings).spec.class_names) == 2
+
+
+def test_a_test_file_that_lacks_a_column(table: Callable[..., TableData], tmp_path: Path) -> None:
+    table(name="test.csv")
+    pl.read_csv(tmp_path / "test.csv").drop("b").write_csv(tmp_path / "test.csv")
+    with pytest.raises(DataError, match=r"test\.csv: has no column 'b'"):
+        table(settings={"test_path": str(tmp_path / "test.csv")}).setup()
+    assert table(settings={"test_path": str(tmp_path / "test.csv"), "drop": ["b"]}).spec.num_classes == 2
