@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -149,7 +149,8 @@ class InMemoryData(LightningDataModule):
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the data as used, its values, names and split: 16 hexadecimal digits of a SHA-256."""
-        digest = hashlib.sha256(repr((self.spec, self.features.dtype)).encode())
+        sizes_and_names = DataSpec(**asdict(self.spec))  # by their values, whatever class has them
+        digest = hashlib.sha256(repr((sizes_and_names, self.features.dtype)).encode())
         for part in (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows):
             digest.update(repr(tuple(part.shape)).encode())
             digest.update(part.cpu().numpy().data)
