@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from neurona.tables.schema import Column, Rules, Schema, numbers, words
+from neurona.tables.schema import Column, Rules, Schema
+from neurona.tables.values import numbers, words
 
 MOST_CATEGORIES = 20
 MOST_NUMBERS = 20
@@ -31,7 +32,7 @@ def card(
         "rows": {**{part: len(rows) for part, rows in parts.items()}, "without_label": int((targets < 0).sum())},
         "target": schema.target,
         "classes": {name: {part: counts[part][i] for part in parts} for i, name in enumerate(class_names)},
-        "columns": [_described(training[column.name], column, schema) for column in schema.columns],
+        "columns": [_describe(training[column.name], column, schema) for column in schema.columns],
         "left_out": schema.dropped,
         "warnings": [*schema.warnings, *_about_labels(table[schema.target], targets, class_names, counts)],
     }
@@ -43,14 +44,14 @@ def _about_labels(
     """Warnings of labels that count as none, of many numbers as classes, and of classes not in every part."""
     lost = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
     if len(lost):
-        found = ", ".join(map(repr, lost.unique().sort()))
-        yield f"{len(lost)} rows are in no part: their label is a word for no value ({found}), as data.missing has it"
+        texts = ", ".join(map(repr, lost.unique().sort()))
+        yield f"{len(lost)} rows are in no part: their label is a word for no value ({texts}), as data.missing has it"
     if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
         yield f"the classes are {len(names)} numbers; are they amounts? This is not for regression"
     for part, count in counts.items():
         absent = [repr(name) for name, number in zip(names, count, strict=True) if not number]
         if 0 < len(absent) < len(names):
-            yield f"the {part} part has no row of class {_listed(absent, len(absent))}"
+            yield f"the {part} part has no row of class {_list(absent, len(absent))}"
 
 
 def text(card: Mapping[str, Any], most_columns: int | None = None) -> str:
@@ -69,31 +70,30 @@ def text(card: Mapping[str, Any], most_columns: int | None = None) -> str:
     rows = card["rows"]
     total = max(1, rows["train"])
     balance = [f"{name} {counts['train'] / total:.1%}" for name, counts in card["classes"].items()]
-    lines.append(f"target {card['target']!r}: {_listed(balance, len(balance))} of the training rows")
+    lines.append(f"target {card['target']!r}: {_list(balance, len(balance))} of the training rows")
     lines.append("rows: " + ", ".join(f"{count:,} {part}" for part, count in rows.items() if count).replace("_", " "))
     return "\n".join(lines)
 
 
-def _described(values: pl.Series, column: Column, schema: Schema) -> dict[str, Any]:
-    known = words(values, schema.rules)
-    described = {"name": column.name, "kind": column.kind, "missing": known.null_count()}
-    known = known.drop_nulls()
+def _describe(values: pl.Series, column: Column, schema: Schema) -> dict[str, Any]:
+    texts = words(values, schema.rules).drop_nulls()
+    description = {"name": column.name, "kind": column.kind, "missing": len(values) - len(texts)}
     if column.kind == "numeric":
         figures = numbers(values, schema.rules).drop_nulls()
-        described["missing"] = len(values) - len(figures)
-        return described | {"min": figures.min(), "median": figures.median(), "max": figures.max()}
-    counted = known.value_counts(sort=True, name="count")
-    top = sorted(counted.iter_rows(), key=lambda row: (-row[1], row[0]))[:MOST_CATEGORIES]
-    return described | {"distinct": len(counted), "most_frequent": dict(top)}
+        description["missing"] = len(values) - len(figures)
+        return description | {"min": figures.min(), "median": figures.median(), "max": figures.max()}
+    counts = texts.value_counts(sort=True, name="count")
+    top = sorted(counts.iter_rows(), key=lambda row: (-row[1], row[0]))[:MOST_CATEGORIES]
+    return description | {"distinct": len(counts), "most_frequent": dict(top)}
 
 
 def _values(column: Mapping[str, Any]) -> str:
     if column["kind"] == "numeric":
         return f"{column['min']:.6g} to {column['max']:.6g}, median {column['median']:.6g}"
-    return f"{column['distinct']}: {_listed(list(column['most_frequent']), column['distinct'])}"
+    return f"{column['distinct']}: {_list(list(column['most_frequent']), column['distinct'])}"
 
 
-def _listed(words: Sequence[str], count: int, most: int = 6) -> str:
+def _list(words: Sequence[str], count: int, most: int = 6) -> str:
     return ", ".join(_cut(word, 32) for word in words[:most]) + " …" * (count > most)
 
 

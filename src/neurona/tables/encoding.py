@@ -17,7 +17,7 @@ from torch import Tensor, nn
 Numeric = Literal["standard", "robust", "quantile", "piecewise"]
 Knots = tuple[NDArray[np.float64], NDArray[np.float64]]
 MOST_PIECES = 1000
-_SMALLEST = 1e-30  # width of a piece whose inverse float32 still holds
+_SMALLEST_WIDTH = 1e-30  # of a piece, whose inverse float32 still holds
 
 
 class Encoding(nn.Module):
@@ -78,20 +78,18 @@ class Encoding(nn.Module):
         for name in ("fill", "offset"):
             self.register_buffer(name, torch.zeros(count))
 
-        floor, ceiling = torch.zeros(count, longest), torch.ones(count, longest)
-        if numeric != "quantile":
-            for column, number in enumerate(pieces):
-                floor[column, :1], ceiling[column, number - 1 : number] = -torch.inf, torch.inf
         kept = [column * longest + k for column, number in enumerate(pieces) for k in range(number)]
-        one_hot, ids = [], []
-        self.embedded: list[int] = []
-        for column, cardinality in enumerate(cardinalities, start=count):
-            if cardinality - 1 > max_one_hot:
-                ids.append(column)
-                self.embedded.append(cardinality)
-            else:
-                one_hot += [(column, id_) for id_ in range(0 if column in indicators else 1, cardinality)]
         indicated = [column for column in indicators if column < count]
+        is_id = [cardinality - 1 > max_one_hot for cardinality in cardinalities]
+        ids = [column for column, stays in enumerate(is_id, start=count) if stays]
+        self.embedded = [cardinality for cardinality, stays in zip(cardinalities, is_id, strict=True) if stays]
+        one_hot = [
+            (column, id_)
+            for column, cardinality in enumerate(cardinalities, start=count)
+            if column not in ids
+            for id_ in range(0 if column in indicators else 1, cardinality)
+        ]
+        floor, ceiling = _bounds(numeric, pieces)
         for name, tensor in (
             ("floor", floor),
             ("ceiling", ceiling),
@@ -118,6 +116,16 @@ class Encoding(nn.Module):
         return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
 
 
+def _bounds(numeric: Numeric, pieces: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Between what each piece is clamped: (columns, pieces of the longest)."""
+    shape = len(pieces), max(pieces, default=0)
+    floor, ceiling = torch.zeros(shape), torch.ones(shape)
+    if numeric != "quantile":
+        for column, number in enumerate(pieces):
+            floor[column, :1], ceiling[column, number - 1 : number] = -torch.inf, torch.inf
+    return floor, ceiling
+
+
 def fit(
     features: Tensor,
     rows: Tensor,
@@ -137,12 +145,12 @@ def fit(
     fills, indicators = [], []
     for column in range(count):
         values = features[rows, column].double().numpy()
-        known = np.sort(values[~np.isnan(values)])
-        if len(known) < len(values):
+        numbers = np.sort(values[~np.isnan(values)])
+        if len(numbers) < len(values):
             indicators.append(column)
-        known = known if len(known) else np.zeros(1)
-        fills.append(known.mean() if numeric == "standard" else np.median(known))
-        knots.append(_FITS[numeric](known, max_pieces))
+        numbers = numbers if len(numbers) else np.zeros(1)
+        fills.append(numbers.mean() if numeric == "standard" else np.median(numbers))
+        knots.append(_FITS[numeric](numbers, max_pieces))
     indicators += [column for column in range(count, features.shape[1]) if bool((features[rows, column] == 0).any())]
     encoding = Encoding(
         numeric=numeric,
@@ -163,37 +171,37 @@ def fit(
     return encoding
 
 
-def _standard(known: NDArray[np.float64], _: int) -> Knots:
-    return _line(known.mean(), known.std())
+def _standard(numbers: NDArray[np.float64], _: int) -> Knots:
+    return _line(numbers.mean(), numbers.std())
 
 
-def _robust(known: NDArray[np.float64], _: int) -> Knots:
-    first, median, third = np.quantile(known, [0.25, 0.5, 0.75])
+def _robust(numbers: NDArray[np.float64], _: int) -> Knots:
+    first, median, third = np.quantile(numbers, [0.25, 0.5, 0.75])
     return _line(median, third - first)
 
 
 def _line(origin: float, spread: float) -> Knots:
     """A single piece from origin to origin + spread; a constant column is only centred, as in scikit-learn."""
-    width = spread if spread > _SMALLEST else max(1.0, np.spacing(abs(origin)))  # origin + 1 may be origin
+    width = spread if spread > _SMALLEST_WIDTH else max(1.0, np.spacing(abs(origin)))  # origin + 1 may be origin
     return np.array([origin, origin + width]), np.array([0.0, 1.0])
 
 
-def _piecewise(known: NDArray[np.float64], max_pieces: int) -> Knots:
-    places = np.unique(known)
+def _piecewise(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
+    places = np.unique(numbers)
     if len(places) > max_pieces + 1:
-        places = np.unique(np.quantile(known, np.linspace(0, 1, max_pieces + 1)))
-    wide = np.diff(places, prepend=-np.inf) > _SMALLEST
+        places = np.unique(np.quantile(numbers, np.linspace(0, 1, max_pieces + 1)))
+    wide = np.diff(places, prepend=-np.inf) > _SMALLEST_WIDTH
     return places[wide], np.arange(wide.sum(), dtype=np.float64)
 
 
-def _quantile(known: NDArray[np.float64], max_pieces: int) -> Knots:
+def _quantile(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     """A knot's score is Φ⁻¹ of its mid-distribution function, (rows below + half the rows equal) / rows: no value, not
     even the largest, is infinitely far out, and ties get the score of their middle (Parzen 2004, "Quantile probability
     and statistical data modeling", section 4).
     """
-    places, _ = _piecewise(known, max_pieces)
-    ranks = (np.searchsorted(known, places, "left") + np.searchsorted(known, places, "right")) / 2 / len(known)
-    half = 0.5 / len(known)
+    places, _ = _piecewise(numbers, max_pieces)
+    ranks = (np.searchsorted(numbers, places, "left") + np.searchsorted(numbers, places, "right")) / 2 / len(numbers)
+    half = 0.5 / len(numbers)
     return places, torch.special.ndtri(torch.from_numpy(ranks.clip(half, 1 - half))).numpy()
 
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -47,14 +49,14 @@ class Importance(Callback):
         generator = torch.Generator().manual_seed(0)
         rows = rows[torch.randperm(len(rows), generator=generator)[: self.max_rows]].to(data.features.device)
         features, targets = (whole[rows].to(pl_module.device) for whole in (data.features, data.targets))
-        found = permutation_importance(pl_module.eval(), features, targets, columns, self.repeats, generator)
-        ranked = sorted(found.items(), key=lambda item: -item[1][:, 0].mean())
+        rises = permutation_importance(pl_module.eval(), features, targets, columns, self.repeats, generator)
+        ranked = sorted(rises.items(), key=lambda item: -item[1][:, 0].mean())
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["column", "loss", "loss_std", "accuracy", "accuracy_std"])
         for name, losses in ranked:
-            mean, std = losses.mean(0), losses.std(0, correction=0)
-            writer.writerow([name, *(f"{x:.6f}" for pair in zip(mean, std, strict=True) for x in pair)])
+            pairs = zip(losses.mean(0), losses.std(0), strict=True)
+            writer.writerow([name, *(f"{x:.6f}" for pair in pairs for x in pair)])
         folder = Path(trainer.default_root_dir)
         write_atomically(folder / "importance.csv", text.getvalue())
         figure = bars([(name, losses[:, 0]) for name, losses in ranked])
@@ -75,22 +77,22 @@ def permutation_importance(
     columns: Mapping[str, Sequence[int]],
     repeats: int,
     generator: torch.Generator,
-) -> dict[str, Tensor]:
+) -> dict[str, NDArray[np.float64]]:
     """By how much the loss rises and the accuracy falls when a column's values are shuffled among the rows, for each
-    name of columns (positions in the features that are shuffled together): (repeats, 2) float64.
+    name of columns (positions in the features that are shuffled together): (repeats, 2).
 
     Source: Breiman 2001, "Random Forests", section 10; as scikit-learn's permutation_importance with the scorings
     neg_log_loss and accuracy.
     """
 
-    def figures() -> Tensor:
+    def figures() -> NDArray[np.float64]:
         logits = torch.cat([classifier(block) for block in shuffled.split(BLOCK_ROWS)]).double()
         correct = (logits.argmax(1) == targets).double().mean()
-        return torch.stack([cross_entropy(logits, targets), -correct]).cpu()
+        return np.array([cross_entropy(logits, targets).item(), -correct.item()])
 
     shuffled = features.clone()
     before = figures()
-    found = {}
+    rises = {}
     for name, places in columns.items():
         differences = []
         for _ in range(repeats):
@@ -100,18 +102,18 @@ def permutation_importance(
             differences.append(figures() - before)
         for place in places:
             shuffled[:, place] = features[:, place]
-        found[name] = torch.stack(differences)
-    return found
+        rises[name] = np.stack(differences)
+    return rises
 
 
-def bars(ranked: Sequence[tuple[str, Tensor]]) -> Any:
+def bars(ranked: Sequence[tuple[str, NDArray[np.float64]]]) -> Any:
     """The figure: a bar for each column, the most important at the top, with the standard deviation of the repeats."""
     from matplotlib.figure import Figure
 
     shown = ranked[:MOST_BARS][::-1]
     figure = Figure(figsize=(8, 1.2 + 0.28 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    means, stds = [[getattr(x, of)().item() for _, x in shown] for of in ("mean", "std")]
+    means, stds = [x.mean() for _, x in shown], [x.std() for _, x in shown]
     axes.barh([name.replace("$", r"\$") for name, _ in shown], means, xerr=stds)
     axes.set_xlabel("rise of the validation loss when the column is shuffled")
     return figure

@@ -1,6 +1,6 @@
 """Reading tables: CSV and its kin, Parquet, Arrow (Feather) and npz files, one or many, whole or in batches.
 
-Every value of a CSV file is read as text; what it means is decided once, by ``neurona.data.schema``, and then fixed.
+Every value of a CSV file is read as text; what it means is decided once, by ``neurona.tables.inference``.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def batches(path: str, separator: str | None, rows: int) -> Iterator[pl.DataFram
 
 def files(path: str) -> list[Path]:
     """The file of that name, or those that match the pattern, sorted. Raises DataError where there is none."""
-    named = Path(path).expanduser()
-    if named.is_dir():
-        raise DataError(named, "is a folder; to read its files together write a pattern, such as folder/*.parquet")
-    found = [named] if named.exists() else [Path(name) for name in sorted(glob.glob(str(named)))]
-    if not found:
-        there = os.listdir(named.parent) if named.parent.is_dir() else []
-        raise DataError(named, f"does not exist{did_you_mean(named.name, there)}")
-    return found
+    pattern = Path(path).expanduser()
+    if pattern.is_dir():
+        raise DataError(pattern, "is a folder; to read its files together write a pattern, such as folder/*.parquet")
+    matches = [pattern] if pattern.exists() else [Path(name) for name in sorted(glob.glob(str(pattern)))]
+    if not matches:
+        siblings = os.listdir(pattern.parent) if pattern.parent.is_dir() else []
+        raise DataError(pattern, f"does not exist{did_you_mean(pattern.name, siblings)}")
+    return matches
 
 
 def concatenate(parts: Sequence[tuple[object, pl.DataFrame]]) -> pl.DataFrame:
@@ -103,23 +103,23 @@ def require(table: pl.DataFrame, names: Iterable[str], where: object) -> None:
         raise DataError(where, f"has no column {words}{hint}; it has {', '.join(table.columns[:30])}")
 
 
-def from_python(given: Any, names: Sequence[str]) -> pl.DataFrame:
+def from_python(rows: Any, names: Sequence[str]) -> pl.DataFrame:
     """A polars frame of a polars or pandas frame, a mapping of columns, a list of mappings, or an array (rows,
     columns).
 
     names: what the columns of an array are called. Raises DataError where it is none of these.
     """
-    if isinstance(given, pl.DataFrame):
-        return given
+    if isinstance(rows, pl.DataFrame):
+        return rows
     try:
-        if hasattr(given, "columns"):  # pandas, without asking for pyarrow
-            given = {str(name): given[name].tolist() for name in given.columns}
-        if isinstance(given, Mapping):
-            columns = {str(name): [value] if np.isscalar(value) else value for name, value in given.items()}
+        if hasattr(rows, "columns"):  # pandas, without asking for pyarrow
+            rows = {str(name): rows[name].tolist() for name in rows.columns}
+        if isinstance(rows, Mapping):
+            columns = {str(name): [value] if np.isscalar(value) else value for name, value in rows.items()}
             return pl.DataFrame(columns, strict=False)
-        if isinstance(given, Sequence) and given and all(isinstance(row, Mapping) for row in given):
-            return pl.DataFrame(list(given), strict=False, infer_schema_length=None)
-        array = np.asarray(given)
+        if isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
+            return pl.DataFrame(list(rows), strict=False, infer_schema_length=None)
+        array = np.asarray(rows)
         if array.ndim == 2 and array.shape[1] == len(names):
             return pl.DataFrame({name: array[:, i].tolist() for i, name in enumerate(names)}, strict=False)
         problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
@@ -179,23 +179,23 @@ def _check_lines(file: Path, separator: str) -> None:
     value = rf'(?:"(?:[^"]|"")*+"|[^"{mark}]*+)'
     whole, opening = re.compile(rf"{value}(?:{mark}{value})*+\s*"), re.compile(rf'(?:{value}{mark})*+"(?:[^"]|"")*+')
     remedy = f"a value with {separator!r}, quotes or line breaks in it stands in double quotes, its own quotes doubled"
-    width, begun, found = 0, 0, 1  # begun: the line where an open quote began; found: values of the record so far
+    width, opened_at, count = 0, 0, 1  # opened_at: the line of an open quote; count: values of the record so far
     for number, line in enumerate(_lines(file), start=1):
-        text = '"' * bool(begun) + line
-        found += QUOTED.sub("", text).split('"')[0].count(separator)
+        text = '"' * bool(opened_at) + line
+        count += QUOTED.sub("", text).split('"')[0].count(separator)
         if whole.fullmatch(text):
-            if begun or text.strip():
-                width = width or found
-                if found != width:
-                    problem = f"has {found} values where the header has {width}; {remedy}; data.separator sets another"
+            if opened_at or text.strip():
+                width = width or count
+                if count != width:
+                    problem = f"has {count} values where the header has {width}; {remedy}; data.separator sets another"
                     raise DataError(f"{file}, line {number}", problem)
-            begun, found = 0, 1
+            opened_at, count = 0, 1
         elif opening.fullmatch(text):
-            begun = begun or number
+            opened_at = opened_at or number
         else:
             raise DataError(f"{file}, line {number}", f"has a double quote within a value; {remedy}")
-    if begun:
-        raise DataError(f"{file}, line {begun}", "has a double quote that is never closed")
+    if opened_at:
+        raise DataError(f"{file}, line {opened_at}", "has a double quote that is never closed")
 
 
 def _lines(file: Path) -> Iterator[str]:

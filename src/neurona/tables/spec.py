@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurona.data.spec import DataSpec
 from neurona.tables import reading
-from neurona.tables.schema import Schema, decode, encode, words
+from neurona.tables.matrix import decode, encode
+from neurona.tables.schema import Schema
+from neurona.tables.values import words
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.tables import encoding
-from neurona.tables.schema import Column, Rules, Schema, encode, layout
+from neurona.tables.matrix import encode
+from neurona.tables.schema import Column, Rules, Schema, layout
 from neurona.tables.spec import TableSpec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")

@@ -43,38 +43,44 @@ class Fitted(ClassifierMixin, BaseEstimator):
 
 def test_it_agrees_with_scikit_learn() -> None:
     network, features, targets = problem()
-    found = permutation_importance(
+    rises = permutation_importance(
         network, features, targets, {str(i): [i] for i in range(5)}, 10, torch.Generator().manual_seed(0)
     )
     scorings = ["neg_log_loss", "accuracy"]
-    known = reference(
+    importances = reference(
         Fitted(network), features.numpy(), targets.numpy(), scoring=scorings, n_repeats=10, random_state=0
     )
     for place, scoring in enumerate(scorings):
-        ours = torch.stack([found[str(i)][:, place] for i in range(5)])
-        theirs = known[scoring].importances_mean
-        spread = known[scoring].importances_std
-        assert (abs(ours.mean(1).numpy() - theirs) <= 4 * spread / np.sqrt(10) + 1e-6).all()
+        ours = np.stack([rises[str(i)][:, place] for i in range(5)])
+        theirs = importances[scoring].importances_mean
+        spread = importances[scoring].importances_std
+        assert (abs(ours.mean(1) - theirs) <= 4 * spread / np.sqrt(10) + 1e-6).all()
         assert theirs[0] > 0.1
 
 
 def test_a_column_that_the_network_ignores_has_none_and_grouped_ones_move_together() -> None:
     network, features, targets = problem()
     features[:, 3] = features[:, 2]  # the network takes their difference: moved together, nothing changes
-    found = permutation_importance(network, features, targets, COLUMNS, 3, torch.Generator().manual_seed(0))
-    assert not found["noise"].any()
-    torch.testing.assert_close(found["date"], torch.zeros(3, 2, dtype=torch.float64), atol=1e-6, rtol=0)
-    assert (found["a"] > found["b"]).all()
-    assert {name: tuple(x.shape) for name, x in found.items()} == dict.fromkeys(COLUMNS, (3, 2))
+    rises = permutation_importance(network, features, targets, COLUMNS, 3, torch.Generator().manual_seed(0))
+    assert not rises["noise"].any()
+    np.testing.assert_allclose(rises["date"], np.zeros((3, 2)), atol=1e-6)
+    assert (rises["a"] > rises["b"]).all()
+    assert {name: x.shape for name, x in rises.items()} == dict.fromkeys(COLUMNS, (3, 2))
 
 
 def test_bars_show_the_most_important_at_the_top() -> None:
-    ranked = [(f"c${i}", torch.full((2,), float(40 - i))) for i in range(40)]
+    ranked = [(f"c${i}", np.full(2, 40.0 - i)) for i in range(40)]
     (axes,) = bars(ranked).axes
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == sorted(widths)
     assert (len(widths), widths[-1]) == (MOST_BARS, 40)
     assert axes.get_yticklabels()[-1].get_text() == r"c\$0"
+
+
+def test_a_single_repeat_has_no_spread_and_is_shown() -> None:
+    (axes,) = bars([("a", np.array([0.5]))]).axes
+    (lines,) = axes.collections
+    np.testing.assert_array_equal(lines.get_segments()[0][:, 0], [0.5, 0.5])
 
 
 @pytest.mark.parametrize("name", ["repeats", "max_rows"])

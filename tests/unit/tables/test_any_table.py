@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from neurona.errors import DataError, UserError
 from neurona.tables import data_card, reading
-from neurona.tables.schema import Rules, Schema, encode, infer, layout
+from neurona.tables.inference import infer
+from neurona.tables.matrix import encode
+from neurona.tables.schema import Rules, Schema, layout
 from neurona.tables.table import TableData
 
 few = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,0 +1,74 @@
+"""The column to predict: its values as names of classes, and what makes it none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from neurona.errors import DataError
+from neurona.tables.schema import Rules
+from neurona.tables.values import words
+
+MOST_FRACTIONS = 20
+MOST_CLASSES = 100
+REGRESSION = ": probably regression, and this is for classes; make bins of them, such as low and high"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How class labels are read from the column ``target``. respelling: characters to strip off their ends, or a
+    mapping of labels to class names.
+    """
+
+    target: str
+    rules: Rules
+    respelling: str | dict[str, str | int] | None = None
+
+    def read(self, table: pl.DataFrame) -> pl.Series:
+        """The labels as text, null where missing."""
+        labels = words(table[self.target], self.rules)
+        if isinstance(self.respelling, str):
+            return labels.str.strip_chars(self.respelling)
+        if self.respelling is not None:
+            return labels.replace({str(old): str(new) for old, new in self.respelling.items()})
+        return labels
+
+    def class_names(self, labels: pl.Series, path: str) -> tuple[str, ...]:
+        """Sorted, as numbers where all are. Raises DataError where there is nothing to classify."""
+        names = labels.drop_nulls().unique().sort().to_list()
+        if len(names) < 2:
+            content = f"one class only, {names[0]!r}" if names else "no label"
+            if lost := labels.null_count():
+                content += f" ({lost} rows hold no value, as data.missing has it)"
+            raise DataError(path, f"column {self.target!r} has {content}; data.target names the one to predict")
+        figures = pl.Series(names).cast(pl.Float64, strict=False)
+        is_text = figures.is_nan().any() or figures.is_null().any()
+        if not is_text and (figures % 1 != 0).any() and len(names) > MOST_FRACTIONS:
+            problem = f"column {self.target!r} has {len(names)} values such as {names[len(names) // 2]}"
+            raise DataError(path, problem + REGRESSION)
+        if len(names) > min(max(MOST_CLASSES, len(labels) // 10), len(labels) // 2):
+            problem = f"column {self.target!r} has {len(names)} classes in {len(labels)} rows"
+            raise DataError(path, problem + ("; is it the column to predict?" if is_text else REGRESSION))
+        return tuple(names if is_text else (name for _, name in sorted(zip(figures, names, strict=True))))
+
+    def check(self, labels: pl.Series, class_names: tuple[str, ...], path: str) -> None:
+        """Raises DataError naming the labels that are no such class."""
+        unknown = labels.filter(labels.is_not_null() & ~labels.is_in(list(class_names))).unique().sort().to_list()
+        if not unknown:
+            return
+        remedy = "data.labels maps labels to the names of classes"
+        for mark in {word[-1] for word in unknown} - {name[-1] for name in class_names}:
+            if {word.strip(mark) for word in unknown} <= set(class_names):
+                remedy = f"data.labels='{mark}' strips what makes the difference"
+        others = ", ".join(map(repr, unknown[:5])) + " …" * (len(unknown) > 5)
+        classes = ", ".join(map(repr, class_names[:10])) + " …" * (len(class_names) > 10)
+        raise DataError(path, f"labels {others} in column {self.target!r}, where training has {classes}; {remedy}")
+
+
+def codes(labels: pl.Series, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """The index of each label in class_names, -1 for none."""
+    indices = labels.cast(pl.Enum(class_names), strict=False).to_physical().cast(pl.Int64)
+    return indices.fill_null(-1).to_numpy(writable=True)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from neurona.errors import DataError
+from neurona.tables.labels import Labels, codes
+from neurona.tables.schema import Rules
+
+LABELS = Labels("y", Rules())
+
+
+@pytest.mark.parametrize(
+    ("respelling", "expected"),
+    [(None, ["yes.", "no", None]), (".", ["yes", "no", None]), ({"yes.": 1, "no": 0}, ["1", "0", None])],
+)
+def test_labels_are_read_as_they_are_stripped_or_mapped(respelling: str | dict | None, expected: list[str]) -> None:
+    table = pl.DataFrame({"y": [" yes.", "no", "NA"]})
+    assert Labels("y", Rules(), respelling).read(table).to_list() == expected
+
+
+def test_classes_are_sorted_as_numbers_where_all_are() -> None:
+    assert LABELS.class_names(pl.Series(["10", "9", None, "9", "-1", "9"]), "t.csv") == ("-1", "9", "10")
+    assert LABELS.class_names(pl.Series(["10", "9", "b", "b", "b", "b"]), "t.csv") == ("10", "9", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ([None, "a"], r"one class only, 'a' \(1 rows hold no value"),
+        ([None, None], "has no label"),
+        ([f"{i}.5" for i in range(30)], "30 values such as .*regression"),
+        ([str(i % 200) for i in range(300)], "200 classes in 300 rows: probably regression"),
+        ([f"t{i % 200}" for i in range(300)], "200 classes in 300 rows; is it the column to predict"),
+    ],
+)
+def test_nothing_to_classify_is_a_mistake(labels: list[str | None], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        LABELS.class_names(pl.Series(labels, dtype=pl.String), "t.csv")
+
+
+def test_labels_that_training_does_not_have() -> None:
+    names = ("no", "yes")
+    LABELS.check(pl.Series(["no", None]), names, "t.csv")
+    with pytest.raises(
+        DataError, match=r"t\.csv: labels 'no\.' in column 'y', .*'no', 'yes'; data\.labels='\.' strips"
+    ):
+        LABELS.check(pl.Series(["no.", "yes"]), names, "t.csv")
+    with pytest.raises(DataError, match=r"data\.labels maps labels"):
+        LABELS.check(pl.Series(["maybe", "yes"]), names, "t.csv")
+    assert codes(pl.Series(["yes", "maybe", None, "no"]), names).tolist() == [1, -1, -1, 0]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from neurona.tables.schema import Rules
+from neurona.tables.values import moments, numbers, parse, truths, words
+
+SECOND = datetime.timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([" a ", "", "NA", None, "3.0", "3.05"], ["a", None, None, None, "3", "3.05"]),
+        ([1.0, -2.5, None], ["1", "-2.5", None]),
+        ([True, False], ["true", "false"]),
+        ([[1, 2], None], ["[1, 2]", None]),
+        ([b"a", None], ["b'a'", None]),
+    ],
+)
+def test_words(values: list[Any], texts: list[str | None]) -> None:
+    assert words(pl.Series(values), Rules()).to_list() == texts
+
+
+def test_the_words_for_no_value_are_those_of_the_rules() -> None:
+    assert words(pl.Series(["NA", "-", ""]), Rules(missing=("-",))).to_list() == ["NA", None, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "rules", "figures"),
+    [
+        (["1e3", "x", "inf", "1e38", "nan", "?"], Rules(), [1000, None, None, None, None, None]),
+        (["1.234,5", "1.23", "1234"], Rules(decimal=",", thousands="."), [1234.5, None, 1234]),
+        (["1,234,567", "1,5"], Rules(thousands=","), [1234567, None]),
+        ([True, False], Rules(), [1, 0]),
+        ([1.5 * SECOND, None], Rules(), [1.5, None]),
+        ([datetime.time(1, 0, 2)], Rules(), [3602]),
+    ],
+)
+def test_numbers(values: list[Any], rules: Rules, figures: list[float | None]) -> None:
+    assert numbers(pl.Series(values), rules).to_list() == figures
+    assert parse(pl.Series(["inf"]), rules).to_list() == [float("inf")]
+
+
+def test_truths() -> None:
+    assert truths(pl.Series(["Yes", "T", "1", "no", "F", "0", "maybe", "NA"]), Rules()).to_list() == [
+        *[1, 1, 1, 0, 0, 0],
+        *[None, None],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "moment"),
+    [
+        ("29.02.2020", "%d.%m.%Y", datetime.datetime(2020, 2, 29)),
+        ("2020-02-29T10:00:00+02:00", "%Y-%m-%dT%H:%M:%S%.f%#z", datetime.datetime(2020, 2, 29, 8)),
+        ("2020-02-29 10:30", "", datetime.datetime(2020, 2, 29, 10, 30)),
+        ("30.02.2020", "%d.%m.%Y", None),
+        ("NA", "", None),
+    ],
+)
+def test_moments(text: str, pattern: str, moment: datetime.datetime | None) -> None:
+    assert moments(pl.Series([text]), pattern, Rules()).to_list() == [moment]
