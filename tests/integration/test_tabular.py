@@ -44,8 +44,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    given = [f"data.path={table}", "data.target=label", "data.max_one_hot=29"]  # of 30 cities
-    neurona.run(["data=table", *given, f"folder={folder}", "quiet=true"])
+    data = [f"data.path={table}", "data.target=label", "data.max_one_hot=29"]  # of 30 cities
+    neurona.run(["data=table", *data, f"folder={folder}", "quiet=true"])
     return folder
 
 
@@ -64,8 +64,8 @@ def test_the_table_alone_brings_its_defaults(fitted: Path) -> None:
 
 
 def test_what_is_given_comes_before_the_tables_defaults(table: Path, tmp_path: Path) -> None:
-    given = ["model=linear", "optimizer=sgd", "trainer.callbacks.early_stopping.patience=7"]
-    cfg = OmegaConf.load(short(table, tmp_path / "run", *given) / "config.yaml")
+    choices = ["model=linear", "optimizer=sgd", "trainer.callbacks.early_stopping.patience=7"]
+    cfg = OmegaConf.load(short(table, tmp_path / "run", *choices) / "config.yaml")
     assert cfg.model._target_ == "neurona.models.linear.Linear"
     assert cfg.optimizer._target_ == "neurona.optimizer.sgd"
     assert (cfg.trainer.callbacks.early_stopping.patience, cfg.trainer.max_epochs) == (7, 3)
@@ -101,18 +101,24 @@ def test_chunks_and_single_steps_give_the_same_bits(
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     alone = "+trainer.callbacks.each._target_=test_tabular.SeesEveryStep"
-    given = ("embedding.numbers=periodic", "data.numeric_encoding=quantile")
-    chunks = short(table, tmp_path / "chunks", *given)
-    single = short(table, tmp_path / "single", *given, alone, "allow=[test_tabular]")
+    small = (
+        "embedding.numbers=periodic",
+        "data.numeric_encoding=quantile",
+        "model.hidden=[16]",
+        "trainer.max_epochs=2",
+    )
+    chunks = short(table, tmp_path / "chunks", *small)
+    single = short(table, tmp_path / "single", *small, alone, "allow=[test_tabular]")
     one, other = (checkpoint.read(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (chunks, single))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert one["network.embedding.frequencies"].shape == (2, 16)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
 def test_compiled_it_learns_the_same(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = ("model.dropout=0", "model.hidden=[8]", "optimizer=sgd", "trainer.max_epochs=2")
-    runs = [short(table, tmp_path / on, *given, f"compile={on}") for on in ("false", "true")]
+    small = ("model.dropout=0", "model.hidden=[8]", "optimizer=sgd", "trainer.max_epochs=2")
+    runs = [short(table, tmp_path / on, *small, f"compile={on}") for on in ("false", "true")]
     assert "going on without" not in caplog.text
     eager, compiled = (json.loads((run / "metrics.json").read_text()) for run in runs)
     assert compiled["train/loss"] == pytest.approx(eager["train/loss"], rel=1e-4)
@@ -123,11 +129,11 @@ def test_the_importance_of_the_columns_is_kept_and_shown(fitted: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with (fitted / "importance.csv").open(newline="") as lines:
-        found = list(csv.DictReader(lines))
-    assert list(found[0]) == ["column", "loss", "loss_std", "accuracy", "accuracy_std"]
-    assert [row["column"] for row in found][-1] == "noise"
-    assert {row["column"] for row in found} == {"city", "size", "noise"}
-    assert float(found[0]["accuracy"]) > 0.1 > abs(float(found[-1]["accuracy"]))
+        records = list(csv.DictReader(lines))
+    assert list(records[0]) == ["column", "loss", "loss_std", "accuracy", "accuracy_std"]
+    assert [row["column"] for row in records][-1] == "noise"
+    assert {row["column"] for row in records} == {"city", "size", "noise"}
+    assert float(records[0]["accuracy"]) > 0.1 > abs(float(records[-1]["accuracy"]))
     assert (fitted / "importance.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(fitted))
     events.Reload()

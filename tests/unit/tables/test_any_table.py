@@ -9,6 +9,7 @@ import json
 import math
 import random
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,21 @@ from neurona.tables.matrix import encode
 from neurona.tables.schema import Rules, Schema, layout
 from neurona.tables.table import TableData
 
-few = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+
+def always(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes tests of a property: one of few examples, a long one of many. Their first argument is a folder."""
+
+    def decorate(check: Callable[..., None]) -> Callable[..., None]:
+        @pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.long)])
+        def test(folder: Path, count: int) -> None:
+            checks = list(HealthCheck)
+            usual = settings(derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+            settings(usual, max_examples=count)(given(*strategies)(check))(folder)
+
+        return test
+
+    return decorate
+
 
 MARKS = ' ",;|\t\n'
 TEXTS = st.text(string.printable + "äß€\u200b\U0001f600\x00", max_size=6)
@@ -62,12 +77,12 @@ def columns(draw: st.DrawFn, rows: int) -> list[Any]:
     return [f"{value}{i}" for i, value in enumerate(values)] if draw(st.integers(0, 9)) == 0 else values
 
 
-def frame(given: dict[str, list[Any]]) -> pl.DataFrame:
+def frame(content: dict[str, list[Any]]) -> pl.DataFrame:
     """polars' own frame where it can make one, else of texts."""
     try:
-        return pl.DataFrame(given, strict=False)
+        return pl.DataFrame(content, strict=False)
     except pl.exceptions.PolarsError:
-        return pl.DataFrame({name: [None if v is None else str(v) for v in column] for name, column in given.items()})
+        return pl.DataFrame({name: [None if v is None else str(v) for v in column] for name, column in content.items()})
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("any")
 
 
-@few
-@given(
+@always(
     st.lists(st.lists(st.text("ab1é'" + MARKS, max_size=5), min_size=2, max_size=2), min_size=1, max_size=6),
     st.sampled_from([{}, {"lineterminator": "\r\n"}, {"quoting": csv.QUOTE_ALL}]),
     st.sampled_from(reading.SEPARATORS),
@@ -92,12 +106,11 @@ def test_what_was_written_is_read(
     expected = [row for row in rows if any(row)]  # rows without any value may be left out
     assume(expected)
     for parts in ([reading.read(f"{folder}/t.csv")], list(reading.batches(f"{folder}/t.csv", None, size))):
-        found = [[value or "" for value in row] for part in parts for row in part.rows()]
-        assert [row for row in found if any(row)] == expected
+        values = [[value or "" for value in row] for part in parts for row in part.rows()]
+        assert [row for row in values if any(row)] == expected
 
 
-@few
-@given(st.text('ab"1é' + MARKS, max_size=60), st.sampled_from([",", ";"]), st.sampled_from(["utf-8", "latin1"]))
+@always(st.text('ab"1é' + MARKS, max_size=60), st.sampled_from([",", ";"]), st.sampled_from(["utf-8", "latin1"]))
 def test_any_text_is_a_table_or_a_mistake_named(folder: Path, text: str, separator: str, encoding: str) -> None:
     text = f"x{separator}y\n{text}"
     (folder / "t.csv").write_bytes(text.encode(encoding))
@@ -110,9 +123,8 @@ def test_any_text_is_a_table_or_a_mistake_named(folder: Path, text: str, separat
     assert sum(map(any, table.rows())) == sum(map(any, records))
 
 
-@few
-@given(st.data(), st.sampled_from([1, 2, 5, 40, 200]), st.integers(1, 5))
-def test_any_columns_are_typed_and_encoded(data: st.DataObject, rows: int, width: int) -> None:
+@always(st.data(), st.sampled_from([1, 2, 5, 40, 200]), st.integers(1, 5))
+def test_any_columns_are_typed_and_encoded(folder: Path, data: st.DataObject, rows: int, width: int) -> None:
     table = frame({f"c{i}": data.draw(columns(rows)) for i in range(width)})
     generator = random.Random(rows)
     training = np.array(sorted(generator.sample(range(rows), max(1, rows * 2 // 3))))
@@ -140,8 +152,7 @@ def test_any_columns_are_typed_and_encoded(data: st.DataObject, rows: int, width
     assert not np.isinf(encode(later, stored)).any()
 
 
-@few
-@given(st.data(), st.sampled_from([2, 5, 40, 200]))
+@always(st.data(), st.sampled_from([2, 5, 40, 200]))
 def test_any_file_is_split_and_encoded_or_a_mistake_named(folder: Path, data: st.DataObject, rows: int) -> None:
     table = frame({name: data.draw(columns(rows)) for name in ("y", "a", "b", "c.d")})
     texts = {column.name: [None if v is None else str(v) for v in column.to_list()] for column in table}

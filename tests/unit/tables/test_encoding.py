@@ -121,8 +121,9 @@ def test_large_offsets_keep_their_digits() -> None:
 
 def test_missing_numbers_are_filled_and_indicated() -> None:
     features = table()
-    known = features[ROWS][~features[ROWS, 1].isnan(), 1].double().numpy()
-    for method, fill in (("standard", known.mean()), ("robust", np.median(known)), ("piecewise", np.median(known))):
+    present = features[ROWS][~features[ROWS, 1].isnan(), 1].double().numpy()
+    median = np.median(present)
+    for method, fill in (("standard", present.mean()), ("robust", median), ("piecewise", median)):
         encoding = fit(features, ROWS, CARDINALITIES, numeric=method)
         same = features.clone()
         same[:, 1] = features[:, 1].nan_to_num(float(fill))
@@ -176,7 +177,7 @@ def test_odd_columns_are_encoded_finitely(method: str, flushed: bool, request: p
     assert encoded.isfinite().all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["quantile", "piecewise"])  # the others are piecewise ones of one piece
 def test_it_passes_torch_export(method: str) -> None:
     features = table()
     encoding = fit(features, ROWS, CARDINALITIES, numeric=method).eval()
