@@ -54,7 +54,7 @@ def messy(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     messy().write_csv(folder / "train.csv")
     data = ["data=table", f"data.path={folder}/train.csv", "data.target=label"]
@@ -73,9 +73,9 @@ def read_predictions(file: Path) -> tuple[list[int], list[str], np.ndarray, list
     return [int(row) for row in rows], list(classes), np.array(probabilities, dtype=float).T, list(targets)
 
 
-def test_the_figures_are_those_of_scikit_learn(trained: Path) -> None:
-    rows, classes, probabilities, targets = read_predictions(trained / "own.csv")
-    figures = json.loads((trained / "run" / "metrics.json").read_text())
+def test_the_figures_are_those_of_scikit_learn(home: Path) -> None:
+    rows, classes, probabilities, targets = read_predictions(home / "own.csv")
+    figures = json.loads((home / "run" / "metrics.json").read_text())
     truth = messy()["label"].to_numpy()[rows]
     names = sorted(set(messy()["label"]))
     probabilities /= probabilities.sum(1, keepdims=True)  # float32's, to scikit-learn's liking
@@ -94,8 +94,8 @@ def test_the_figures_are_those_of_scikit_learn(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["tsv.gz", "parquet", "feather"])
-def test_new_raw_rows_are_predicted_as_in_training(trained: Path, tmp_path: Path, form: str) -> None:
-    rows, classes, probabilities, _ = read_predictions(trained / "own.csv")
+def test_new_raw_rows_are_predicted_as_in_training(home: Path, tmp_path: Path, form: str) -> None:
+    rows, classes, probabilities, _ = read_predictions(home / "own.csv")
     table = messy()[rows].drop("id", "country")
     new = table.select(pl.lit(7).alias("extra"), *reversed(table.columns))  # other columns, in another order
     if form == "feather":
@@ -106,40 +106,40 @@ def test_new_raw_rows_are_predicted_as_in_training(trained: Path, tmp_path: Path
         write[form](path)
     else:
         new.write_csv(path, separator="\t", compression="gzip")
-    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={path}", "quiet=true"])
-    numbers, new_classes, new_probabilities, targets = read_predictions(trained / "run" / "predictions.csv")
+    neurona.run(["stage=predict", f"run={home}/run", f"data.path={path}", "quiet=true"])
+    numbers, new_classes, new_probabilities, targets = read_predictions(home / "run" / "predictions.csv")
     assert (numbers, new_classes) == (list(range(len(rows))), classes)
     np.testing.assert_allclose(new_probabilities, probabilities, atol=1e-6)
     assert (targets == [""] * len(rows)) == (form == "feather")
 
 
-def test_prediction_never_holds_the_whole_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prediction_never_holds_the_whole_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neurona.tables.table.STREAM_ROWS", 64)
     monkeypatch.setattr("neurona.tables.reading.read", lambda *_: pytest.fail("the file was read whole"))
     sizes = []
     encode = table_module.encode
     monkeypatch.setattr(table_module, "encode", lambda rows, *more: sizes.append(rows.height) or encode(rows, *more))
     messy().write_csv(tmp_path / "new.csv")
-    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
-    rows, classes, probabilities, _ = read_predictions(trained / "run" / "predictions.csv")
+    neurona.run(["stage=predict", f"run={home}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    rows, classes, probabilities, _ = read_predictions(home / "run" / "predictions.csv")
     assert (rows, sum(sizes), max(sizes)) == (list(range(ROWS)), ROWS, 64)
-    own, own_classes, own_probabilities, _ = read_predictions(trained / "own.csv")
+    own, own_classes, own_probabilities, _ = read_predictions(home / "own.csv")
     assert [classes[row] for row in own] == own_classes
     np.testing.assert_allclose(probabilities[own], own_probabilities, atol=1e-6)
 
 
-def test_the_stage_test_takes_other_rows(trained: Path, tmp_path: Path) -> None:
-    rows, *_ = read_predictions(trained / "own.csv")
+def test_the_stage_test_takes_other_rows(home: Path, tmp_path: Path) -> None:
+    rows, *_ = read_predictions(home / "own.csv")
     messy()[rows].drop("id").write_csv(tmp_path / "held.csv")
-    figures = neurona.run(["stage=test", f"run={trained}/run", f"data.path={tmp_path}/held.csv", "quiet=true"])
-    fitted = json.loads((trained / "run" / "metrics.json").read_text())
+    figures = neurona.run(["stage=test", f"run={home}/run", f"data.path={tmp_path}/held.csv", "quiet=true"])
+    metrics = json.loads((home / "run" / "metrics.json").read_text())
     for name in ("test/accuracy", "test/loss"):
-        assert figures[name] == pytest.approx(fitted[name], abs=1e-6)
+        assert figures[name] == pytest.approx(metrics[name], abs=1e-6)
 
 
-def test_the_loaded_run_takes_frames_mappings_and_arrays(trained: Path) -> None:
-    rows, classes, probabilities, _ = read_predictions(trained / "own.csv")
-    table, model = messy()[rows], neurona.load(trained / "run")
+def test_the_loaded_run_takes_frames_mappings_and_arrays(home: Path) -> None:
+    rows, classes, probabilities, _ = read_predictions(home / "own.csv")
+    table, model = messy()[rows], neurona.load(home / "run")
     assert model.columns == ["size.in cm", "Farbe, ä=1", "member", "since"]
     assert model.classes_.tolist() == ["groß", "klein", "so lala"]
     columns = table.to_dict(as_series=False)
@@ -171,13 +171,13 @@ def test_the_loaded_run_takes_frames_mappings_and_arrays(trained: Path) -> None:
 
 
 def test_values_that_cannot_be_read_are_named_once_a_column(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("neurona.tables.table.STREAM_ROWS", 10)
     since = pl.Series("since", ["soon", "?", "", "NA", *["2010-05-05"] * 26])
     comma = pl.col("size.in cm").str.replace(".", ",", literal=True)
     messy(30).with_columns(comma, since, member=pl.lit("")).write_csv(tmp_path / "new.csv")
-    neurona.run(["stage=predict", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    neurona.run(["stage=predict", f"run={home}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
     problems = ("no value of column 'size.in cm' reads", "1 of 7 values of column 'since' do not read")
     warned = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
     assert warned == {f"{tmp_path}/new.csv: {problem} as in training; they count as missing" for problem in problems}
@@ -185,16 +185,16 @@ def test_values_that_cannot_be_read_are_named_once_a_column(
 
 
 @pytest.mark.parametrize("stage", ["predict", "test"])
-def test_missing_columns_are_named(trained: Path, tmp_path: Path, stage: str) -> None:
+def test_missing_columns_are_named(home: Path, tmp_path: Path, stage: str) -> None:
     messy(20).drop("member", "since").write_csv(tmp_path / "new.csv")
     with pytest.raises(DataError, match=r"new\.csv: has no column 'member', 'since'"):
-        neurona.run([f"stage={stage}", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
-    assert not list((trained / "run").glob("*.tmp"))
+        neurona.run([f"stage={stage}", f"run={home}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    assert not list((home / "run").glob("*.tmp"))
 
 
-def test_what_was_not_seen_in_training_is_taken_as_other(trained: Path) -> None:
+def test_what_was_not_seen_in_training_is_taken_as_other(home: Path) -> None:
     model, row = (
-        neurona.load(trained / "run"),
+        neurona.load(home / "run"),
         {"size.in cm": "51", "Farbe, ä=1": "red", "member": "yes", "since": "2010-05-05"},
     )
     odd = [row | {"Farbe, ä=1": "ultraviolet"}, row | {"Farbe, ä=1": None}, row | {"size.in cm": "??", "since": "soon"}]
@@ -203,11 +203,11 @@ def test_what_was_not_seen_in_training_is_taken_as_other(trained: Path) -> None:
     np.testing.assert_allclose(probabilities[0], probabilities[1], rtol=1e-6)
 
 
-def test_the_card_and_the_warnings_are_shown_and_kept(trained: Path) -> None:
-    shown = (trained / "console.txt").read_text()
+def test_the_card_and_the_warnings_are_shown_and_kept(home: Path) -> None:
+    shown = (home / "console.txt").read_text()
     assert "column 'id' looks like an identifier (whole numbers, one for each row) and is left out" in shown
-    card = json.loads((trained / "run" / "data_card.json").read_text())
-    text = (trained / "run" / "data_card.txt").read_text()
+    card = json.loads((home / "run" / "data_card.json").read_text())
+    text = (home / "run" / "data_card.txt").read_text()
     assert text.splitlines()[:8] == [line for line in shown.splitlines() if line in text.splitlines()][:8]
     assert {column["name"]: column["kind"] for column in card["columns"]} == {
         "size.in cm": "numeric",
@@ -221,8 +221,8 @@ def test_the_card_and_the_warnings_are_shown_and_kept(trained: Path) -> None:
     assert card["rows"] == {"train": 260, "val": 60, "test": 80, "without_label": 0}
 
 
-def test_the_schema_is_of_the_training_rows_alone(trained: Path, tmp_path: Path) -> None:
-    rows, *_ = read_predictions(trained / "own.csv")
+def test_the_schema_is_of_the_training_rows_alone(home: Path, tmp_path: Path) -> None:
+    rows, *_ = read_predictions(home / "own.csv")
     outside = pl.Series(np.isin(np.arange(ROWS), rows))
     changed = messy().with_columns(
         pl.when(outside).then(pl.lit("999999")).otherwise(pl.col("size.in cm")).alias("size.in cm"),
@@ -231,17 +231,17 @@ def test_the_schema_is_of_the_training_rows_alone(trained: Path, tmp_path: Path)
     changed.write_csv(tmp_path / "train.csv")
     data = ["data=table", f"data.path={tmp_path}/train.csv", "data.target=label"]
     neurona.run([*data, f"folder={tmp_path}/run", "quiet=true", *SHORT])
-    one, other = (neurona.load(folder / "run").classifier for folder in (trained, tmp_path))
+    one, other = (neurona.load(folder / "run").classifier for folder in (home, tmp_path))
     assert one.spec == other.spec
     for name, tensor in one.state_dict().items():
         assert tensor.equal(other.state_dict()[name]), name
 
 
-def test_a_run_on_a_table_goes_on(trained: Path, tmp_path: Path) -> None:
-    data = ["data=table", f"data.path={trained}/train.csv", "data.target=label", "compile=false", "quiet=true", *SHORT]
+def test_a_run_on_a_table_goes_on(home: Path, tmp_path: Path) -> None:
+    data = ["data=table", f"data.path={home}/train.csv", "data.target=label", "compile=false", "quiet=true", *SHORT]
     neurona.run([*data, f"folder={tmp_path}/run", "trainer.max_epochs=2"])
     neurona.run([f"run={tmp_path}/run", "trainer.max_epochs=4", "quiet=true"])
-    one, other = (neurona.load(folder / "run").classifier.state_dict() for folder in (trained, tmp_path))
+    one, other = (neurona.load(folder / "run").classifier.state_dict() for folder in (home, tmp_path))
     assert all(tensor.equal(other[name]) for name, tensor in one.items())
 
 
@@ -266,11 +266,11 @@ def test_published_parts_are_kept(tmp_path: Path) -> None:
     assert read_predictions(tmp_path / "run" / "predictions.csv")[0] == list(range(340, 400))
 
 
-def test_validate_refuses_other_rows(trained: Path, tmp_path: Path) -> None:
+def test_validate_refuses_other_rows(home: Path, tmp_path: Path) -> None:
     messy(20).write_csv(tmp_path / "new.csv")
     with pytest.raises(ConfigError, match="works on the run's own data"):
-        neurona.run(["stage=validate", f"run={trained}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
-    assert neurona.run(["stage=validate", f"run={trained}/run", "quiet=true"])["val/loss"] > 0
+        neurona.run(["stage=validate", f"run={home}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
+    assert neurona.run(["stage=validate", f"run={home}/run", "quiet=true"])["val/loss"] > 0
 
 
 TABLES = os.environ.get("NEURONA_TABLES", "")

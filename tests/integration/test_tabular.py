@@ -42,7 +42,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     data = [f"data.path={table}", "data.target=label", "data.max_one_hot=29"]  # of 30 cities
     neurona.run(["data=table", *data, f"folder={folder}", "quiet=true"])
@@ -56,8 +56,8 @@ def short(table: Path, folder: Path, *overrides: str) -> Path:
     return folder
 
 
-def test_the_table_alone_brings_its_defaults(fitted: Path) -> None:
-    cfg, figures = OmegaConf.load(fitted / "config.yaml"), json.loads((fitted / "metrics.json").read_text())
+def test_the_table_alone_brings_its_defaults(run: Path) -> None:
+    cfg, figures = OmegaConf.load(run / "config.yaml"), json.loads((run / "metrics.json").read_text())
     assert (list(cfg.model.hidden), cfg.model.dropout) == ([256, 256], 0.2)
     assert figures["stopped_by"] == "early_stopping"
     assert figures["test/accuracy"] > 0.8
@@ -71,23 +71,23 @@ def test_what_is_given_comes_before_the_tables_defaults(table: Path, tmp_path: P
     assert (cfg.trainer.callbacks.early_stopping.patience, cfg.trainer.max_epochs) == (7, 3)
 
 
-def test_embeddings_are_rebuilt_from_the_checkpoint(fitted: Path) -> None:
-    contents = checkpoint.read(fitted / "checkpoints" / "best.ckpt")
+def test_embeddings_are_rebuilt_from_the_checkpoint(run: Path) -> None:
+    contents = checkpoint.read(run / "checkpoints" / "best.ckpt")
     preprocessing, network = checkpoint.modules(contents)
     assert preprocessing.embedded == [31]
     assert network.embedding.categories.shape == (31, 8)
     assert network.network.linear1.in_features == 2 + 1 + 8  # two numbers, an indicator, the city's vector
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, contents["state_dict"][f"network.{name}"])
-    model = neurona.load(fitted)
+    model = neurona.load(run)
     rows = {"noise": [0.1, 0.1], "size": [None, 3.0], "city": ["Atlantis", "city 3"]}
     first = model.predict_proba(rows)
     rows["noise"], rows["city"] = [0.1, 0.1], [None, "city 3"]
     np.testing.assert_array_equal(model.predict_proba(rows), first)  # unknown is as missing
 
 
-def test_a_loaded_run_scores_labels_as_a_frame_holds_them(table: Path, fitted: Path) -> None:
-    model, frame = neurona.load(fitted), pl.read_csv(table)
+def test_a_loaded_run_scores_labels_as_a_frame_holds_them(table: Path, run: Path) -> None:
+    model, frame = neurona.load(run), pl.read_csv(table)
     truth = frame["label"].to_numpy()
     assert truth.dtype == bool
     right = np.mean((model.predict(frame) == "true") == truth)
@@ -125,17 +125,17 @@ def test_compiled_it_learns_the_same(table: Path, tmp_path: Path, caplog: pytest
     assert compiled["test/loss"] == pytest.approx(eager["test/loss"], rel=1e-4)
 
 
-def test_the_importance_of_the_columns_is_kept_and_shown(fitted: Path) -> None:
+def test_the_importance_of_the_columns_is_kept_and_shown(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with (fitted / "importance.csv").open(newline="") as lines:
+    with (run / "importance.csv").open(newline="") as lines:
         records = list(csv.DictReader(lines))
     assert list(records[0]) == ["column", "loss", "loss_std", "accuracy", "accuracy_std"]
     assert [row["column"] for row in records][-1] == "noise"
     assert {row["column"] for row in records} == {"city", "size", "noise"}
     assert float(records[0]["accuracy"]) > 0.1 > abs(float(records[-1]["accuracy"]))
-    assert (fitted / "importance.png").read_bytes().startswith(b"\x89PNG")
-    events = EventAccumulator(str(fitted))
+    assert (run / "importance.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(run))
     events.Reload()
     assert "importance" in events.Tags()["images"]  # among those of the inspection
 

@@ -35,7 +35,7 @@ class Encoding(nn.Module):
     id 0. cardinalities: number of ids of each categorical column; one of more than max_one_hot categories stays an id,
     for a learned embedding. The others become one-hot codes, all 0 for a category that training did not know.
 
-    num_outputs: columns given. num_numbers: of them, from the first, those that are one number each; 0 where piecewise.
+    num_outputs: columns it gives. num_numbers: of them, the first ones that are one number each; 0 where piecewise.
     embedded: numbers of ids of the last columns, those that stay ids.
     """
 
@@ -135,7 +135,7 @@ def fit(
     max_pieces: int = 32,
     max_one_hot: int = 256,
 ) -> Encoding:
-    """The encoding fitted on the given rows of raw features (N, num_features) float32, accumulated in float64.
+    """The encoding fitted on these rows of raw features (N, num_features) float32, accumulated in float64.
 
     cardinalities: ids of each of the last columns, which are categorical. max_pieces: of a numeric column where the
     encoding is piecewise or quantile; their ends are all its values where they are few enough, else its quantiles.

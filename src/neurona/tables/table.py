@@ -85,7 +85,7 @@ class TableData(InMemoryData):
         self.schema: Schema | None = None
         self.card: dict[str, Any] | None = None
         """What ``neurona.tables.data_card.card`` tells, after setup for a fit."""
-        self._trained: DataSpec | None = None
+        self._run_spec: DataSpec | None = None
         self._is_new = False
         self._warned = set[str]()
         """Columns of new rows of which it has been said that they cannot be read."""
@@ -137,7 +137,7 @@ class TableData(InMemoryData):
         labels = self._labels.read(table)
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
         of_files = [labels[start : start + size] for start, size in zip(starts, sizes, strict=True)]
-        names = self._trained.class_names if self._trained else self._labels.class_names(of_files[0], self.path)
+        names = self._run_spec.class_names if self._run_spec else self._labels.class_names(of_files[0], self.path)
         for part, path in zip(of_files, paths, strict=True):
             self._labels.check(part, names, path)
         return names, torch.from_numpy(codes(labels, names))
@@ -155,8 +155,8 @@ class TableData(InMemoryData):
         return Split(labelled[parts.train], labelled[parts.val], labelled[parts.test])
 
     def describe(self, table: Table) -> DataSpec:
-        if self._trained is not None:
-            return self._trained
+        if self._run_spec is not None:
+            return self._run_spec
         assert self.schema is not None
         self.preprocessing = preprocessing = encoding.fit(
             table.features,
@@ -191,7 +191,7 @@ class TableData(InMemoryData):
         latter without holding them in memory, and without need of a target.
         """
         if isinstance(trained, TableSpec):
-            self._trained, self._is_new = trained, is_new
+            self._run_spec, self._is_new = trained, is_new
             self.schema = trained.table
 
     def card_text(self, most_columns: int | None = None) -> str:
@@ -209,7 +209,7 @@ class TableData(InMemoryData):
                 if first is None:
                     raise DataError(file, "has no rows")
                 reading.require(first, self.schema.names, file)
-            self._spec = self._trained
+            self._spec = self._run_spec
 
     def test_dataloader(self) -> BatchLoader:
         if not self._is_new:

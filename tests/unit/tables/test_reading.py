@@ -157,7 +157,7 @@ def test_damaged_bytes_raise_nothing_else(tmp_path: Path) -> None:
                 continue
 
 
-@pytest.mark.parametrize("given", [3, "text", [[1, 2, 3]], np.zeros((2, 2, 2)), [{"a": 1}, 3], {"a": [1, 2], "b": [1]}])
-def test_what_is_no_table(given: object) -> None:
+@pytest.mark.parametrize("rows", [3, "text", [[1, 2, 3]], np.zeros((2, 2, 2)), [{"a": 1}, 3], {"a": [1, 2], "b": [1]}])
+def test_what_is_no_table(rows: object) -> None:
     with pytest.raises(DataError, match="features: "):
-        reading.from_python(given, ["a", "b"])
+        reading.from_python(rows, ["a", "b"])
