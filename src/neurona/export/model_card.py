@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,18 +13,18 @@ from neurona.runs.files import write_atomically
 from neurona.runs.folder import RunFolder
 
 CARD = """\
-# Model card: {run}
+# Model card: {folder.path.name}
 
-- Network: `{network}`, {parameters:,} parameters ({options})
+- Network: `{settings.model[_target_]}`, {classifier.num_parameters:,} parameters ({options})
 - Gives logits and probabilities (their softmax) of the classes below; preprocessing is part of it
 
-| file | bytes | largest difference from the network, {rows:,} test rows |
+| file | bytes | largest difference from the network, {exported[rows]:,} test rows |
 |---|---|---|
 {files}
 
 ## Data
 
-- `{data}`, {features} features, {classes} classes:
+- `{settings.data[_target_]}`, {spec.num_features} features, {spec.num_classes} classes:
   {class_names}
 {data_card}
 ## Metrics
@@ -59,50 +59,47 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
     exported: the figures of the stage. Figures of a run that has not been finished and tested are left out.
     """
     path, data_card = folder.path / "model_card.md", folder.path / "data_card.txt"
-    spec, settings, metrics = classifier.spec, folder.settings(), folder.metrics()
+    settings, metrics = folder.settings(), folder.metrics()
     files = [name.removesuffix("/bytes") for name in exported if name.endswith("/bytes")]
-    is_finished = metrics.get("status") == "finished"
-    tested = {name: value for name, value in metrics.items() if name.startswith("test/") and is_finished}
+    sizes = [(f"`{x}`", f"{exported[f'{x}/bytes']:,}", f"{exported[f'{x}/max_difference']:.1e}") for x in files]
+    tested = [name for name in metrics if name.startswith("test/") and metrics.get("status") == "finished"]
+    figures = [(x.removeprefix("test/"), "" if metrics[x] is None else f"{metrics[x]:.4f}") for x in tested]
     card = CARD.format(
-        run=folder.path.name,
-        network=settings.model["_target_"],
-        parameters=classifier.num_parameters,
+        folder=folder,
+        settings=settings,
+        classifier=classifier,
+        spec=classifier.spec,
+        exported=exported,
         options=", ".join(f"{name} {value}" for name, value in settings.model.items() if name != "_target_"),
-        rows=exported["rows"],
-        files="\n".join(
-            f"| `{f}` | {exported[f'{f}/bytes']:,} | {exported[f'{f}/max_difference']:.1e} |" for f in files
-        ),
-        data=settings.data["_target_"],
-        features=spec.num_features,
-        classes=spec.num_classes,
-        class_names=", ".join(spec.class_names),
+        files=_table(sizes),
+        class_names=", ".join(classifier.spec.class_names),
         data_card=f"\n```text\n{data_card.read_text(encoding='utf-8').rstrip()}\n```\n" if data_card.exists() else "",
         status=metrics.get("status", "unknown"),
-        figures="\n".join(_row(name.removeprefix("test/"), value) for name, value in tested.items()),
+        figures=_table(figures),
         origin=_origin(folder),
     )
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     write_atomically(path, card + HEADING + (old.partition(HEADING)[2] or INTENDED_USE))
 
 
-def _row(name: str, value: float | None) -> str:
-    """Of a table of figures. A class, whose name stands in some, may be called anything."""
-    cell = name.replace("|", "\\|").replace("\n", " ")
-    return f"| {cell} | {'' if value is None else f'{value:.4f}'} |"
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """A class, whose name stands in some cells, may be called anything."""
+    escapes = str.maketrans({"|": "\\|", "\n": " "})
+    return "\n".join(f"| {' | '.join(cell.translate(escapes) for cell in row)} |" for row in rows)
 
 
 def _origin(folder: RunFolder) -> str:
     try:
         origin = json.loads((folder.path / "provenance.json").read_text(encoding="utf-8"))
-        command, git, versions = (
-            shlex.join(origin["command"]),
-            origin["git"] or {"commit": "unknown"},
-            origin["versions"],
+        git = origin["git"] or {"commit": "unknown", "dirty": False}
+        changes = ", with changes" if git["dirty"] else ""
+        versions = origin["versions"] | {
+            name: version(name) for name in ("onnx", "onnxscript", "onnxruntime", "safetensors")
+        }
+        return (
+            f"```console\npython {shlex.join(origin['command'])}\n```\n\n"
+            f"- Begun {origin['time']}, seed {origin['seed']}, commit {git['commit']}{changes}\n"
+            f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"
         )
-        begun = f"Begun {origin['time']}, seed {origin['seed']}, commit {git['commit']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "`provenance.json` is missing or damaged."
-    begun += ", with changes" if git.get("dirty") else ""
-    versions |= {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime", "safetensors")}
-    words = ", ".join(f"{name} {number}" for name, number in versions.items())
-    return f"```console\npython {command}\n```\n\n- {begun}\n- Versions: {words}"
