@@ -26,7 +26,7 @@ FILES = {
     "checkpoints/last.ckpt",
     "checkpoints/previous.ckpt",
     "projector_config.pbtxt",
-    *(f"projector/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),
+    *(f"projector/val/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),
 }
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 

@@ -44,7 +44,7 @@ def ask(runs: Path) -> Iterator[Callable[..., Any]]:
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen([*command, "--load_fast", "false"], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+/", line)))
+        address = next(match[0] for line in server.stderr if (match := re.search(r"http://\S+/", line)))
         yield lambda route, body=None, **parameters: _answer(f"{address}data/plugin/{route}", body, parameters)
         server.terminate()
 
@@ -148,8 +148,8 @@ def test_projector(ask: Any, runs: Path) -> None:
 
 
 def test_graph_and_texts(ask: Any, runs: Path) -> None:
-    drawn = ask("graphs/graph").decode()
-    assert re.findall(r'^  name: "([a-z0-9]+)"', drawn, re.MULTILINE) == [
+    definition = ask("graphs/graph").decode()
+    assert re.findall(r'^  name: "([a-z0-9]+)"', definition, re.MULTILINE) == [
         *("features", "linear1", "activation1", "dropout1", "linear2", "activation2", "dropout2", "head")
     ]
     tags = ask("text/tags")["full"]
@@ -167,8 +167,8 @@ def test_nothing_is_inspected_unless_asked_for(runs: Path, ask: Any) -> None:
 
 def test_rows_of_other_data_than_images_are_shown_as_text(fit: Any) -> None:
     run = fit("data=breast_cancer", "quiet=false", "inspect.every_n_epochs=1")
-    said = (run.folder / "train.log").read_text()
-    assert said.count("inspect: without weights as images (the features are no pixels)") == 1
+    log = (run.folder / "train.log").read_text()
+    assert log.count("inspect: without weights as images (the features are no pixels)") == 1
     events = EventAccumulator(str(run.folder))
     events.Reload()
     tags = events.Tags()
@@ -176,8 +176,7 @@ def test_rows_of_other_data_than_images_are_shown_as_text(fit: Any) -> None:
     assert "most_wrong/val/text_summary" in tags["tensors"]
 
 
-@pytest.mark.parametrize("given", ["inspect.every_n_epochs=0", "inspect.max_rows=0"])
-def test_refused(fit: Any, tmp_path: Path, given: str) -> None:
-    with pytest.raises(ConfigError, match=given.replace(".", r"\.")):
-        fit(given)
+def test_refused(fit: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"inspect\.max_rows=0"):
+        fit("inspect.max_rows=0")
     assert list(tmp_path.iterdir()) == []

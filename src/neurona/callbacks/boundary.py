@@ -24,7 +24,7 @@ RESOLUTION = 150
 MARGIN = 0.1
 MOST_POINTS = 1000
 BLOCK_ROWS = 4096
-MILLISECONDS, LAST_MILLISECONDS = 150, 2000
+FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 150, 2000
 """How long the animation shows a frame, and its last."""
 
 
@@ -78,7 +78,7 @@ class Boundary(Callback):
         from PIL import Image
 
         first, *others = (Image.open(frames[epoch]) for epoch in sorted(frames))
-        durations = [MILLISECONDS] * len(others) + [LAST_MILLISECONDS]
+        durations = [FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS]
         with replacing(self._folder.with_suffix(".gif")) as file:
             first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
         with replacing(self._folder.with_suffix(".png")) as file:
@@ -138,7 +138,7 @@ def draw(axes: Sequence[Tensor], probabilities: Tensor, features: Tensor, target
     x, y = (axis.numpy() for axis in axes)
     num_classes = probabilities.shape[2]
     colours = np.array([mpl.colormaps["tab10"](index % 10)[:3] for index in range(num_classes)])
-    likely, likeliest = (found.T.numpy() for found in probabilities.max(2))
+    likely, likeliest = (values.T.numpy() for values in probabilities.max(2))
     certainty = (likely - 1 / num_classes) / (1 - 1 / num_classes)
     figure = Figure(figsize=(3.2, 3.4), dpi=100)
     canvas = FigureCanvasAgg(figure)

@@ -8,7 +8,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 
 from neurona.classifier import Classifier
 from neurona.errors import check_range
-from neurona.inspection import drawing, sample
+from neurona.inspection import drawing
 from neurona.inspection.drawing import Picture
 from neurona.inspection.graph import graph
 from neurona.inspection.loggers import TensorBoard
-from neurona.inspection.sample import Sample
+from neurona.inspection.sample import Sample, take
 from neurona.inspection.units import Units
 from neurona.steps.norms import StepNorms
 
@@ -112,16 +111,16 @@ class Inspection(Callback):
         if not trainer.is_global_zero:
             return
         for logger in _loggers(trainer):
-            looked_at = [self._show_part(logger, trainer, pl_module, part) for part in ("val", "test")]
+            samples = [self._show_part(logger, trainer, pl_module, part) for part in ("val", "test")]
             self._show_weights(logger, trainer, pl_module)
-            samples = [taken for taken in looked_at if taken is not None]
-            if samples and self.embeddings:
-                samples[0].write_projector(Path(logger.log_dir))
-            if samples and self.graph:
-                features = samples[0].features[:2].to(pl_module.device)
+            sample = next((sample for sample in samples if sample is not None), None)
+            if sample is not None and self.embeddings:
+                sample.log_embeddings(logger)
+            if sample is not None and self.graph:
+                features = sample.features[:2].to(pl_module.device)
                 with torch.random.fork_rng():
-                    drawn = graph(pl_module.network, pl_module.preprocessing(features))
-                logger.experiment._get_file_writer().add_event(Event(graph_def=drawn.SerializeToString()))
+                    definition = graph(pl_module.network, pl_module.preprocessing(features))
+                logger.experiment.file_writer.add_event(Event(graph_def=definition.SerializeToString()))
         if self._skipped:
             log.info("inspect: without %s", "; ".join(self._skipped))
 
@@ -129,25 +128,25 @@ class Inspection(Callback):
         """What the network says of a part of the data."""
         if not (self.confusion or self.curves or self.examples or self.embeddings or self.graph):
             return None
-        taken = sample.take(classifier, trainer.datamodule, part, self.max_rows)  # type: ignore[attr-defined]
-        if taken is None:
+        sample = take(classifier, trainer.datamodule, part, self.max_rows)  # type: ignore[attr-defined]
+        if sample is None:
             self._skipped[f"the {part} part's pictures (it is empty, or its rows are not in memory)"] = None
             return None
         pictures: dict[str, Picture] = {}
         if self.confusion:
-            pictures["confusion"] = taken.confusion()
+            pictures["confusion"] = sample.confusion()
         if self.curves:
-            for name, scores, positive in taken.by_class():
+            for name, scores, positive in sample.by_class():
                 logger.experiment.add_pr_curve(f"precision_recall_{part}/{name}", positive, scores, trainer.global_step)
-            pictures |= {"roc": taken.roc(), "reliability": taken.reliability()}
-        if self.examples and len(wrong := taken.most_wrong()):
-            if taken.spec.image_shape is not None:
-                pictures["most_wrong"] = taken.wrong_images(wrong)
+            pictures |= {"roc": sample.roc(), "reliability": sample.reliability()}
+        if self.examples and len(wrong := sample.most_wrong()):
+            if sample.spec.image_shape is not None:
+                pictures["most_wrong"] = sample.wrong_images(wrong)
             else:
-                logger.experiment.add_text(f"most_wrong/{part}", taken.wrong_rows(wrong), trainer.global_step)
+                logger.experiment.add_text(f"most_wrong/{part}", sample.wrong_rows(wrong), trainer.global_step)
         for name, picture in pictures.items():
             logger.log_picture(f"{name}/{part}", picture, trainer.global_step)
-        return taken
+        return sample
 
     def _show_weights(self, logger: TensorBoard, trainer: Trainer, classifier: Classifier) -> None:
         """The first layer's weights, a picture for each unit."""

@@ -58,8 +58,8 @@ def write(classifier: Classifier, datamodule: Any, folder: RunFolder) -> dict[st
     forms = Forms(classifier, inputs)
     expected = _outputs(forms.network, inputs)
     figures: dict[str, Any] = {"status": "finished", "stage": "export", "rows": len(expected[0])}
-    kept: list[str] = []
-    failed: dict[str, list[str]] = {}
+    files: list[str] = []
+    problems: dict[str, list[str]] = {}  # and the files that have them
     for file, form in (
         ("model.safetensors", forms.safetensors),
         ("model.pt2", forms.pt2),
@@ -69,30 +69,30 @@ def write(classifier: Classifier, datamodule: Any, folder: RunFolder) -> dict[st
             contents, network = form()
             largest = difference(expected, _outputs(network, inputs))
         except Exception as error:
-            failed.setdefault(f"cannot be made of this network ({_reason(error)})", []).append(file)
+            problems.setdefault(f"cannot be made of this network ({_reason(error)})", []).append(file)
             continue
         if not largest <= TOLERANCE:
             problem = f"would differ from the network by {largest:.1e}, more than {TOLERANCE:.0e}"
-            failed.setdefault(problem, []).append(file)
+            problems.setdefault(problem, []).append(file)
             continue
-        with replacing(folder.path / file) as written:
-            written.write(contents)
-        kept.append(file)
+        with replacing(folder.path / file) as stream:
+            stream.write(contents)
+        files.append(file)
         log.info("%-18s %10s bytes, differs from the network by at most %.1e", file, f"{len(contents):,}", largest)
         figures |= {f"{file}/max_difference": largest, f"{file}/bytes": len(contents)}
     model_card.write(folder, classifier, figures)
-    if failed:
-        problems = "; ".join(f"{', '.join(files)} {problem}" for problem, files in failed.items())
-        raise RunError(f"{folder.path}: {problems}; written: {', '.join(kept) or 'none'}")
+    if problems:
+        words = "; ".join(f"{', '.join(names)} {problem}" for problem, names in problems.items())
+        raise RunError(f"{folder.path}: {words}; written: {', '.join(files) or 'none'}")
     return figures | {"seconds": round(time.perf_counter() - started, 3)}
 
 
-def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+def difference(expected: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
     """The largest between (logits, probabilities) and others: of probabilities as it is, of logits as a share of the
     largest expected one where that is above 1, as float32 holds so many digits, not decimals.
     """
     scales = (max(1.0, float(np.abs(expected[0]).max())), 1.0)
-    return max(float(np.abs(a - b).max()) / scale for a, b, scale in zip(expected, found, scales, strict=True))
+    return max(float(np.abs(a - b).max()) / scale for a, b, scale in zip(expected, outputs, scales, strict=True))
 
 
 def as_inputs(features: Tensor, spec: DataSpec) -> dict[str, Tensor]:
@@ -142,18 +142,18 @@ class Forms:
     def program(self) -> torch.export.ExportedProgram:
         examples = tuple(part.new_zeros(2, *part.shape[1:]) for part in self.inputs.values())  # no one's data
         batch = {0: torch.export.Dim("batch")}
-        made = torch.export.export(self.network, examples, dynamic_shapes={"inputs": (batch,) * len(examples)})
-        for node in made.graph.nodes:
+        program = torch.export.export(self.network, examples, dynamic_shapes={"inputs": (batch,) * len(examples)})
+        for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # names folders of this machine
-        return made
+        return program
 
     def safetensors(self) -> tuple[bytes, Network]:
         from safetensors import torch as file
 
         weights = {name: tensor.clone() for name, tensor in self.network.classifier.state_dict().items()}
         contents = file.save(weights, self.metadata)
-        read = {f"classifier.{name}": tensor for name, tensor in file.load(contents).items()}
-        return contents, lambda *rows: torch.func.functional_call(self.network, read, rows)
+        parameters = {f"classifier.{name}": tensor for name, tensor in file.load(contents).items()}
+        return contents, lambda *rows: torch.func.functional_call(self.network, parameters, rows)
 
     def pt2(self) -> tuple[bytes, Network]:
         file = io.BytesIO()
@@ -167,15 +167,15 @@ class Forms:
 
         for name in ("torch.onnx._internal.exporter._registration", "onnxscript"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is raised below
-        made = torch.onnx.export(
+        program = torch.onnx.export(
             self.program,
             input_names=list(self.inputs),
             output_names=["logits", "probabilities"],
             opset_version=OPSET,
             verbose=False,
         )
-        assert made is not None
-        model = made.model_proto
+        assert program is not None
+        model = program.model_proto
         onnx.helper.set_model_props(model, self.metadata)
         onnx.checker.check_model(model, full_check=True)
         options = onnxruntime.SessionOptions()

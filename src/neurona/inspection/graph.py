@@ -20,28 +20,28 @@ def graph(network: nn.Module, features: Tensor) -> GraphDef:
     What a module computes from its children's results by itself, such as a residual sum, is a node ``result`` in it.
     """
     nodes = [_node("features", "Input", [], features)]
-    made: dict[int, str] = {id(features): "features"}
-    kept = [features]  # alive, so that no other tensor gets the same id
+    names: dict[int, str] = {id(features): "features"}
+    tensors = [features]  # alive, so that no other tensor gets the same id
 
     def hook(name: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def add_node(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if not isinstance(output, Tensor):
                 return
             is_leaf = not any(module.children())
             path = name.replace(".", "/")
-            if not is_leaf and id(output) in made:
+            if not is_leaf and id(output) in names:
                 return
-            sources = [made[id(given)] for given in inputs if id(given) in made]
+            sources = [names[id(tensor)] for tensor in inputs if id(tensor) in names]
             if not is_leaf:
                 inside = [node.name for node in nodes if node.name.startswith(f"{path}/")]
                 sources = list(dict.fromkeys([*inside[-1:], *sources]))
             node = _node(path if is_leaf else f"{path}/result", type(module).__name__, sources, output)
             node.attr["layer"].s = str(module).encode() if is_leaf else type(module).__name__.encode()
             nodes.append(node)
-            made[id(output)] = node.name
-            kept.append(output)
+            names[id(output)] = node.name
+            tensors.append(output)
 
-        return note
+        return add_node
 
     handles = [module.register_forward_hook(hook(name or "network")) for name, module in network.named_modules()]
     try:

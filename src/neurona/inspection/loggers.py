@@ -58,7 +58,7 @@ class TensorBoard(TensorBoardLogger):
         if any(name.startswith("test/") for name in metrics):
             self._begin_end()
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        self.experiment.file_writer.add_summary(Summary(value=values), step)
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image, step: int) -> None:
@@ -67,7 +67,7 @@ class TensorBoard(TensorBoardLogger):
         picture.save(encoded, format="png", compress_level=1)
         size = {"height": picture.height, "width": picture.width}
         image = Summary.Image(**size, colorspace=3, encoded_image_string=encoded.getvalue())
-        self.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -127,10 +127,9 @@ class Csv(Logger):
         """Drops what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines[1:] if line.endswith("\n")]
-            fitted = [line for line in whole if ",test/" not in line]  # the test is made again
-            kept = [line for line in fitted if int(line.partition(",")[0]) <= step]
-            write_atomically(self.path, "".join(["step,metric,value\n", *kept]))
+            lines = [line for line in lines[1:] if line.endswith("\n") and ",test/" not in line]  # it is tested again
+            lines = [line for line in lines if int(line.partition(",")[0]) <= step]
+            write_atomically(self.path, "".join(["step,metric,value\n", *lines]))
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -171,9 +170,9 @@ def log_hyperparameters(
     """
     params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
-    shown: Any = OmegaConf.to_container(masked(cfg))
+    settings: Any = OmegaConf.to_container(masked(cfg))
     for group in ("data", "model", "optimizer", "classifier"):
-        params |= _flat(shown[group], group)
+        params |= _flat(settings[group], group)
     results = {**figures, **{f"last_{name}": value for name, value in last.items()}}
     final = {
         f"hparams/{name}": value

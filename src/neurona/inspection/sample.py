@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from neurona.data.spec import DataSpec
 from neurona.inspection import drawing
-from neurona.runs.files import replacing, write_atomically
+from neurona.inspection.loggers import TensorBoard
 
 BLOCK_ROWS = 4096
 NUM_BINS = 15
-MOST_WRONG = 25
+MOST_EXAMPLES = 25
 MOST_POINTS = 1000
 MOST_COLUMNS = 24
 
@@ -76,7 +75,7 @@ class Sample:
         """Positions of the wrong predictions, the most confident first."""
         confidences = self.probabilities.max(1)
         wrong = np.flatnonzero(self.probabilities.argmax(1) != self.targets)
-        return wrong[np.argsort(-confidences[wrong], kind="stable")][:MOST_WRONG]
+        return wrong[np.argsort(-confidences[wrong], kind="stable")][:MOST_EXAMPLES]
 
     def wrong_images(self, positions: NDArray[np.int64]) -> drawing.Picture:
         """Those rows as images, each above its target, its prediction and the probability of that."""
@@ -103,34 +102,25 @@ class Sample:
         pixels = self.features[torch.from_numpy(positions)].float() / max(float(self.features.max()), 1e-12)
         return pixels.reshape(-1, *self.spec.image_shape).numpy()
 
-    def write_projector(self, folder: Path) -> None:
-        """The embeddings, labelled by target and prediction, as files that TensorBoard's projector reads."""
+    def log_embeddings(self, logger: TensorBoard) -> None:
+        """The embeddings, labelled by target and prediction, for TensorBoard's projector: the folder ``projector``."""
         if self.embeddings is None:
             return
         count = min(len(self.rows), MOST_POINTS)
         names = [name.replace("\t", " ").replace("\n", " ") for name in self.spec.class_names]
-        place = folder / "projector"
-        shutil.rmtree(place, ignore_errors=True)
-        vectors = "\n".join("\t".join(f"{value:.6g}" for value in row) for row in self.embeddings[:count].tolist())
-        write_atomically(place / "tensors.tsv", f"{vectors}\n")
-        predictions = self.probabilities.argmax(1)
-        pairs = zip(self.targets[:count].tolist(), predictions[:count].tolist(), strict=True)
-        labels = "\n".join(f"{names[target]}\t{names[prediction]}" for target, prediction in pairs)
-        write_atomically(place / "metadata.tsv", f"target\tprediction\n{labels}\n")
-        sprite = ""
+        predictions = self.probabilities[:count].argmax(1)
+        labels = [[names[t], names[p]] for t, p in zip(self.targets[:count], predictions, strict=True)]
+        images = None
         if self.spec.image_shape is not None:
             height, width = self.spec.image_shape
-            side = int(np.ceil(np.sqrt(count)))
-            images = np.zeros((side * side, height, width), dtype=np.uint8)
-            images[:count] = 255 * (1 - self.images(np.arange(count)))
-            sheet = images.reshape(side, side, height, width).swapaxes(1, 2)
-            with replacing(place / "sprite.png") as file:
-                Image.fromarray(sheet.reshape(side * height, side * width)).save(file, format="png")
-            dimensions = f"single_image_dim: {width} single_image_dim: {height}"
-            sprite = f' sprite {{ image_path: "projector/sprite.png" {dimensions} }}'
-        paths = 'tensor_path: "projector/tensors.tsv" metadata_path: "projector/metadata.tsv"'
-        config = f'embeddings {{ tensor_name: "{self.part}" {paths}{sprite} }}\n'
-        write_atomically(folder / "projector_config.pbtxt", config)
+            inked = torch.from_numpy(self.images(np.arange(count)))
+            # torch's writer takes no images that are higher than wide.
+            images = nn.functional.pad(1 - inked, (0, max(0, height - width)), value=1)[:, None].expand(-1, 3, -1, -1)
+        shutil.rmtree(Path(logger.log_dir, "projector"), ignore_errors=True)
+        # torch names the folder by the step, in whose place any word may stand: so a run that goes on has one folder.
+        logger.experiment.add_embedding(
+            self.embeddings[:count], labels, images, "projector", self.part, ["target", "prediction"]
+        )
 
     def _verdicts(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, str, str, float]]:
         """Row, target, prediction and its probability of each position."""
@@ -154,8 +144,8 @@ def take(classifier: Any, data: Any, part: str, most_rows: int) -> Sample | None
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:most_rows]
         rows = rows[order.sort().values]
     heads = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
-    given: list[Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) if heads else None
+    inputs: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])) if heads else None
     features = data.features[rows.to(data.features.device)]
     try:
         with torch.random.fork_rng():  # a network of one's own may draw numbers even now
@@ -163,7 +153,7 @@ def take(classifier: Any, data: Any, part: str, most_rows: int) -> Sample | None
     finally:
         if handle is not None:
             handle.remove()
-    is_vectors = len(given) == len(blocks) and all(x.ndim == 2 for x in given)
+    is_vectors = len(inputs) == len(blocks) and all(x.ndim == 2 for x in inputs)
     return Sample(
         part,
         classifier.spec,
@@ -171,7 +161,7 @@ def take(classifier: Any, data: Any, part: str, most_rows: int) -> Sample | None
         features.cpu(),
         data.targets[rows.to(data.targets.device)].cpu().numpy(),
         torch.cat(blocks).cpu().numpy(),
-        torch.cat(given).float().cpu().numpy() if is_vectors else None,
+        torch.cat(inputs).float().cpu().numpy() if is_vectors else None,
         total,
     )
 

@@ -18,7 +18,7 @@ SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 }
 """The slope of a function that saturates, over its steepest, by what it returns."""
 
-FLAT = 0.05
+FLAT_SLOPE = 0.05
 """A unit whose slope is below this share of the steepest passes back next to no gradient."""
 
 
@@ -33,8 +33,8 @@ class Units:
 
     def __init__(self, network: nn.Module, *, keeps_outputs: bool = False) -> None:
         self.keeps_outputs = keeps_outputs
-        watched = {*RECTIFIERS, *SLOPES}
-        self.layers = {name: module for name, module in network.named_modules() if type(module) in watched}
+        kinds = {*RECTIFIERS, *SLOPES}
+        self.layers = {name: module for name, module in network.named_modules() if type(module) in kinds}
         self.outputs: dict[str, Tensor] = {}
         """What each returned for the first mini-batch."""
         self._live: dict[str, Tensor] = {}
@@ -58,7 +58,7 @@ class Units:
                 live = output.amax(0) > 0
                 self._live[name] = self._live[name] | live if name in self._live else live
             else:
-                self._flat.setdefault(name, []).append((SLOPES[type(module)](output) < FLAT).float().mean(1))
+                self._flat.setdefault(name, []).append((SLOPES[type(module)](output) < FLAT_SLOPE).float().mean(1))
 
         return hook
 
@@ -66,5 +66,5 @@ class Units:
         """Of the rows seen since the last ``start``; waits for the device."""
         dead = {f"dead_units/{name}": 1 - live.float().mean() for name, live in self._live.items()}
         flat = {f"saturated_units/{name}": torch.cat(shares).mean() for name, shares in self._flat.items()}
-        found = {**dead, **flat}
-        return dict(zip(found, torch.stack([*found.values()]).tolist(), strict=True)) if found else {}
+        shares = {**dead, **flat}
+        return dict(zip(shares, torch.stack([*shares.values()]).tolist(), strict=True)) if shares else {}

@@ -25,24 +25,24 @@ class StepNorms:
         self.weights = {name: p.detach() for name, p in self.parameters.items() if p.ndim > 1}
         self.gradients: dict[str, Tensor] = {}
         """Of the last step, before any clipping, by the parameter's name; empty if it had none."""
-        self._before: tuple[Tensor, ...] = ()
-        self._norms: tuple[Tensor, ...] = ()
+        self._before: list[Tensor] = []
+        self._norms: list[Tensor] = []
 
     @torch.no_grad()
     def before(self) -> None:
         """The gradients are there, the update is to come."""
         self.gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        self._before = tuple(weight.clone() for weight in self.weights.values())
-        self._norms = torch._foreach_norm([*self.gradients.values(), *self._before])
+        self._before = [weight.clone() for weight in self.weights.values()]
+        self._norms = _norms([*self.gradients.values(), *self._before])
         if self.keeps_gradients:  # clipping changes them, and a CUDA graph's next step
             self.gradients = {name: gradient.clone() for name, gradient in self.gradients.items()}
 
     @torch.no_grad()
     def after(self) -> None:
         """The update has been made."""
-        changes = torch._foreach_sub([*self.weights.values()], self._before)
-        self._norms = (*self._norms, *torch._foreach_norm(changes))
-        self._before = ()
+        changes = [weight - before for weight, before in zip(self.weights.values(), self._before, strict=True)]
+        self._norms += _norms(changes)
+        self._before = []
 
     def figures(self) -> dict[str, float]:
         """What the last step gave; nothing before the first. Waits for the device."""
@@ -60,6 +60,10 @@ class StepNorms:
             **{f"gradient_norm/{layer}": norm for layer, norm in of_layer.items()},
             **{f"update_ratio/{layer}": ratio for layer, ratio in ratios.items()},
         }
+
+
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.linalg.vector_norm(tensor) for tensor in tensors]
 
 
 def _layer(parameter: str) -> str:

@@ -43,6 +43,12 @@ def fit(make_trainer, make_classifier, tmp_path):
     return run
 
 
+@pytest.fixture
+def _blank_pictures(monkeypatch):
+    """For what does not depend on what is drawn."""
+    monkeypatch.setattr("neurona.callbacks.boundary.draw", lambda *_: np.zeros((4, 4, 3), dtype=np.uint8))
+
+
 def frames(folder: Path) -> list[int]:
     return sorted(int(file.stem) for file in (folder / "boundary").iterdir())
 
@@ -116,11 +122,13 @@ def test_frames_come_at_their_epochs_and_change_no_bit(fit, tmp_path):
     assert (tmp_path / "boundary.png").read_bytes() == (tmp_path / "boundary" / "0010.png").read_bytes()
 
 
+@pytest.mark.usefixtures("_blank_pictures")
 def test_more_frames_than_are_wanted_are_spread(fit, tmp_path):
     fit(Boundary(max_frames=3), max_epochs=9)
     assert frames(tmp_path) == [0, 4, 8, 9]
 
 
+@pytest.mark.usefixtures("_blank_pictures")
 def test_a_fit_of_no_set_length_thins_its_frames_out(fit, tmp_path):
     fit(Boundary(max_frames=3), max_epochs=-1, max_steps=7 * 22 - 1)
     assert images(tmp_path) == [22 * epoch for epoch in (0, 1, 2, 3, 4, 6)] + [7 * 22 - 1]

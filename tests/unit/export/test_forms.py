@@ -48,14 +48,14 @@ def rows(count: int = 200) -> torch.Tensor:
 
 def classifier(numeric: Any, network: Any, numbers: Any) -> Classifier:
     cardinalities = layout(Schema.from_dict(SPEC.schema)).cardinalities
-    fitted = encoding.fit(rows(), torch.arange(100), cardinalities, numeric=numeric, max_one_hot=16)
-    assert fitted.embedded == [31]
-    first = Embedding(fitted.num_outputs, fitted.num_numbers, fitted.embedded, numbers=numbers)
+    preprocessing = encoding.fit(rows(), torch.arange(100), cardinalities, numeric=numeric, max_one_hot=16)
+    assert preprocessing.embedded == [31]
+    first = Embedding(preprocessing.num_outputs, preprocessing.num_numbers, preprocessing.embedded, numbers=numbers)
     layers = OrderedDict(embedding=first, network=network(first.num_outputs, 3))
-    made = Classifier(fitted, nn.Sequential(layers), SPEC)
-    for parameter in made.network.network.parameters():
+    model = Classifier(preprocessing, nn.Sequential(layers), SPEC)
+    for parameter in model.network.network.parameters():
         nn.init.normal_(parameter, std=0.3)  # a linear model's are 0 at first
-    return made
+    return model
 
 
 def mlp(part: int, **settings: Any) -> Any:
@@ -68,30 +68,30 @@ def mlp(part: int, **settings: Any) -> Any:
     ("numeric", "network", "numbers"),
     [
         ("standard", mlp(0, normalization="batch", residual=True, dropout=0.2), "periodic"),
-        ("robust", mlp(1, normalization="layer", residual=True), "none"),
-        ("quantile", mlp(2, normalization="rms"), "periodic"),
+        pytest.param("robust", mlp(1, normalization="layer", residual=True), "none", marks=pytest.mark.long),
+        pytest.param("quantile", mlp(2, normalization="rms"), "periodic", marks=pytest.mark.long),
     ],
 )
 def test_every_encoding_and_layer_is_exported(numeric: Any, network: Any, numbers: Any) -> None:
     torch.manual_seed(0)
-    made, raw = classifier(numeric, network, numbers), rows()
-    made.train()(raw)  # running averages that are not 0
+    model, raw = classifier(numeric, network, numbers), rows()
+    model.train()(raw)  # running averages that are not 0
     with torch.inference_mode():
-        logits = made.eval()(raw)
+        logits = model.eval()(raw)
     inputs = export.as_inputs(raw, SPEC)
     assert {name: part.dtype for name, part in inputs.items()} == {
         "numbers": torch.float32,
         "categories": torch.int64,
     }
-    forms = export.Forms(made, inputs)
+    forms = export.Forms(model, inputs)
     for contents, run in (forms.safetensors(), forms.pt2(), forms.onnx()):
         assert len(contents) > 1000
         assert b"/neurona/" not in contents  # no folder of the machine it was made on
         for part in (slice(0, 1), slice(1, 4), slice(4, None)):
             with torch.inference_mode():
-                found = run(*(given[part] for given in inputs.values()))
-            np.testing.assert_allclose(found[0], logits[part], atol=1e-5)
-            np.testing.assert_allclose(found[1], logits[part].softmax(1), atol=1e-6)
+                outputs = run(*(tensor[part] for tensor in inputs.values()))
+            np.testing.assert_allclose(outputs[0], logits[part], atol=1e-5)
+            np.testing.assert_allclose(outputs[1], logits[part].softmax(1), atol=1e-6)
 
 
 def test_the_difference_is_of_probabilities_and_relative_to_large_logits() -> None:
@@ -216,9 +216,9 @@ def test_the_pages_encoder_gives_what_the_run_was_given(table: dict[str, list[An
     spec = TableSpec(1, 2, ("a", "b"), schema=schema.as_dict())
     page: dict[str, Any] = {"np": np}
     exec(ENCODER, page)
-    found = page["encode"](table, export.description(spec))
-    wanted = export.as_inputs(torch.from_numpy(encode(pl.DataFrame(table), schema)), spec)
-    assert found.keys() == wanted.keys()
-    for name, part in wanted.items():
-        assert found[name].dtype == part.numpy().dtype
-        np.testing.assert_array_equal(found[name], part)
+    encoded = page["encode"](table, export.description(spec))
+    expected = export.as_inputs(torch.from_numpy(encode(pl.DataFrame(table), schema)), spec)
+    assert encoded.keys() == expected.keys()
+    for name, part in expected.items():
+        assert encoded[name].dtype == part.numpy().dtype
+        np.testing.assert_array_equal(encoded[name], part)

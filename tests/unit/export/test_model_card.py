@@ -1,35 +1,84 @@
-"""The card's intervals against the rows themselves."""
+"""The card tells what the run's own files tell, and keeps what its reader has written."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from sklearn.metrics import balanced_accuracy_score, f1_score
+import pytest
 
-from neurona.export.model_card import _figures, resampled
+from neurona.classifier import Classifier
+from neurona.export import model_card
+from neurona.models.linear import Linear
 from neurona.runs.folder import RunFolder
 
+EXPORTED = {"rows": 1200, "model.onnx/bytes": 4321, "model.onnx/max_difference": 2e-7}
+FIGURES = {"status": "finished", "val/loss": 0.5, "test/accuracy": 0.75, "test/accuracy_of/a|b\nc": None}
+PROVENANCE = {
+    "command": ["train.py", "data.path=my table.csv"],
+    "time": "2026-01-02T03:04:05+0000",
+    "seed": 7,
+    "git": {"commit": "abc123", "dirty": True},
+    "versions": {"torch": "2.13.0"},
+}
+CONFIG = """
+model: {_target_: neurona.models.linear.Linear, bias: true}
+data: {_target_: some.Data}
+trainer: {max_epochs: 1}
+"""
 
-def test_resampled_intervals_are_those_of_resampled_rows() -> None:
-    confusion, rng = np.array([[50, 3, 2], [4, 30, 6], [0, 2, 23]]), np.random.default_rng(1)
-    targets, predictions = (index.ravel().repeat(confusion.ravel()) for index in np.indices(confusion.shape))
-    draws = [rng.integers(0, len(targets), len(targets)) for _ in range(300)]
-    found = resampled(confusion)
-    for name, score, options in (
-        ("balanced_accuracy", balanced_accuracy_score, {}),
-        ("macro_f1", f1_score, {"average": "macro"}),
+
+@pytest.fixture
+def card(tmp_path: Path, make_classifier: Any) -> Any:
+    """Writes the card of a run with these figures; returns its text."""
+    classifier: Classifier = make_classifier(Linear(4, 2), 4, 2)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "provenance.json").write_text(json.dumps(PROVENANCE))
+
+    def write(figures: dict[str, Any] = FIGURES) -> str:
+        (tmp_path / "metrics.json").write_text(json.dumps(figures))
+        with RunFolder(tmp_path) as folder:
+            model_card.write(folder, classifier, EXPORTED)
+        return (tmp_path / "model_card.md").read_text()
+
+    return write
+
+
+def test_network_data_figures_and_origin_are_told(card: Any) -> None:
+    lines = card().splitlines()
+    for line in (
+        "- Network: `neurona.models.linear.Linear`, 10 parameters (bias True)",
+        "| `model.onnx` | 4,321 | 2.0e-07 |",
+        "- `some.Data`, 4 features, 2 classes:",
+        "  class 0, class 1",
+        "| accuracy | 0.7500 |",
+        "| accuracy_of/a\\|b c |  |",
+        "python train.py 'data.path=my table.csv'",
+        "- Begun 2026-01-02T03:04:05+0000, seed 7, commit abc123, with changes",
     ):
-        scores = [score(targets[rows], predictions[rows], **options) for rows in draws]
-        np.testing.assert_allclose(found[name], np.quantile(scores, [0.025, 0.975]), atol=0.015)
+        assert line in lines
+    assert not any("loss" in line for line in lines)
+    (versions,) = (line for line in lines if line.startswith("- Versions: "))
+    assert versions.startswith("- Versions: torch 2.13.0, onnx ")
 
 
-def test_a_class_may_be_called_anything_in_the_table_of_figures(tmp_path: Path) -> None:
-    figures = {"status": "finished", "test/accuracy": 0.5, "test/accuracy_of/a|b\nc": 0.25}
-    (tmp_path / "metrics.json").write_text(json.dumps(figures))
-    with RunFolder(tmp_path) as folder:
-        lines = "\n".join(_figures(folder)).splitlines()
-    assert "| accuracy_of/a\\|b c | 0.2500 |  |" in lines
-    table = [line.replace("\\|", "") for line in lines if line.startswith("|")]
-    assert {line.count("|") for line in table} == {4}
+def test_figures_of_a_run_that_is_not_finished_are_left_out(card: Any) -> None:
+    text = card({**FIGURES, "status": "failed"})
+    assert "Status of the run: failed." in text
+    assert "| accuracy |" not in text
+
+
+def test_what_stands_below_intended_use_is_kept(card: Any, tmp_path: Path) -> None:
+    first = card()
+    changed = first.replace("# Model card", "# Card").replace("Made for: …", "Made for: reading digits.")
+    (tmp_path / "model_card.md").write_text(changed)
+    assert card() == first.replace("Made for: …", "Made for: reading digits.")
+
+
+def test_a_damaged_provenance_and_a_data_card_are_told(card: Any, tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text("{")
+    (tmp_path / "data_card.txt").write_text("12 columns\n")
+    text = card()
+    assert "`provenance.json` is missing or damaged." in text
+    assert "```text\n12 columns\n```\n\n## Metrics\n" in text

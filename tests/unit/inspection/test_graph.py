@@ -10,21 +10,21 @@ from neurona.models.mlp import MLP
 
 
 def test_layers_their_order_and_sizes() -> None:
-    drawn = graph(MLP(4, 3, hidden=[8]).eval(), torch.zeros(2, 4))
-    assert [(node.name, list(node.input)) for node in drawn.node] == [
+    definition = graph(MLP(4, 3, hidden=[8]).eval(), torch.zeros(2, 4))
+    assert [(node.name, list(node.input)) for node in definition.node] == [
         ("features", []),
         ("linear1", ["features"]),
         ("activation1", ["linear1"]),
         ("head", ["activation1"]),
     ]
-    sizes = [dim.size for dim in drawn.node[1].attr["_output_shapes"].list.shape[0].dim]
+    sizes = [dim.size for dim in definition.node[1].attr["_output_shapes"].list.shape[0].dim]
     assert sizes == [-1, 8]
-    assert drawn.node[1].op == "Linear"
+    assert definition.node[1].op == "Linear"
 
 
 def test_a_sum_that_a_module_makes_itself_joins_both_ways() -> None:
-    drawn = graph(MLP(4, 3, hidden=[8, 8], residual=True).eval(), torch.zeros(2, 4))
-    ways = {node.name: set(node.input) for node in drawn.node}
+    definition = graph(MLP(4, 3, hidden=[8, 8], residual=True).eval(), torch.zeros(2, 4))
+    ways = {node.name: set(node.input) for node in definition.node}
     assert ways["residual2/result"] == {"residual2/activation2", "activation1"}
     assert ways["head"] == {"residual2/result"}
 

@@ -40,15 +40,15 @@ def fit(rows, make_trainer, make_classifier):
 
 def test_the_step_axis_counts_optimiser_steps(fit, tmp_path):
     trainer = fit(TensorBoard(save_dir=str(tmp_path)))
-    found = events(tmp_path)
-    assert [event.step for event in found.Scalars("train/step_loss")] == [20, 40, 60, 80, 100]
-    assert [event.step for event in found.Scalars("train/lr")] == [20, 40, 55, 60, 80, 100, 110]
+    board = events(tmp_path)
+    assert [event.step for event in board.Scalars("train/step_loss")] == [20, 40, 60, 80, 100]
+    assert [event.step for event in board.Scalars("train/lr")] == [20, 40, 55, 60, 80, 100, 110]
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_of/class 1"):
-        assert [event.step for event in found.Scalars(name)] == [55, 110], name
-    assert [event.value for event in found.Scalars("epoch")] == [0, 1]
+        assert [event.step for event in board.Scalars(name)] == [55, 110], name
+    assert [event.value for event in board.Scalars("epoch")] == [0, 1]
     for name in ("train/loss", "val/loss", "val/auroc"):
         expected = trainer.callback_metrics[name].item()
-        assert found.Scalars(name)[-1].value == pytest.approx(expected, rel=1e-6), name
+        assert board.Scalars(name)[-1].value == pytest.approx(expected, rel=1e-6), name
 
 
 def test_event_files_lie_in_the_folder_itself(fit, tmp_path):
@@ -62,15 +62,15 @@ def test_hyperparameters_make_a_row_with_its_metrics(tmp_path):
     logger = TensorBoard(save_dir=str(tmp_path))
     logger.log_hyperparams({"optimizer.lr": 0.1, "data": "digits"}, {"hparams/test/accuracy": 0.97}, 110)
     logger.finalize("success")
-    found = events(tmp_path)
-    [event] = found.Scalars("hparams/test/accuracy")
+    board = events(tmp_path)
+    [event] = board.Scalars("hparams/test/accuracy")
     assert (event.step, event.value) == (110, pytest.approx(0.97))
-    assert "hp_metric" not in found.Tags()["scalars"]
-    plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert "hp_metric" not in board.Tags()["scalars"]
+    plugin = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     params = HParamsPluginData.FromString(plugin).session_start_info.hparams
     assert params["optimizer.lr"].number_value == 0.1
     assert params["data"].string_value == "digits"
-    experiment = HParamsPluginData.FromString(found.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    experiment = HParamsPluginData.FromString(board.SummaryMetadata("_hparams_/experiment").plugin_data.content)
     assert [info.name.tag for info in experiment.experiment.metric_infos] == ["hparams/test/accuracy"]
 
 
@@ -85,8 +85,8 @@ def test_a_run_that_goes_on_has_one_end(tmp_path):
         logger.log_metrics({"test/loss": 0.6}, step=11)
         logger.log_hyperparams({"seed": 0}, {"hparams/test/loss": 0.6}, 11)
         logger.finalize("success")
-    found = events(tmp_path)
-    steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    board = events(tmp_path)
+    steps = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
     assert steps == {"loss": [10, 11], "test/loss": [11], "hparams/test/loss": [11]}
 
 
@@ -134,8 +134,8 @@ def test_csv_holds_a_line_per_figure_and_goes_on_when_resumed(tmp_path):
 
 def test_csv_of_a_fit_has_the_figures_of_every_epoch(fit, tmp_path):
     trainer = fit(Csv(save_dir=str(tmp_path)))
-    header, *found = lines(tmp_path)
-    values = {(int(step), name): float(value) for step, name, value in found}
+    header, *records = lines(tmp_path)
+    values = {(int(step), name): float(value) for step, name, value in records}
     assert [step for step, name in values if name == "val/loss"] == [55, 110]
     assert values[110, "val/loss"] == pytest.approx(trainer.callback_metrics["val/loss"].item(), rel=1e-6)
     assert header == ["step", "metric", "value"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn import metrics
 from torchmetrics.classification import MulticlassCalibrationError
 
 from neurona.data.digits import Digits
 from neurona.data.iris import Iris
+from neurona.data.spec import DataSpec
 from neurona.inspection import sample
+from neurona.inspection.loggers import TensorBoard
 from neurona.models.mlp import MLP
 
 
@@ -67,22 +71,22 @@ def test_a_sample_is_the_part_as_the_network_sees_it_and_disturbs_no_random_numb
     data.setup()
     module = Module(data).eval()
     state = torch.get_rng_state()
-    taken = sample.take(module, data, "test", 10_000)
+    part = sample.take(module, data, "test", 10_000)
     assert torch.equal(torch.get_rng_state(), state)
-    assert taken is not None
+    assert part is not None
     features = data.features[data.test_rows]
     with torch.no_grad():
         expected = module(features).softmax(1)
         hidden = module.network[:-1](module.preprocessing(features))
-    np.testing.assert_allclose(taken.probabilities, expected.numpy(), rtol=1e-6)
-    np.testing.assert_allclose(taken.embeddings, hidden.numpy(), rtol=1e-6)
-    assert taken.title == "test, 30 rows"
-    wrong = taken.most_wrong()
+    np.testing.assert_allclose(part.probabilities, expected.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(part.embeddings, hidden.numpy(), rtol=1e-6)
+    assert part.title == "test, 30 rows"
+    wrong = part.most_wrong()
     predicted = expected.argmax(1)
     assert len(wrong) == min(25, int((predicted != data.targets[data.test_rows]).sum()))
     confidences = expected.max(1).values[wrong]
     assert (confidences[:-1] >= confidences[1:]).all()
-    lines = taken.wrong_rows(wrong).splitlines()
+    lines = part.wrong_rows(wrong).splitlines()
     assert len(lines) == 2 + len(wrong)
     row = int(data.test_rows[wrong[0]])
     assert lines[2].startswith(f"|{row}|{data.spec.class_names[data.targets[row]]}|")
@@ -107,3 +111,25 @@ def test_an_empty_part_and_data_elsewhere_have_no_sample() -> None:
     module = Module(data).eval()
     assert sample.take(module, data, "val", 10) is None
     assert sample.take(module, object(), "val", 10) is None
+
+
+def test_the_projector_is_given_embeddings_labels_and_images_of_any_shape(tmp_path: Path, capfd: Any) -> None:
+    """Sixteen images that are higher than wide, four of the second class; a run that goes on tells it again."""
+    features = torch.arange(16 * 6).float().reshape(16, 6)
+    targets = np.arange(16) // 12
+    shares = np.eye(2, dtype=np.float32)[targets]
+    spec = DataSpec(6, 2, ("a\tb", "c"), image_shape=(3, 2))
+    embeddings = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+    part = sample.Sample("val", spec, np.arange(16), features, targets, shares, embeddings, 16)
+    for _ in range(2):
+        part.log_embeddings(TensorBoard(save_dir=str(tmp_path)))
+    assert capfd.readouterr().out == ""
+    assert (tmp_path / "projector_config.pbtxt").read_text().count("embeddings {") == 1
+    folder = tmp_path / "projector" / "val"
+    np.testing.assert_array_equal(np.loadtxt(folder / "tensors.tsv", dtype=np.float32), embeddings)
+    lines = (folder / "metadata.tsv").read_text().splitlines()
+    assert lines == ["target\tprediction", *["a b\ta b"] * 12, *["c\tc"] * 4]
+    sprite = np.asarray(Image.open(folder / "sprite.png"))[..., 0]
+    assert sprite.shape == (12, 12)
+    second = 255 * (1 - features[1].reshape(3, 2) / 95)
+    np.testing.assert_allclose(sprite[:3, 3:5], second, atol=1)
