@@ -118,7 +118,7 @@ class Search(Sweeper):
         if "${oc.env:" in str(raw["storage"]):
             node["storage"] = raw["storage"]
         del node["_target_"]
-        signature = signatures.from_source(f"{__name__}.{type(self).__name__}")
+        signature = signatures.from_object(type(self))
         assert signature is not None
         check_arguments("hydra.sweeper", node, node, signature)
         for key in ("trials", "max_batch_size"):
