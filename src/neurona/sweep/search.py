@@ -132,7 +132,7 @@ class Search(Sweeper):
         try:
             composed = self.loader.load_sweep_config(self.root, list(overrides))
         except HydraException as error:
-            raise explain(error) from error
+            raise explain(error, overrides) from error
         with open_dict(composed):
             choices = composed.pop("hydra").runtime.choices
         check(composed, choices)
