@@ -14,18 +14,19 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from neurona.cli.replay import replay
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
-from neurona.config.overrides import parse, task_overrides, value
+from neurona.config.overrides import check_single, parse, task_overrides, value
 from neurona.devices import scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
@@ -47,54 +48,46 @@ def main(task: Callable[[DictConfig], Any], config_dir: Path) -> NoReturn:
     atexit.register(gc.freeze)  # looking for garbage in all of torch takes a process a second that is to end at once
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     job = Job(task, argv, full_error)
-    sweep: Path | None = None
+    line = CommandLine([], [])
     try:
-        arguments, sweep = _understood(argv[1:])
-        sys.argv = [argv[0], *arguments]
+        line = read(argv[1:])
+        sys.argv = [argv[0], *line.options, *line.overrides]
         _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
-        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job.wrapped())()
+        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job)()
         status = max(job.statuses)
     except (UserError, RunError) as error:
         status = show(error, full_error)
     except JobFailed as failure:
         raise (failure.__cause__ or failure) from None
     except Exception as error:
-        if error in job.errors:
+        if error is job.defect:
             raise
-        explained = RunError(KILLED) if isinstance(error, _killed()) else explain(error)
+        explained = RunError(KILLED) if isinstance(error, _killed()) else explain(error, line.overrides)
         explained.__cause__ = error
         status = show(explained, full_error)
     except BaseException as end:
-        ended = _status(end)
-        if ended is None and not (sweep and isinstance(end, SystemExit)):
+        asked = _status(end)
+        if asked is None and not (line.sweep and isinstance(end, SystemExit)):
             raise
-        status = int(end.code or 0) if ended is None else ended  # type: ignore[attr-defined]
+        status = int(end.code or 0) if asked is None else asked  # type: ignore[attr-defined]
     finally:
         _set_environment("HYDRA_FULL_ERROR", full_error)
-    sys.exit(registry.load(registry.SWEEP).conclude(sweep, argv[1:], status) if sweep else status)
+    sys.exit(registry.load(registry.SWEEP).conclude(line.sweep, argv[1:], status) if line.sweep else status)
 
 
 class Job:
     """The task as Hydra calls it, with the command line and the environment as they were before Hydra's.
 
-    errors: what it has raised that is no mistake and no failure explained. statuses: of jobs of a sweep in this
+    defect: what it has raised that is neither a mistake nor a failure explained. statuses: of jobs of a sweep in this
     process.
     """
 
     def __init__(self, task: Callable[[DictConfig], Any], argv: Sequence[str], full_error: str | None) -> None:
+        functools.update_wrapper(self, task)  # Hydra asks a task for its name and its file
         self.task, self.argv, self.full_error = task, argv, full_error
         self.launcher = os.getpid()
-        self.errors: list[Exception] = []
+        self.defect: Exception | None = None
         self.statuses = [0]
-
-    def wrapped(self) -> Callable[[DictConfig], Any]:
-        """A function, as Hydra wants one."""
-
-        @functools.wraps(self.task)
-        def job(cfg: DictConfig) -> Any:
-            return self(cfg)
-
-        return job
 
     def __call__(self, cfg: DictConfig) -> Any:
         sys.argv = list(self.argv)  # further processes are started with it
@@ -106,7 +99,7 @@ class Job:
                 return self._note_failure(error)
             if isinstance(error, UserError | RunError):
                 sys.exit(show(error, self.full_error))
-            self.errors.append(error)
+            self.defect = error
             raise
 
     def _note_failure(self, error: Exception) -> dict[str, Any]:
@@ -119,16 +112,22 @@ class Job:
         return jobs.mark_failed(Path(node.runtime.output_dir), reason, task_overrides(node))
 
 
-def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments of the command line, those of a run named by ``run=`` included, the settings last; the folder of a
-    sweep.
-    """
-    parser = get_args_parser()
+class CommandLine(NamedTuple):
+    """The command line, understood. overrides: with those of the run that ``run=`` names. sweep: the folder of one."""
+
+    options: list[str]
+    overrides: list[str]
+    sweep: Path | None = None
+
+
+def read(arguments: list[str]) -> CommandLine:
+    """Raises ConfigError for what the command line alone shows to be a mistake. A sweep's folder is made."""
+    parser = get_args_parser()  # hydra.main's own, which it has in no public module
     parser.error = _refuse  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.shell_completion:
         sys.stderr = io.StringIO()  # what is being typed is no mistake yet
-        return arguments, None
+        return CommandLine(arguments, [])
     if parsed.config_dir and not Path(parsed.config_dir).is_dir():
         raise ConfigError("--config-dir", parsed.config_dir, "is not a folder; give the one of your own yamls")
     options = [argument for argument in arguments if argument not in parsed.overrides]
@@ -137,16 +136,23 @@ def _understood(arguments: list[str]) -> tuple[list[str], Path | None]:
         if override.key_or_group == "hydra.run.dir":
             raise ConfigError("hydra.run.dir", value(override), "has no meaning here: a run's folder is folder=…")
     if not parsed.multirun:
-        return options + replay(parsed.overrides), None
+        replayed = replay(parsed.overrides)
+        check_single(parse(replayed))
+        return CommandLine(options, replayed)
+    _check_sweep(overrides)
+    if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
+        return CommandLine(options, parsed.overrides)
+    path, more = registry.load(registry.SWEEP).begin(overrides)
+    return CommandLine(options, [*parsed.overrides, *more], path)
+
+
+def _check_sweep(overrides: list[Override]) -> None:
+    """Raises ConfigError for what does not go with a sweep."""
     for override in overrides:
         if override.key_or_group in SINGLE and override.value():
             raise ConfigError(override.key_or_group, value(override), SINGLE[override.key_or_group])
         if override.key_or_group == "stage" and override.value() != "fit":
             raise ConfigError("stage", value(override), jobs.ONLY_FITS)
-    if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
-        return arguments, None
-    path, more = registry.load(registry.SWEEP).begin(overrides)
-    return [*options, *parsed.overrides, *more], path
 
 
 def _refuse(message: str) -> NoReturn:

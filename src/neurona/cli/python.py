@@ -13,7 +13,7 @@ from neurona.cli.replay import replay
 from neurona.config.check import check
 from neurona.config.explain import explain
 from neurona.config.hints import CONFIG_DIR
-from neurona.config.overrides import task_overrides
+from neurona.config.overrides import check_single, parse, task_overrides
 from neurona.errors import ConfigError
 from neurona.stages import processes
 from neurona.stages.execute import execute
@@ -28,11 +28,12 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     if isinstance(overrides, str):
         raise ConfigError("overrides", overrides, f"must be a list: neurona.run([{overrides!r}])")
     replayed = replay(list(overrides))
+    check_single(parse(replayed))
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
             cfg = compose("train", replayed, return_hydra_config=True)
         except HydraException as error:
-            raise explain(error) from error
+            raise explain(error, replayed) from error
         with open_dict(cfg):
             hydra = cfg.pop("hydra")
         unread = check(cfg, hydra.runtime.choices)

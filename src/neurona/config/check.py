@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -16,43 +15,47 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neurona.config import hints, registry, signatures
+from neurona.config.annotations import check_type
 from neurona.config.hints import key_paths
 from neurona.config.make import check_permitted, import_target, join, targets
 from neurona.config.signatures import Signature
-from neurona.errors import ConfigError, check_seed, did_you_mean
+from neurona.errors import ConfigError, check_seed
 
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
+"""Nodes with a ``_target_`` that is not imported yet: the key, the node, and what the yaml declares there."""
 
-ROOT = {  # the keys of train.yaml that code reads, as annotations
-    "stage": f"Literal{[*registry.STAGES]}",
-    "run": "str | None",
-    "init_from": "str | None",
-    "folder": "str | None",
-    "seed": "int",
-    "compile": "bool",
-    "float32_matmul": 'Literal["highest", "high", "medium"]',
-    "threads": "int | None",
-    "retry_failed": "bool",
-    "quiet": "bool",
-    "tags": "list[str]",
-    "allow": "list[str]",
+ROOT: dict[str, Any] = {  # the types of keys that code reads before any import, above all those of train.yaml itself
+    "stage": Literal[tuple(registry.STAGES)],
+    "run": str | None,
+    "init_from": str | None,
+    "folder": str | None,
+    "seed": int,
+    "compile": bool,
+    "float32_matmul": Literal["highest", "high", "medium"],
+    "threads": int | None,
+    "retry_failed": bool,
+    "quiet": bool,
+    "tags": list[str],
+    "allow": list[str],
+    "trainer.devices": list[int] | str | int,
+    "trainer.num_nodes": int,
 }
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 """What is reported of every part of the data, as val/loss."""
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 MAX_THREADS = 4096
-_KINDS = {bool: "bool", int: "float", float: "float", str: "str | float | bool", list: "list", dict: "dict"}
+_KINDS = {bool: bool, int: float, float: float, str: str | float | bool, list: list, dict: dict}  # by the yaml's own
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train") -> Unread:
-    """Raises ConfigError at the first key, type or ``_target_`` of a composed configuration that is not allowed.
+    """Raises ConfigError at the first key or ``_target_`` of a composed configuration that is not allowed, or missing.
 
     Every key must be declared by the configuration composed from the same choices of groups alone (without experiment,
     values from the command line, and what ``+`` adds), or by the signature of the ``_target_`` it belongs to.
     choices: as in ``hydra.runtime.choices``. Hydra must be initialised.
 
-    Returns the nodes whose signatures cannot be read without importing them, for ``check_imported``.
+    Returns the nodes whose arguments ``check_imported`` looks at again, as their types are not known before.
     """
     declared = from_groups(choices, config_name)
     for key in declared:
@@ -65,8 +68,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
                 problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
                 raise ConfigError(key, choices.get(key), problem)
             raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
-        if key in ROOT:
-            _check_type(key, value, ast.Constant(ROOT[key]), __name__)
+        check_type(key, value, ROOT.get(key, Any))
     check_seed("seed", values["seed"])
     if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
@@ -81,7 +83,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
 
 
 def check_imported(unread: Unread) -> None:
-    """Checks what ``check`` left, importing it. Raises ConfigError."""
+    """Checks types, and what the source did not tell ``check``, importing each ``_target_``. Raises ConfigError."""
     for key, node, base in unread:
         signature = signatures.from_object(import_target(key, node["_target_"]))
         if signature is not None:
@@ -133,27 +135,41 @@ def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: boo
     if value == "???":
         raise ConfigError(key, value, "has no value yet: set it")
     if not isinstance(value, dict):
-        if key in COMPONENTS:
-            raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
-        if isinstance(base, dict) and "." not in key:
-            problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
-            raise ConfigError(key, value, problem)
-        if (kind := _KINDS.get(type(base))) and value is not None and not is_free:
-            _check_type(key, value, ast.Constant(kind), __name__)
-        for index, entry in enumerate(value if isinstance(value, list) else []):
-            _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
-        return
-    base = base if isinstance(base, dict) else {}
-    if "_target_" in value:
-        _check_target(key, value, base, unread)
-        return
-    for name, child in value.items():
-        if key in COMPONENTS and child is not None and not (isinstance(child, dict) and "_target_" in child):
-            raise ConfigError(join(key, name), child, "needs a _target_, the class to make; null leaves it out")
-        if base and not is_free and key not in COMPONENTS and name not in base:
-            path = join(key, name)
+        _check_leaf(key, value, base, unread, is_free)
+    elif "_target_" in value:
+        _check_target(key, value, base if isinstance(base, dict) else {}, unread)
+    elif key in COMPONENTS:
+        _check_components(key, value, base if isinstance(base, dict) else {}, unread)
+    else:
+        _check_mapping(key, value, base if isinstance(base, dict) else {}, unread, is_free)
+
+
+def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) -> None:
+    if key in COMPONENTS:
+        raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
+    if isinstance(base, dict) and "." not in key:
+        problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+        raise ConfigError(key, value, problem)
+    if value is not None and not is_free:
+        check_type(key, value, _KINDS.get(type(base), Any))
+    for index, entry in enumerate(value if isinstance(value, list) else []):
+        _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+
+
+def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+    for name, component in components.items():
+        path = join(key, name)
+        if component is not None and not (isinstance(component, dict) and "_target_" in component):
+            raise ConfigError(path, component, "needs a _target_, the class to make; null leaves it out")
+        _check_node(path, component, base.get(name), unread, is_free=True)
+
+
+def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], unread: Unread, is_free: bool) -> None:
+    for name, child in mapping.items():
+        path = join(key, name)
+        if base and not is_free and name not in base:
             raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
-        _check_node(join(key, name), child, base.get(name), unread, is_free=is_free)
+        _check_node(path, child, base.get(name), unread, is_free=is_free)
 
 
 def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
@@ -162,9 +178,8 @@ def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: 
         signature = signatures.from_source(registry.current(target))
     except LookupError as error:
         raise ConfigError(join(key, "_target_"), target, str(error)) from None
-    if signature is None:
-        unread.append((key, node, base))
-    else:
+    unread.append((key, node, base))
+    if signature is not None:
         check_arguments(key, node, base, signature)
     for name, value in node.items():
         if name not in hints.ATTRIBUTES:
@@ -173,29 +188,24 @@ def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: 
 
 def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
     """Raises ConfigError unless a node at a key has the arguments that a signature takes, or base declares."""
-    is_declared = base.get("_target_") == node.get("_target_")
-    known = [*signature.parameters, *((base if is_declared else {} if base else node) if signature.is_open else {})]
+    names = [*signature.parameters, *(_further_names(node, base) if signature.is_open else [])]
     for name, value in node.items():
         if name in hints.ATTRIBUTES:
             continue
         path = join(key, name)
-        if name not in known:
-            raise ConfigError(path, value, hints.unknown_key(path, [join(key, other) for other in known]))
-        parameter = signature.parameters.get(name)
-        if parameter is None or path in COMPONENTS or value == "???" or (value is None and parameter.is_nullable):
-            continue
-        _check_type(path, value, parameter.annotation, parameter.module)
-    for name, parameter in signature.parameters.items():
-        if parameter.is_required and name not in node:
+        if name not in names:
+            raise ConfigError(path, value, hints.unknown_key(path, [join(key, other) for other in names]))
+        if path not in COMPONENTS and value != "???":
+            check_type(path, value, ROOT.get(path, signature.parameters.get(name, Any)))
+    for name in signature.parameters:
+        if name in signature.required and name not in node:
             raise ConfigError(join(key, name), "", f"is missing: {node['_target_']} needs it")
 
 
-def _check_type(key: str, value: Any, annotation: ast.expr | None, module: str) -> None:
-    kinds = signatures.alternatives(annotation, module)
-    if signatures.fits(value, kinds):
-        return
-    choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
-    words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
-    allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
-    hint = hints.choice(key, value) or did_you_mean(value, choices)
-    raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
+def _further_names(node: dict[str, Any], base: dict[str, Any]) -> Collection[str]:
+    """What a node may give beside the parameters, where there are ``**kwargs``: what the yaml declares for that class;
+    where no yaml declares the node, anything.
+    """
+    if not base:
+        return node
+    return base if base.get("_target_") == node.get("_target_") else ()

@@ -4,64 +4,68 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from neurona.config import hints, signatures
 from neurona.config.hints import key_paths
+from neurona.config.make import is_within
+from neurona.config.nodes import root_of
+from neurona.config.overrides import parse, unreadable, value
 from neurona.errors import ConfigError, RunError, UserError, did_you_mean
 
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launchers of other packages
-BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
 
-def explain(error: Exception) -> UserError:
-    """What Hydra or OmegaConf could not compose, in this project's words."""
+def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+    """What Hydra or OmegaConf could not compose, in this project's words. overrides: those that it was given."""
     cause = error.__cause__
     if isinstance(cause, UserError):  # a launcher's, of its arguments
         return cause
     if isinstance(error, OverrideParseException):
-        given = str(error.override)
-        if given.endswith(",") and "[" in given:
-            return UserError(f"{given}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'")
-        if "=~" in given:
-            return UserError(f"{given}: cannot be read; no shell replaces a ~ there: write $HOME")
-        if any(given.count(opening) != given.count(closing) for opening, closing in BRACKETS):
-            return UserError(f"{given}: cannot be read; a bracket is not closed, or not opened")
-        return UserError(
-            f"{given}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
-            " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
-        )
+        return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher" and choice in EXTRAS:
-            problem = f"is not installed; pip install -c constraints.txt -e '.[{EXTRAS[choice]}]'"
-            return ConfigError(group, choice, problem)
-        hint = did_you_mean(choice, error.options)
-        there = f"{hint} There" if hint else "; there"
-        return ConfigError(group, choice, f"no such choice{there} are {', '.join(error.options)}")
-    if isinstance(cause, OmegaConfBaseException) and str(error).startswith("Could not override"):
-        key = str(error).split("'")[1]
-        value = str(error).rpartition("use +")[2].partition("=")[2]
+        return _unknown_choice(error.missing_cfg_file, error.options)
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (override := _at(cause.full_key, overrides)):
         assert cause.parent_node is not None
-        return _unknown(key, value, OmegaConf.to_container(cause.parent_node._get_root()))  # type: ignore[arg-type]
+        composed: Any = OmegaConf.to_container(root_of(cause.parent_node))
+        return _unknown_key(override.key_or_group, value(override), composed)
     if isinstance(cause, OmegaConfBaseException):
         reason = str(cause).partition("\n")[0]
         return UserError(one_line(f"{error}: {reason}" if str(error) else reason))
-    if str(error).startswith("Ambiguous value"):
-        key, _, value = str(error).split("'")[1].partition("=")
-        return ConfigError(key, value, f"several values; for a list write [{value}], for a sweep add -m")
-    if str(error).startswith("Config group override must be"):
+    if not isinstance(error, HydraException) and any(_is_choice_of_no_name(override) for override in parse(overrides)):
         return UserError(f"a group takes the name of one of its choices, as in model=mlp. {error}")
     return UserError(one_line(str(error)) or type(error).__name__)
 
 
-def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
+def _at(key: str | None, overrides: Sequence[str]) -> Override | None:
+    """The override that sets a key, or one below it, which the configuration must have: nothing is added or deleted."""
+    plain = (override for override in parse(overrides) if override.type == OverrideType.CHANGE)
+    return next((override for override in plain if key and is_within(override.key_or_group, (key,))), None)
+
+
+def _is_choice_of_no_name(override: Override) -> bool:
+    is_group = (hints.CONFIG_DIR / override.key_or_group).is_dir()
+    return is_group and not override.is_delete() and not isinstance(override.value(), str | list | None)
+
+
+def _unknown_choice(file: str, choices: Collection[str]) -> UserError:
+    group, _, choice = file.rpartition("/")
+    if group == "hydra/launcher" and choice in EXTRAS:
+        problem = f"is not installed; pip install -c constraints.txt -e '.[{EXTRAS[choice]}]'"
+        return ConfigError(group, choice, problem)
+    hint = did_you_mean(choice, choices)
+    there = f"{hint} There" if hint else "; there"
+    return ConfigError(group, choice, f"no such choice{there} are {', '.join(choices)}")
+
+
+def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     """A key that the composed configuration does not have; composed includes the node ``hydra``."""
     parent, _, name = key.rpartition(".")
     node: Any = composed
@@ -72,13 +76,11 @@ def _unknown(key: str, value: str, composed: Mapping[str, Any]) -> UserError:
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):
-        return ConfigError(
-            key, value, f"is not in the configuration, but {target} takes it: add it with +{key}={value}"
-        )
+        return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with +{key}={text}")
     hidden = () if key.startswith("hydra") else ("hydra",)
     declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
-    taken = [f"{parent}.{other}" for other in signature.parameters] if signature else []
-    error = ConfigError(key, value, hints.other_choice(key) or hints.unknown_key(key, [*declared, *taken]))
+    arguments = [f"{parent}.{other}" for other in signature.parameters] if signature else []
+    error = ConfigError(key, text, hints.other_choice(key) or hints.unknown_key(key, [*declared, *arguments]))
     end = "" if str(error).endswith(("?", ".")) else "."
     return UserError(f"{error}{end} Any other argument of {target} is added with +{parent}.…") if signature else error
 

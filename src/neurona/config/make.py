@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, signatures
+from neurona.config.nodes import key_of, root_of
 from neurona.config.registry import current
 from neurona.errors import ConfigError, UserError, did_you_mean
 
@@ -23,9 +24,9 @@ def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T
     """The object that a node with a ``_target_`` describes, as ``make`` does: what ``allow`` is at the root of the
     node's configuration is allowed. arguments: what the code, not the yaml, provides.
     """
-    allow = OmegaConf.select(node._get_root(), "allow", default=[])
+    allow = OmegaConf.select(root_of(node), "allow", default=[])
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    return make(str(node._get_full_key(None)), plain, base_class, allow, **arguments)
+    return make(key_of(node), plain, base_class, allow, **arguments)
 
 
 def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
@@ -75,35 +76,44 @@ def _make(
     """base_class: of a class at ``_target_``; None for a node further in."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    check_permitted(key, node, allow)
-    path, target = join(key, "_target_"), node["_target_"]
-    made = import_target(key, target)
-    is_own = is_within(f"{made.__module__}.{getattr(made, '__qualname__', '')}", allow)
-    if isinstance(made, type) and base_class and not issubclass(made, base_class):
-        raise ConfigError(path, target, f"must be a {base_class.__qualname__}")
-    if isinstance(made, type) and not base_class and not is_own and not issubclass(made, _components()):
-        names = ", ".join(component.__name__ for component in _components())
-        raise ConfigError(path, target, f"must be one of {names}; if you trust it, add allow=[{made.__module__}]")
-    if not isinstance(made, type) and not is_own and made.__module__ not in FUNCTIONS:
-        raise ConfigError(path, target, "must be a class, or a function of your own")
-    given = {name: _made(join(key, name), child, allow) for name, child in node.items() if name != "_target_"}
+    target = _permitted_target(key, node, base_class, allow)
+    described = {name: _with_objects(join(key, name), child, allow) for name, child in node.items()}
+    del described["_target_"]
     try:
-        return made(**given | arguments)
+        return target(**described | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
-        if isinstance(error, UserError) or not signatures.is_library(made.__module__):
+        if isinstance(error, UserError) or not signatures.is_library(target.__module__):
             raise
-        raise ConfigError(key or "_target_", target, " ".join(str(error).split())) from error
+        raise ConfigError(key or "_target_", node["_target_"], " ".join(str(error).split())) from error
 
 
-def _made(key: str, value: Any, allow: Collection[str]) -> Any:
-    """A value with the objects described in it."""
+def _permitted_target(key: str, node: Mapping[str, Any], base_class: type | None, allow: Collection[str]) -> Any:
+    """The class or function that a node names, imported, if the node may call it."""
+    check_permitted(key, node, allow)
+    path, name = join(key, "_target_"), node["_target_"]
+    target = import_target(key, name)
+    is_own = is_within(f"{target.__module__}.{getattr(target, '__qualname__', '')}", allow)
+    if not isinstance(target, type):
+        if not is_own and target.__module__ not in FUNCTIONS:
+            raise ConfigError(path, name, "must be a class, or a function of your own")
+    elif base_class:
+        if not issubclass(target, base_class):
+            raise ConfigError(path, name, f"must be a {base_class.__qualname__}")
+    elif not is_own and not issubclass(target, _components()):
+        names = ", ".join(component.__name__ for component in _components())
+        raise ConfigError(path, name, f"must be one of {names}; if you trust it, add allow=[{target.__module__}]")
+    return target
+
+
+def _with_objects(key: str, value: Any, allow: Collection[str]) -> Any:
+    """A value, what is described in it made."""
     if isinstance(value, list | tuple):
-        return [_made(join(key, index), child, allow) for index, child in enumerate(value)]
+        return [_with_objects(join(key, index), child, allow) for index, child in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "_target_" in value:
         return _make(key, value, None, allow, {})
-    return {name: _made(join(key, name), child, allow) for name, child in value.items()}
+    return {name: _with_objects(join(key, name), child, allow) for name, child in value.items()}
 
 
 def _components() -> tuple[type, ...]:
@@ -123,13 +133,13 @@ def _components() -> tuple[type, ...]:
 def import_target(key: str, target: str) -> Any:
     module, _, name = current(target).rpartition(".")
     try:
-        found = import_module(module)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(join(key, "_target_"), target, f"cannot be imported: {error}") from None
-    if not callable(getattr(found, name, None)):
-        hint = did_you_mean(name, [other for other in dir(found) if not other.startswith("_")])
+    if not callable(getattr(imported, name, None)):
+        hint = did_you_mean(name, [other for other in dir(imported) if not other.startswith("_")])
         raise ConfigError(join(key, "_target_"), target, f"{module} has no class {name}{hint}")
-    return getattr(found, name)
+    return getattr(imported, name)
 
 
 def join(key: str, name: object) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from neurona.config.explain import explain
+from neurona.errors import ConfigError, UserError
+
+BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -18,7 +20,31 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise explain(error) from error
+        raise unreadable(str(error.override)) from error
+
+
+def unreadable(text: str) -> UserError:
+    """What is wrong with an override that cannot be read."""
+    if text.endswith(",") and "[" in text:
+        return UserError(f"{text}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'")
+    if "=~" in text:
+        return UserError(f"{text}: cannot be read; no shell replaces a ~ there: write $HOME")
+    if any(text.count(opening) != text.count(closing) for opening, closing in BRACKETS):
+        return UserError(f"{text}: cannot be read; a bracket is not closed, or not opened")
+    return UserError(
+        f"{text}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
+        " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
+    )
+
+
+def check_single(overrides: Iterable[Override]) -> None:
+    """Raises ConfigError for one with several values, which only a sweep takes."""
+    for override in overrides:
+        if override.is_sweep_override():
+            text = value(override)
+            is_choice = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+            hint = f"for a list write [{text}], for a sweep add -m" if is_choice else "for a sweep add -m"
+            raise ConfigError(override.get_key_element(), text, f"several values; {hint}")
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:

@@ -1,51 +1,34 @@
-"""Signatures of classes and functions, read from their source: nothing is imported, so torch is not either."""
+"""What classes and functions take: names, read from their source while nothing may be imported, or what Python tells of
+them once they are.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import sysconfig
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, NamedTuple
+from typing import Any, Union, get_type_hints
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_LISTS = ("list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple")
-_MAPPINGS = ("dict", "Dict", "Mapping", "MutableMapping")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """annotation: as written in ``module``. is_required: no default, and keyword-only (code provides the others).
-    is_nullable: null is the default.
-    """
-
-    module: str
-    annotation: ast.expr | None
-    is_required: bool = False
-    is_nullable: bool = False
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Parameters by name; is_open: takes further keywords (``**kwargs``)."""
+    """parameters: the annotation of each by its name, Any where the source was read. required: those without a default
+    that are keyword-only (code provides the others). is_open: takes further keywords (``**kwargs``).
+    """
 
-    parameters: dict[str, Parameter]
+    parameters: Mapping[str, Any]
+    required: frozenset[str] = frozenset()
     is_open: bool = False
-
-
-class Alternative(NamedTuple):
-    """One member of a union: the test of a plain value, its name in words, and the values where it is a closed set."""
-
-    accepts: Callable[[Any], bool]
-    words: str
-    choices: tuple[Any, ...] = ()
 
 
 def from_source(target: str) -> Signature | None:
@@ -53,21 +36,40 @@ def from_source(target: str) -> Signature | None:
 
     Raises LookupError, in words for the user, if the path certainly leads nowhere.
     """
-    found = _locate(target)
-    if found is None:
+    place = _locate(target)
+    if place is None:
         return None
-    module, definition = found
-    return _constructor(module, definition) if isinstance(definition, ast.ClassDef) else _arguments(module, definition)
+    module, definition = place
+    return _constructor(module, definition) if isinstance(definition, ast.ClassDef) else _arguments(definition)
 
 
 def from_object(target: Callable[..., Any]) -> Signature | None:
-    """The names that an imported class or function takes; None where it does not tell."""
+    """The signature of an imported class or function; None where Python does not tell."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return None
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return Signature(dict.fromkeys(named, Parameter("", None)), any(p.kind is p.VAR_KEYWORD for p in parameters))
+    annotations = _annotations(target)
+    for parameter in parameters:
+        if parameter.default is None and parameter.name in annotations:
+            annotations[parameter.name] = Union[annotations[parameter.name], None]  # noqa: UP007  (of any two objects)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return Signature(
+        {p.name: annotations.get(p.name, Any) for p in named},
+        frozenset(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.default is p.empty),
+        is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
+
+
+def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of its parameters; none where one of them names what is imported for type checkers alone."""
+    try:
+        if is_dataclass(target):  # whose fields may come from several modules
+            return get_type_hints(target)
+        parameters = inspect.signature(target, eval_str=True).parameters.values()
+        return {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+    except (NameError, AttributeError, TypeError):
+        return {}
 
 
 def is_library(module: str) -> bool:
@@ -81,105 +83,23 @@ def is_library(module: str) -> bool:
     return not spec.has_location or bool(installed) or origin.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def alternatives(annotation: ast.expr | None, module: str) -> list[Alternative]:
-    """What an annotation allows a plain value (number, text, list, mapping) to be; if not understood, anything."""
-
-    def any_of(*members: ast.expr) -> list[Alternative]:
-        return [alternative for member in members for alternative in alternatives(member, module)]
-
-    match annotation:
-        case ast.Constant(value=None):
-            return [_NULL]
-        case ast.Constant(value=str(text)):
-            return alternatives(ast.parse(text, mode="eval").body, module)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return any_of(left, right)
-        case ast.Name() | ast.Attribute():
-            return _named(annotation, module)
-        case ast.Subscript(value=outer, slice=inner):
-            members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            match _last_name(outer):
-                case "Union":
-                    return any_of(*members)
-                case "Optional":
-                    return [*any_of(*members), _NULL]
-                case "Annotated":
-                    return any_of(members[0])
-                case "Literal":
-                    return [_literal([member.value for member in members if isinstance(member, ast.Constant)])]
-                case name if name in _LISTS:
-                    return [_list(any_of(*(member for member in members if not _is_constant(member, ...))))]
-                case name:
-                    return [_SIMPLE.get(name, _ANYTHING)]
-    return [_ANYTHING]
-
-
-def fits(value: Any, kinds: Iterable[Alternative]) -> bool:
-    """Whether any of the alternatives accepts a plain value."""
-    return any(kind.accepts(value) for kind in kinds)
-
-
-def _literal(choices: list[Any]) -> Alternative:
-    def accepts(value: Any) -> bool:  # 1, 1.0 and true are equal, but not the same choice
-        return any(type(value) is type(choice) and value == choice for choice in choices)
-
-    return Alternative(accepts, "one of the choices", tuple(choices))
-
-
-def _list(kinds: list[Alternative]) -> Alternative:
-    def accepts(value: Any) -> bool:
-        return isinstance(value, list) and all(fits(entry, kinds) for entry in value)
-
-    return Alternative(accepts, f"a list (each entry {' or '.join(dict.fromkeys(kind.words for kind in kinds))})")
-
-
-def _named(annotation: ast.Name | ast.Attribute, module: str) -> list[Alternative]:
-    name = _last_name(annotation)
-    if name in _SIMPLE:
-        return [_SIMPLE[name]]
-    match _lookup(module, annotation.id) if isinstance(annotation, ast.Name) else None:
-        case (_, ast.ClassDef() as definition) if not _accepts_plain_values(definition):
-            return [Alternative(lambda value: isinstance(value, dict), f"a mapping whose _target_ makes a {name}")]
-        case (where, ast.Assign(value=alias) | ast.AnnAssign(value=ast.expr() as alias)):
-            return alternatives(alias, where)
-    return [_ANYTHING]
-
-
-def _accepts_plain_values(definition: ast.ClassDef) -> bool:
-    """A path, or an enumeration that takes its names as text."""
-    return any("Enum" in _last_name(base) or "Path" in _last_name(base) for base in definition.bases)
-
-
-_NULL = Alternative(lambda value: value is None, "null")
-_ANYTHING = Alternative(lambda value: True, "anything")
-_SIMPLE = {
-    "int": Alternative(lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
-    "float": Alternative(lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
-    "bool": Alternative(lambda value: isinstance(value, bool), "true or false"),
-    "str": Alternative(lambda value: isinstance(value, str), "text"),
-    "Path": Alternative(lambda value: isinstance(value, str), "a path"),
-    "Callable": Alternative(lambda value: isinstance(value, dict), "a mapping with a _target_"),
-    **dict.fromkeys(_LISTS, Alternative(lambda value: isinstance(value, list), "a list")),
-    **dict.fromkeys(_MAPPINGS, Alternative(lambda value: isinstance(value, dict), "a mapping")),
-}
-
-
 def _constructor(module: str, definition: ast.ClassDef) -> Signature | None:
     for member in definition.body:
         if isinstance(member, ast.FunctionDef) and member.name in ("__init__", "__new__"):
-            return _arguments(module, member, skip=1)
+            return _arguments(member, skip=1)
     parent = _parent(module, definition)
     if definition.keywords or (definition.bases and parent is None):
         return None
     if _is_dataclass(definition):
-        return Signature(_fields(module, definition))
+        fields = _fields(module, definition)
+        return Signature(dict.fromkeys(fields, Any), frozenset(name for name in fields if fields[name]))
     if definition.decorator_list:
         return None
     return _constructor(*parent) if parent else Signature({})
 
 
-def _fields(module: str, definition: ast.ClassDef) -> dict[str, Parameter]:
-    """The fields that a dataclass takes, those it inherits first."""
+def _fields(module: str, definition: ast.ClassDef) -> dict[str, bool]:
+    """The fields that a dataclass takes, those it inherits first, and whether they have no default."""
     parent = _parent(module, definition)
     fields = _fields(*parent) if parent and _is_dataclass(parent[1]) else {}
     for statement in definition.body:
@@ -188,7 +108,7 @@ def _fields(module: str, definition: ast.ClassDef) -> dict[str, Parameter]:
                 if "init=False" in ast.unparse(statement):
                     fields.pop(name, None)
                 elif "ClassVar" not in ast.unparse(annotation):
-                    fields[name] = Parameter(module, annotation, value is None, _is_constant(value, None))
+                    fields[name] = value is None
     return fields
 
 
@@ -205,16 +125,13 @@ def _parent(module: str, definition: ast.ClassDef) -> tuple[str, ast.ClassDef] |
     return None
 
 
-def _arguments(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) -> Signature:
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) -> Signature:
     arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    nulls = {
-        a.arg for a, d in zip(reversed(positional), reversed(arguments.defaults), strict=False) if _is_constant(d, None)
-    }
-    parameters = {a.arg: Parameter(module, a.annotation, is_nullable=a.arg in nulls) for a in positional[skip:]}
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        parameters[argument.arg] = Parameter(module, argument.annotation, default is None, _is_constant(default, None))
-    return Signature(parameters, is_open=arguments.kwarg is not None)
+    positional = [*arguments.posonlyargs, *arguments.args][skip:]
+    defaults = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    required = frozenset(argument.arg for argument, default in defaults if default is None)
+    names = [argument.arg for argument in (*positional, *arguments.kwonlyargs)]
+    return Signature(dict.fromkeys(names, Any), required, is_open=arguments.kwarg is not None)
 
 
 def _locate(target: str) -> tuple[str, Definition] | None:
@@ -223,9 +140,9 @@ def _locate(target: str) -> tuple[str, Definition] | None:
         raise LookupError(f"there is no package {module}; if it is a missing dependency, install it")
     while names and _spec(f"{module}.{names[0]}") is not None:
         module = f"{module}.{names.pop(0)}"
-    found = _lookup(module, names[0]) if len(names) == 1 else None
-    if found and isinstance(found[1], Definition):
-        return found[0], found[1]
+    match _lookup(module, names[0]) if len(names) == 1 else None:
+        case (where, ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() as definition):
+            return where, definition
     dynamic = {"*", "__getattr__"} & set(_names(module))
     if names and names[0] not in _names(module) and not dynamic and not is_library(module):
         submodules = [submodule.name for submodule in iter_modules(_folders(module))]
@@ -284,11 +201,3 @@ def _spec(module: str) -> ModuleSpec | None:
 def _folders(module: str) -> list[str]:
     spec = _spec(module)
     return list(spec.submodule_search_locations or []) if spec else []
-
-
-def _last_name(node: ast.expr) -> str:
-    return ast.unparse(node).rpartition(".")[2]
-
-
-def _is_constant(node: ast.expr | None, value: object) -> bool:
-    return isinstance(node, ast.Constant) and node.value is value

@@ -159,7 +159,7 @@ class Processes(Launcher):
                 HydraConfig.instance().set_config(composed)  # what ${hydra:…} in it refers to
                 composed.hydra.runtime.output_dir = str(self.sweep / str(number))
         except HydraException as error:
-            raise explain(error) from error
+            raise explain(error, overrides) from error
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
 
     def _check_all(self, entries: Sequence[tuple[int, Sequence[str]]]) -> None:

@@ -118,7 +118,7 @@ class Search(Sweeper):
         if "${oc.env:" in str(raw["storage"]):
             node["storage"] = raw["storage"]
         del node["_target_"]
-        signature = signatures.from_source(f"{__name__}.{type(self).__name__}")
+        signature = signatures.from_object(type(self))
         assert signature is not None
         check_arguments("hydra.sweeper", node, node, signature)
         for key in ("trials", "max_batch_size"):
@@ -132,7 +132,7 @@ class Search(Sweeper):
         try:
             composed = self.loader.load_sweep_config(self.root, list(overrides))
         except HydraException as error:
-            raise explain(error) from error
+            raise explain(error, overrides) from error
         with open_dict(composed):
             choices = composed.pop("hydra").runtime.choices
         check(composed, choices)

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 
@@ -57,7 +61,7 @@ SCRIPT = """
         try:
             command.main(train, Path(__file__).parent / "configs")
         finally:
-            assert "torch" not in sys.modules
+            assert "torch" not in sys.modules or "pytest" in sys.modules
 """
 
 
@@ -73,8 +77,17 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "train.py"
 
 
-def call(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    before = sorted(script.parent.rglob("*"))
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def started(script: Path, *arguments: str, **environment: str) -> Done:
+    """The command in a process of its own."""
     inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     done = subprocess.run(
         [sys.executable, script.name, *arguments],
@@ -84,8 +97,31 @@ def call(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
         text=True,
         timeout=60,
     )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def call(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Done]]:
+    """The command in this process, for all but what only a process of its own can show."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.chdir(script.parent)
+        monkeypatch.setattr(sys, "argv", [script.name, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(script), run_name="__main__")
+        assert isinstance(end.value.code, int)
+        return Done(end.value.code, *capsys.readouterr())
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    before = sorted(script.parent.rglob("*"))
+    yield run
     assert sorted(script.parent.rglob("*")) == before
-    return done
+
+
+Call = Callable[..., Done]
 
 
 @pytest.mark.parametrize(
@@ -113,41 +149,53 @@ def call(script: Path, *arguments: str, **environment: str) -> subprocess.Comple
         ("end=mistake", "seed=0: is wrong"),
         ("--config-dir=/nope", "--config-dir=/nope: is not a folder"),
         ("-m run=old,old", "run=old,old: names one run and does not go with a sweep"),
+        ("seed=range(1,3)", "seed=range(1,3): several values; for a sweep add -m"),
         ("-m folder=x seed=1,2", "folder=x: names one run's folder and does not go with a sweep"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(script: Path, argument: str, message: str) -> None:
-    done = call(script, *argument.split())
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistake_is_one_line_and_exit_status_2(call: Call, argument: str, message: str) -> None:
+    done = call(*argument.split())
+    assert done.status == 2, done.err
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
 
 
-def test_the_job_sees_the_users_command_line_and_environment(script: Path) -> None:
-    done = call(script, "run=old", "trainer.max_epochs=9")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "['run=old', 'trainer.max_epochs=9'] None {'hidden': [9], 'activation': 'relu'} 7\n"
+def test_a_process_ends_with_that_status_and_without_torch(script: Path) -> None:
+    mistake = "model.hiden=[5]: no such key; did you mean model.hidden?\n"
+    assert started(script, "model.hiden=[5]") == Done(2, "", mistake)
 
 
-def test_a_sweep_of_one_run_is_refused(script: Path) -> None:
-    done = call(script, "-m", "run=old", "trainer.max_epochs=1,2")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "does not go with a sweep" in done.stderr
+def test_the_job_sees_the_users_command_line_and_environment(call: Call) -> None:
+    seen = "['run=old', 'trainer.max_epochs=9'] None {'hidden': [9], 'activation': 'relu'} 7\n"
+    assert call("run=old", "trainer.max_epochs=9") == Done(0, seen, "")
 
 
-def test_hydra_full_error_shows_the_traceback(script: Path) -> None:
+def test_a_sweep_of_one_run_is_refused(call: Call) -> None:
+    done = call("-m", "run=old", "trainer.max_epochs=1,2")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "does not go with a sweep" in done.err
+
+
+def test_hydra_full_error_shows_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     for argument, shown in (("end=mistake", "ConfigError: seed=0"), ("model.hiden=5", "ConfigCompositionException")):
-        done = call(script, argument, HYDRA_FULL_ERROR="1")
-        assert done.returncode == 2
-        assert "Traceback" in done.stderr
-        assert shown in done.stderr
+        done = call(argument)
+        assert done.status == 2
+        assert "Traceback" in done.err
+        assert shown in done.err
 
 
-@pytest.mark.parametrize(("end", "status"), [("failure", 1), ("sigterm", 143), ("graceful", 130)])
-def test_other_ends_have_their_exit_status(script: Path, end: str, status: int) -> None:
-    done = call(script, f"end={end}")
-    assert done.returncode == status
-    assert ("ValueError: a defect" in done.stderr) == (end == "failure")
+@pytest.mark.parametrize(("end", "status"), [("sigterm", 143), ("graceful", 130), ("run", 1)])
+def test_other_ends_have_their_exit_status(call: Call, end: str, status: int) -> None:
+    done = call(f"end={end}")
+    assert done.status == status
+    assert "Traceback" not in done.err
+
+
+def test_a_defect_shows_its_traceback(script: Path) -> None:
+    done = started(script, "end=failure")
+    assert done.status == 1
+    assert "ValueError: a defect" in done.err
 
 
 def test_ctrl_c_exits_130(script: Path) -> None:
@@ -171,34 +219,41 @@ def test_ctrl_c_exits_130(script: Path) -> None:
         (["--info", "defaults"], "Defaults List"),
     ],
 )
-def test_hydras_own_options_go_on_working(script: Path, arguments: list[str], shown: str) -> None:
-    started = time.monotonic()
-    done = call(script, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert shown in done.stdout
-    assert time.monotonic() - started < 5
+def test_hydras_own_options_go_on_working(call: Call, arguments: list[str], shown: str) -> None:
+    done = call(*arguments)
+    assert done.status == 0, done.err
+    assert shown in done.out
+
+
+def test_help_is_there_at_once(script: Path) -> None:
+    before = time.monotonic()
+    assert started(script, "--help").status == 0
+    assert time.monotonic() - before < 5
 
 
 def test_shell_completion(script: Path) -> None:
-    done = call(script, "-sc", "query=bash", COMP_LINE="python train.py model=", COMP_POINT="22", _HYDRA_COMP_="1")
-    assert "model=linear" in done.stdout
+    done = started(script, "-sc", "query=bash", COMP_LINE="python train.py model=", COMP_POINT="22", _HYDRA_COMP_="1")
+    assert "model=linear" in done.out
 
 
-def sweep(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, script.name, *arguments, f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra:job.num}"],
-        cwd=script.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_hydra_has_the_parser_that_the_command_line_is_read_with() -> None:
+    parsed = get_args_parser().parse_intermixed_args(["seed=1", "-m", "--cfg", "job"])
+    assert (parsed.overrides, parsed.multirun, parsed.cfg) == (["seed=1"], True, "job"), "hydra-core has changed"
+    wanted = {"shell_completion", "config_dir", "info", "help", "hydra_help"}
+    assert wanted <= vars(parsed).keys(), "hydra-core has changed"
+
+
+@pytest.fixture
+def sweep(call: Call, tmp_path: Path) -> Call:
+    """A sweep into an empty folder."""
+    return lambda *arguments: call(*arguments, f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra:job.num}")
 
 
 @pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["end=done", "-m", "seed=1,2"], ["seed=1,2", "-m"]])
-def test_a_sweep_runs_every_job(script: Path, tmp_path: Path, arguments: list[str]) -> None:
-    done = sweep(script, tmp_path / "sweep", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert [line[-1] for line in done.stdout.splitlines() if line.startswith("[")] == ["1", "2"]
+def test_a_sweep_runs_every_job(sweep: Call, arguments: list[str]) -> None:
+    done = sweep(*arguments)
+    assert done.status == 0, done.err
+    assert [line[-1] for line in done.out.splitlines() if line.startswith("[")] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -210,25 +265,22 @@ def test_a_sweep_runs_every_job(script: Path, tmp_path: Path, arguments: list[st
     ],
 )
 def test_a_failing_job_leaves_the_others_to_go_on(
-    script: Path, tmp_path: Path, ends: str, status: int, lines: list[str]
+    sweep: Call, tmp_path: Path, ends: str, status: int, lines: list[str]
 ) -> None:
-    done = sweep(script, tmp_path / "sweep", "-m", f"end={ends}")
-    assert done.returncode == status
-    assert len([line for line in done.stdout.splitlines() if line.startswith("[")]) == len(ends.split(","))
-    shown = done.stderr.splitlines()
+    done = sweep("-m", f"end={ends}")
+    assert done.status == status
+    assert len([line for line in done.out.splitlines() if line.startswith("[")]) == len(ends.split(","))
+    shown = done.err.splitlines()
     assert len(shown) == len(lines)
     assert all(line.startswith(start) for line, start in zip(shown, lines, strict=True))
-    failed = [json.loads(file.read_text())["status"] for file in (tmp_path / "sweep").glob("*/metrics.json")]
+    failed = [json.loads(file.read_text())["status"] for file in (tmp_path).glob("*/metrics.json")]
     assert failed == ["failed"] * len(lines)
 
 
-def test_a_defect_in_a_job_shows_its_traceback_and_leaves_the_others_to_go_on(script: Path, tmp_path: Path) -> None:
-    done = sweep(script, tmp_path / "sweep", "-m", "end=failure,done")
-    assert done.returncode == 1
-    assert len([line for line in done.stdout.splitlines() if line.startswith("[")]) == 2
-    assert "ValueError: a defect" in done.stderr
-    assert done.stderr.splitlines()[-1] == "job 0: a defect"
-    assert done.stderr.count("Traceback") == 1
-
-
-# What a run folder from someone else must not do.
+def test_a_defect_in_a_job_shows_its_traceback_and_leaves_the_others_to_go_on(sweep: Call) -> None:
+    done = sweep("-m", "end=failure,done")
+    assert done.status == 1
+    assert len([line for line in done.out.splitlines() if line.startswith("[")]) == 2
+    assert "ValueError: a defect" in done.err
+    assert done.err.splitlines()[-1] == "job 0: a defect"
+    assert done.err.count("Traceback") == 1

@@ -5,12 +5,18 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from neurona.config import signatures
+from neurona.config.signatures import Signature
+from neurona.data.lesson import Lesson
+from neurona.models.mlp import MLP
+from neurona.optimizer import adamw
 
 TARGETS = [
     "neurona.data.iris.Iris",
@@ -51,10 +57,37 @@ def read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("read_here")
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_parameters_are_those_that_python_tells(target: str) -> None:
-    found = signatures.from_source(target)
-    assert found is not None
+    signature = signatures.from_source(target)
+    assert signature is not None
     module, _, name = target.rpartition(".")
-    told = inspect.signature(getattr(import_module(module), name)).parameters
-    assert set(found.parameters) == told.keys()
-    required = {name for name, p in told.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY}
-    assert required <= {n for n, parameter in found.parameters.items() if parameter.is_required}
+    imported = getattr(import_module(module), name)
+    parameters = inspect.signature(imported).parameters
+    assert signature.parameters.keys() == parameters.keys()
+    required = {name for name, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY}
+    assert required <= signature.required
+    asked = signatures.from_object(imported)
+    assert asked is not None
+    assert (asked.parameters.keys(), asked.required) == (parameters.keys(), required)
+    assert asked.is_open == signature.is_open
+
+
+def test_annotations_are_found_wherever_a_parameter_comes_from() -> None:
+    """A field that a dataclass of another module inherits, a function's own, a constructor that the parent has."""
+    for target, name, annotation in (
+        (Lesson, "scaling", Literal["standard", "unit", "none"]),
+        (Lesson, "noise", float),
+        (adamw, "betas", Sequence[float]),
+        (type("Deep", (MLP,), {}), "hidden", Sequence[int] | int),
+    ):
+        signature = signatures.from_object(target)
+        assert signature is not None
+        assert signature.parameters[name] == annotation
+    assert signatures.from_object(lambda x=None, **more: x) == Signature({"x": Any}, is_open=True)
+
+
+def test_what_no_signature_can_be_told_of() -> None:
+    assert signatures.from_source("json.loads") is not None
+    assert signatures.from_source("sys.exit") is None
+    assert signatures.from_object(dict) is None
+    with pytest.raises(LookupError, match=r"neurona\.optimizer has no adm; did you mean neurona\.optimizer\.adam\?"):
+        signatures.from_source("neurona.optimizer.adm")

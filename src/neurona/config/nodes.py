@@ -1,0 +1,21 @@
+"""Nodes of a configuration: the class they name, and their place, which OmegaConf tells by private methods alone."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+from omegaconf.base import Container
+
+
+def target_of(node: DictConfig) -> str:
+    """The dotted path of what a node makes."""
+    return str(node["_target_"])
+
+
+def root_of(node: Container) -> DictConfig:
+    """The whole configuration that a node belongs to. Relies on OmegaConf 2.3's ``_get_root``."""
+    return node._get_root()  # type: ignore[return-value]
+
+
+def key_of(node: Container) -> str:
+    """The dotted path of a mapping's node from its root. Relies on OmegaConf 2.3's ``_get_full_key``."""
+    return str(node._get_full_key(None))

@@ -1,0 +1,49 @@
+"""``neurona.run`` refuses, before anything runs, what the command line does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurona.cli import python
+from neurona.errors import ConfigError, UserError
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """What is handed on to be run; nothing is."""
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(python, "execute", lambda *arguments: calls.append(arguments) or {"status": "finished"})
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_a_checked_configuration_is_handed_on(executed: list[tuple[Any, ...]]) -> None:
+    assert python.run(["data=iris", "seed=3"]) == {"status": "finished"}
+    ((cfg, choices, overrides, _),) = executed
+    assert (cfg.seed, "hydra" in cfg, choices["data"], overrides) == (3, False, "iris", ["data=iris", "seed=3"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.hiden=[3]"], "did you mean model.hidden?"),
+        (["seed=1,2"], "seed=1,2: several values"),
+        (["seed=-1"], "must be from 0"),
+        (["model=mpl"], "did you mean mlp?"),
+        (["run=nowhere"], "is not a run folder"),
+        (["trainer=ddp", "trainer.devices=2"], "2 processes are started by the command line"),
+    ],
+)
+def test_mistakes(executed: list[tuple[Any, ...]], overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        python.run(overrides)
+    assert message in str(caught.value)
+    assert not executed
+
+
+def test_one_text_is_no_list() -> None:
+    with pytest.raises(ConfigError, match=r"must be a list: neurona\.run\(\['data=iris'\]\)"):
+        python.run("data=iris")

@@ -1,0 +1,58 @@
+"""Real refusals of Hydra and OmegaConf, explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
+
+from neurona.config.explain import explain, show
+from neurona.config.hints import CONFIG_DIR
+from neurona.errors import ConfigError, RunError, UserError
+
+
+def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
+    with initialize_config_dir(str(folder), version_base="1.3"), pytest.raises(Exception) as caught:  # noqa: PT011
+        compose("train", list(overrides), return_hydra_config=True)
+    return explain(caught.value, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hiden=[3]", "model.hiden=[3]: no such key; did you mean model.hidden?"),
+        ("modle.hidden='[3]'", "modle.hidden='[3]': no such key; did you mean model.hidden?"),
+        ("hydra.verbos=true", "hydra.verbos=true: no such key; did you mean hydra.verbose?"),
+        ("data.path='a=b.csv'", "data.path='a=b.csv': no such key here; it belongs to data=table"),
+        ("trainer.barebones=true", "lightning.pytorch.Trainer takes it: add it with +trainer.barebones=true"),
+        ("model=mpl", "model=mpl: no such choice; did you mean mlp?"),
+        ("model=5", "a group takes the name of one of its choices"),
+        ("~nothing", "nothing"),
+        ("seed=[", "a bracket is not closed"),
+    ],
+)
+def test_a_refusal_in_this_projects_words(override: str, message: str) -> None:
+    error = refusal("seed=1", override)
+    assert message in str(error)
+    assert "\n" not in str(error)
+
+
+def test_a_launcher_of_another_package() -> None:
+    error = MissingConfigException("", "hydra/launcher/submitit_slurm", ["basic"])
+    assert "pip install -c constraints.txt -e '.[slurm]'" in str(explain(error))
+
+
+def test_a_yaml_that_sets_what_hydra_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("hydra: {verbos: true}\nseed: 0\n")
+    assert "verbos" in str(refusal("seed=1", folder=tmp_path))
+
+
+def test_a_mistake_is_shown_as_a_line_a_defect_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show(ConfigError("seed", 0, "is wrong")) == 2
+    assert capsys.readouterr().err == "seed=0: is wrong\n"
+    assert show(RunError("NaN"), job="job 3: ") == 1
+    assert capsys.readouterr().err == "job 3: NaN\n"
+    assert show(KeyError("x")) == 1
+    assert "KeyError" in capsys.readouterr().err

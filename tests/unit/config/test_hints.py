@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from neurona.config import hints
+
+DECLARED = ["model", "model.hidden", "model.dropout", "trainer", "trainer.max_epochs", "optimizer", "optimizer.lr"]
+
+
+def test_key_paths_leave_out_what_hydra_reads() -> None:
+    nested = {"model": {"_target_": "x.Y", "hidden": [1], "part": {"size": 2}}, "seed": 0}
+    assert list(hints.key_paths(nested)) == ["model", "model.hidden", "model.part", "model.part.size", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("model.hiden", "did you mean model.hidden?"),
+        ("modle.hidden", "did you mean model.hidden?"),
+        ("hidden", "did you mean model.hidden?"),
+        ("learning_rate", "here it is optimizer.lr"),
+        ("trainer.epochs", "here it is trainer.max_epochs"),
+        ("model.zzz", "model has hidden, dropout"),
+        ("zzz", "the configuration has model, trainer, optimizer"),
+    ],
+)
+def test_unknown_key(key: str, hint: str) -> None:
+    assert hints.unknown_key(key, DECLARED) == f"no such key; {hint}"
+
+
+def test_a_key_of_another_choice_of_its_group() -> None:
+    assert hints.other_choice("data.path") == "no such key here; it belongs to data=table"
+    assert hints.other_choice("data.nothing") == ""
+
+
+def test_a_choice_in_place_of_a_node() -> None:
+    assert hints.choice("optimizer.schedule", "cosin").endswith("with a slash: optimizer/schedule=cosine")
+    assert hints.choice("model.hidden", "abc") == ""

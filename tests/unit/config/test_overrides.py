@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from neurona.config import overrides
+from neurona.errors import ConfigError, UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "key", "value"),
+    [
+        ("model.hidden=[1,2]", "model", "model.hidden", "[1,2]"),
+        ("+a.b='x=y'", "a", "a.b", "'x=y'"),
+        ("~seed", "seed", "seed", ""),
+        ("++x=1", "x", "x", "1"),
+        ("optimizer/schedule=cosine", "optimizer", "optimizer/schedule", "cosine"),
+    ],
+)
+def test_the_parts_of_an_override(text: str, root: str, key: str, value: str) -> None:
+    (override,) = overrides.parse([text])
+    assert (overrides.root(override), overrides.key(override), overrides.value(override)) == (root, key, value)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "a=b, 'c'", "it's", "\\'", "\\\\", "${x}", "[1", "a\nb", "é ü"])
+def test_a_text_that_is_written_is_read_again(text: str) -> None:
+    (override,) = overrides.parse([overrides.written("key", text)])
+    assert override.value() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a=[1,", "a list has no spaces in it"),
+        ("a=~/x", "write $HOME"),
+        ("a=(1", "a bracket is not closed"),
+        ("a", "write key=value"),
+    ],
+)
+def test_what_cannot_be_read(text: str, message: str) -> None:
+    with pytest.raises(UserError, match="^" + "a") as caught:
+        overrides.parse([text])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("+a=1,2", "for a list write [1,2], for a sweep add -m"), ("a=range(1,3)", "several values; for a sweep add -m")],
+)
+def test_several_values_are_a_sweeps(text: str, hint: str) -> None:
+    overrides.check_single(overrides.parse(["a=[1,2]", "b='1,2'"]))
+    with pytest.raises(ConfigError) as caught:
+        overrides.check_single(overrides.parse([text]))
+    assert str(caught.value).startswith(f"{text}: ")
+    assert str(caught.value).endswith(hint)
