@@ -125,7 +125,7 @@ def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing
     newest: Any, monkeypatch: pytest.MonkeyPatch, given: list[str]
 ) -> None:
     """After each of the last two chunks, short epochs sharing a checkpoint as they do."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     given = ["data=iris", "data.batch_size=8", "trainer.max_epochs=5", "logger=none", "quiet=true", *given]
     chunks = []
     record = Classifier._record
@@ -142,7 +142,7 @@ def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing
 def test_without_validation_the_best_is_the_last_that_an_epoch_ended_with(
     newest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     given = ["data=iris", "data.val_fraction=0", "trainer.max_epochs=9", "logger=none", "quiet=true"]
     assert ended_by(signal.SIGTERM, Classifier, "training_step", 5, given=given) == 143
     run = newest()

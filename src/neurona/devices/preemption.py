@@ -103,12 +103,3 @@ class Preemption:
             if trainer is not None:
                 trainer.strategy.barrier("requeue")
         raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException(143)
-
-
-def without_handlers(trainer: Trainer) -> Trainer:
-    """The Trainer without signal handlers of its own, which would wait for other ranks inside the handler, and without
-    the collective operation before every batch that goes with them.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    return trainer
