@@ -127,7 +127,7 @@ class BestAndLast(Checkpoint):
         if saves:
             self._save_last(trainer, is_best=is_best)
         elif is_best:
-            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True})
+            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HOLD: True})
         self._leave_on_signal(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -34,13 +34,13 @@ PER_STEP_HOOKS = (
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
 MODULE_HOOKS = (*PER_STEP_HOOKS, *TRANSFER_HOOKS, "backward")
 
-CHUNK_AWARE = (ModelCheckpoint, Timer, DeviceStatsMonitor)
+CHUNK_AWARE_CALLBACKS = (ModelCheckpoint, Timer, DeviceStatsMonitor)
 """Lightning's callbacks whose per-batch hooks do the same work at the boundaries. Others say ``chunk_aware = True``."""
 
 
 def needs_every_step(callback: Callback) -> bool:
     """Whether a callback overrides a per-step hook and has not declared itself content with the ends of chunks."""
-    if isinstance(callback, CHUNK_AWARE) or getattr(callback, "chunk_aware", False):
+    if isinstance(callback, CHUNK_AWARE_CALLBACKS) or getattr(callback, "chunk_aware", False):
         return False
     return any(_overrides(type(callback), Callback, hook) for hook in PER_STEP_HOOKS)
 
@@ -62,12 +62,12 @@ def _overrides(kind: type, base: type, hook: str) -> bool:
 
 def next_length(trainer: Trainer) -> int:
     """Mini-batches in the next chunk, by configuration and counters alone; 0 at the end of the epoch."""
-    left = int(trainer.num_training_batches) - position(trainer)
-    if left <= 0 or listeners(trainer):
-        return max(min(left, 1), 0)
+    remaining = int(trainer.num_training_batches) - position(trainer)
+    if remaining <= 0 or listeners(trainer):
+        return max(min(remaining, 1), 0)
     module = trainer.lightning_module
     limit = module.steps_per_batch * module.optimization.accumulate
-    return max(1, min(left, limit, *_distances(trainer)))
+    return max(1, min(remaining, limit, *_distances(trainer)))
 
 
 def _distances(trainer: Trainer) -> Iterator[int]:

@@ -112,8 +112,8 @@ def _draw_groups(rows: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tenso
     """Take the first groups of the rows, which are grouped, until their number is as near to ``size`` as can be."""
     _, counts = groups[rows].unique_consecutive(return_counts=True)
     ends = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    taken = int(ends[(ends - size).abs().argmin()])
-    return rows[:taken], rows[taken:]
+    count = int(ends[(ends - size).abs().argmin()])
+    return rows[:count], rows[count:]
 
 
 def _middles(rows: Tensor, groups: Tensor) -> Tensor:
@@ -129,8 +129,8 @@ def _draw(rows: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
     remainders = counts * size % max(1, len(rows))
     take[remainders.argsort(descending=True, stable=True)[: size - int(take.sum())]] += 1
     position_in_class = torch.arange(len(rows)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    taken = position_in_class < take.repeat_interleave(counts)
-    return rows[taken], rows[~taken]
+    is_drawn = position_in_class < take.repeat_interleave(counts)
+    return rows[is_drawn], rows[~is_drawn]
 
 
 def _refuse_empty(rows: Tensor, key: str, value: float, pool: int, part: str, remedy: str) -> None:

@@ -57,8 +57,8 @@ def ends_epoch(trainer: Trainer) -> bool:
     return trainer.is_last_batch or trainer.fit_loop.epoch_loop.done
 
 
-def advance(trainer: Trainer, taken: int, steps: int) -> None:
-    """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
+def advance(trainer: Trainer, batches: int, steps: int) -> None:
+    """Makes Lightning's counters say ``batches`` mini-batches for the batch it has just run (it counts one itself).
 
     steps: optimiser steps that it has not seen. ``trainer.global_step`` is the number of completed optimiser steps,
     ``_batches_that_stepped`` the step that loggers are given, zero-based, increased by one after this.
@@ -69,7 +69,7 @@ def advance(trainer: Trainer, taken: int, steps: int) -> None:
     progress = loop.batch_progress
     for tracker in (progress.total, progress.current):
         for name in ("ready", "started", "processed", "completed"):
-            setattr(tracker, name, getattr(tracker, name) + taken - 1)
+            setattr(tracker, name, getattr(tracker, name) + batches - 1)
     progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
     loop._batches_that_stepped = trainer.global_step - 1
 
