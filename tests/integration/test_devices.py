@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -58,8 +59,11 @@ def one(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("three") / "run"
-    assert train("trainer=ddp_cpu", "trainer.devices=3", *SETTINGS, f"folder={folder}").wait() == 0
+    folder = tmp_path_factory.mktemp("three") / "working" / "run"
+    folder.parent.mkdir()
+    command = ["trainer=ddp_cpu", *SETTINGS, f"folder={folder}"]
+    with forks.ranks(3, folder.parent, str(ROOT / "train.py"), *command) as processes:
+        assert [process.wait() for process in processes] == [0, 0, 0]
     return folder
 
 
@@ -104,7 +108,8 @@ def test_every_row_is_counted_once_whatever_their_number(tmp_path, numbers):
     assert [figures["rows"] for figures in one] == numbers
     for processes in (2, 3):
         file = tmp_path / str(processes)
-        assert launch.start(processes, [sys.executable, str(EVALUATE), str(file), *map(str, numbers)]) == 0
+        with forks.ranks(processes, tmp_path, str(EVALUATE), str(file), *map(str, numbers)) as ranks:
+            assert [rank.wait(600) for rank in ranks] == [0] * processes
         for expected, found in zip(one, json.loads(file.read_text()), strict=True):
             rows = found["rows"]
             assert sum(map(sum, found["confusion"])) == rows
@@ -136,6 +141,7 @@ def ranks(folder: Path) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads process ids from /proc")
 def test_a_dead_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
     run = tmp_path / "run"
