@@ -219,7 +219,7 @@ def test_an_extension_that_was_interrupted_is_continued_to_its_end(
     assert run.weights() == reference.weights()
 
 
-def test_a_live_folder_is_refused(finished: Any, train_process: Any) -> None:
+def test_a_live_folder_is_refused(finished: Any) -> None:
     run = finished
     before = run.contents()
     holder = (
@@ -239,24 +239,24 @@ def test_a_live_folder_is_refused(finished: Any, train_process: Any) -> None:
 
 def test_a_new_run_starts_from_another_runs_weights(fit: Any, finished: Any, newest: Any) -> None:
     source = finished
-    given = source.checkpoint("best")["state_dict"]
+    theirs = source.checkpoint("best")["state_dict"]
     run = fit(f"init_from={source.folder}", "optimizer=sgd", "optimizer.lr=1e-30", "seed=5")
-    taken = run.checkpoint()["state_dict"]
-    for name in (name for name in given if name.startswith("network.")):
-        torch.testing.assert_close(taken[name], given[name])
+    ours = run.checkpoint()["state_dict"]
+    for name in (name for name in theirs if name.startswith("network.")):
+        torch.testing.assert_close(ours[name], theirs[name])
     assert run.folder != source.folder
 
 
 def test_the_head_is_made_anew_for_other_classes(finished: Any, train: Any, newest: Any) -> None:
     source = finished  # iris: 4 features, 3 classes
-    given = source.checkpoint("best")["state_dict"]
+    theirs = source.checkpoint("best")["state_dict"]
     done = train(f"init_from={source.folder}", "data=wine", "optimizer=sgd", "optimizer.lr=1e-30", "debug=fast")
     assert done.status == 0
     assert "made anew, as the sizes differ: linear1.weight" in done.out  # wine: 13 features, 3 classes
-    taken = newest().checkpoint()["state_dict"]
-    torch.testing.assert_close(taken["network.linear2.weight"], given["network.linear2.weight"])
-    torch.testing.assert_close(taken["network.head.weight"], given["network.head.weight"])
-    assert taken["network.linear1.weight"].shape == (128, 13)
+    ours = newest().checkpoint()["state_dict"]
+    torch.testing.assert_close(ours["network.linear2.weight"], theirs["network.linear2.weight"])
+    torch.testing.assert_close(ours["network.head.weight"], theirs["network.head.weight"])
+    assert ours["network.linear1.weight"].shape == (128, 13)
 
 
 def test_weights_of_another_architecture_are_refused(fit: Any, finished: Any, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: 
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("overrides", "message"),
     [
         (["trainer.max_epochs=1"], "trainer.max_epochs=1: the run has made 2 epochs already"),
         (["trainer.max_steps=9"], "trainer.max_steps=9: the run has made 14 steps already"),
@@ -286,12 +286,12 @@ def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: 
     ],
 )
 def test_a_limit_already_reached_or_a_setting_that_stays_is_refused(
-    finished: Any, given: list[str], message: str
+    finished: Any, overrides: list[str], message: str
 ) -> None:
     run = finished  # iris: 150 - 30 - 22 rows make 7 mini-batches of 16
     before = run.contents()
     with pytest.raises(ConfigError) as caught:
-        neurona.run([f"run={run.folder}", "quiet=true", *given])
+        neurona.run([f"run={run.folder}", "quiet=true", *overrides])
     assert message in str(caught.value)
     assert run.contents() == before
 
@@ -459,7 +459,7 @@ def test_other_data_or_another_network_are_refused_with_both_values(
 ) -> None:
     run = finished
     had, before = run.checkpoint()["neurona"]["fingerprint"], run.contents()
-    given = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
+    command = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
     read = Iris.read
 
     def other(self: Iris) -> Table:
@@ -470,16 +470,16 @@ def test_other_data_or_another_network_are_refused_with_both_values(
     with monkeypatch.context() as patch:
         patch.setattr(Iris, "read", other)
         with pytest.raises(ConfigError, match=rf"^data\.fingerprint=[0-9a-f]{{16}}: .* {had};") as caught:
-            neurona.run(given)
+            neurona.run(command)
         warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; rows that it was trained on"
-        assert train("stage=test", *given[::2]).out == f"{warned} may be among those taken\n"
+        assert train("stage=test", *command[::2]).out == f"{warned} may be among those taken\n"
     (run.folder / "metrics_test.json").unlink()
     overrides = run.folder / "overrides.yaml"
     stored = overrides.read_text()
     for setting, had in (("model.hidden=[7]", "[128, 64]"), ("embedding.sigma=0.5", "0.1")):
         overrides.write_text(stored.replace("overrides:\n", f"overrides:\n- {setting}\n"))
         with pytest.raises(ConfigError, match=f"^{re.escape(setting)}: was {re.escape(had)} when the run began"):
-            neurona.run(given)
+            neurona.run(command)
     overrides.write_text(stored)
     assert run.contents() == before
 
@@ -518,12 +518,12 @@ def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
 def test_a_run_that_was_stopped_early_and_interrupted_in_its_test_is_not_trained_on(
     fit: Any, newest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = [*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=2"]
-    reference = fit(*given)
+    overrides = [*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=2"]
+    reference = fit(*overrides)
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: pytest.fail("power cut"))
         with pytest.raises(pytest.fail.Exception):
-            fit(*given)
+            fit(*overrides)
     run = newest()
     neurona.run([f"run={run.folder}", "quiet=true"])
     assert_same_figures(run, reference)

@@ -174,10 +174,10 @@ class Saves(Callback):
     """Notes at which optimiser step, after how many mini-batches, the last checkpoint was written."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int]] = []
+        self.steps: list[tuple[int, int]] = []
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
-        self.found.append((trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
+        self.steps.append((trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
 
 
 class EveryStep(Callback):
@@ -192,9 +192,9 @@ def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate)
     saves = Saves()
     fit(saves, *others, accumulate=accumulate, options={"every_n_steps": 3}, max_epochs=2)
     if accumulate == 1:
-        assert saves.found == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
+        assert saves.steps == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
     else:
-        assert saves.found == [(3, 9), (4, 10), (6, 16), (8, 20)]
+        assert saves.steps == [(3, 9), (4, 10), (6, 16), (8, 20)]
 
 
 def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
@@ -202,7 +202,7 @@ def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
     monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     saves = Saves()
     fit(saves, val_losses=[0.9, 0.95, 0.7, 0.75, 0.8], max_epochs=5)
-    assert saves.found == [(10, 10), (30, 30), (50, 50)]
+    assert saves.steps == [(10, 10), (30, 30), (50, 50)]
 
 
 class Hours(Callback):
@@ -224,7 +224,7 @@ def test_checkpoints_take_a_hundredth_of_the_time_at_most(fit, monkeypatch):
     saves, hours = Saves(), Hours()
     options = {"every_minutes": None}
     fit(saves, hours, val_losses=[0.5, *[0.6] * 7], max_epochs=8, options=options, clock=lambda: hours.now)
-    assert saves.found == [(10, 10), (40, 40), (70, 70), (80, 80)]
+    assert saves.steps == [(10, 10), (40, 40), (70, 70), (80, 80)]
 
 
 class Stops(Callback):
@@ -232,11 +232,11 @@ class Stops(Callback):
 
     def __init__(self, epoch: int, folder: Path) -> None:
         self.epoch, self.folder = epoch, folder
-        self.found: dict[str, tuple[int, int]] = {}
+        self.checkpoints: dict[str, tuple[int, int]] = {}
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         if trainer.current_epoch == self.epoch:
-            self.found = {path.name: epoch_and_step(path) for path in self.folder.iterdir()}
+            self.checkpoints = {path.name: epoch_and_step(path) for path in self.folder.iterdir()}
             raise ZeroDivisionError
 
 
@@ -246,7 +246,7 @@ def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_los
     noted = Validations()
     with pytest.raises(ZeroDivisionError):
         fit(stops, noted, val_losses=[0.9, 0.8, 0.7, 0.75, 0.6])
-    assert stops.found == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
+    assert stops.checkpoints == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
     best, last = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert epoch_and_step(best) == epoch_and_step(last) == (2, 30)  # a fit that goes on knows of it
     assert epoch_and_step(last.with_name("previous.ckpt")) == (0, 10)
@@ -275,13 +275,13 @@ def test_last_is_also_written_by_the_clock_after_whole_steps(fit, accumulate):
     saves, clock = Saves(), itertools.count(0, 60).__next__
     fit(saves, EveryStep(), accumulate=accumulate, options={"every_minutes": 1.0}, max_epochs=1, clock=clock)
     ends = [*range(accumulate, 10, accumulate), 10]
-    assert saves.found == [(step, batches) for step, batches in enumerate(ends, start=1)]
+    assert saves.steps == [(step, batches) for step, batches in enumerate(ends, start=1)]
 
 
 def test_without_an_interval_the_clock_makes_no_difference(fit):
     saves, clock = Saves(), itertools.count(0, 3600).__next__
     fit(saves, EveryStep(), options={"every_minutes": None}, max_epochs=2, clock=clock)
-    assert saves.found == [(10, 10), (20, 20)]
+    assert saves.steps == [(10, 10), (20, 20)]
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])

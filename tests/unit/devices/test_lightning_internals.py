@@ -104,8 +104,8 @@ def one_process() -> Iterator[None]:
 def test_should_check_val_fx_says_where_a_validation_follows(fit: Any, arguments: dict[str, Any]) -> None:
     events = Events(lightning_internals.validation_follows)
     fit(events, **arguments)
-    told = [batch for batch, follows in enumerate(events.seen, start=1) if follows]
-    assert told == events.validated, "Lightning's _TrainingEpochLoop._should_check_val_fx"
+    batches = [batch for batch, follows in enumerate(events.seen, start=1) if follows]
+    assert batches == events.validated, "Lightning's _TrainingEpochLoop._should_check_val_fx"
 
 
 @pytest.mark.parametrize(("across", "counted"), [(None, [*range(1, 13)]), (1, [*range(1, 11), 1, 2])])
@@ -180,7 +180,7 @@ def test_an_epoch_is_ended_once_after_a_checkpoint_from_its_end(
 def test_there_are_no_handlers_and_nothing_is_broadcast_for_them(
     fit: Any, monkeypatch: pytest.MonkeyPatch, one_process: None, is_ours: bool
 ) -> None:
-    """Before every batch of several processes; here is one that is told there are two."""
+    """Before every batch of several processes; here is one that is batches there are two."""
     events, broadcasts = Events(lambda trainer: signal.getsignal(signal.SIGTERM)), []
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(Trainer, "world_size", 2)
