@@ -1,4 +1,5 @@
-"""Processes that have imported torch, Lightning and neurona as they start: forks of a server that did so once.
+"""Processes that have imported torch, Lightning and neurona as they start: forks of a server that did so once. On
+macOS, whose libraries do not survive a fork, they are started anew.
 
 What such a process shows is what one started by the command line shows, but for the seconds that imports take.
 """
@@ -16,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 PRELOADED = ["neurona.stages.fit", "neurona.stages.job", "neurona.cli.command", "lightning.pytorch", "tensorboard"]
 
@@ -43,7 +45,7 @@ def forked(
 
     environment: added to this process's. name: of its output, beside the folder.
     """
-    context = multiprocessing.get_context("forkserver")
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload(PRELOADED)
     files = [folder.with_name(f"{folder.name}-{name}.{kind}") for kind in ("out", "err")]
     inherited = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
