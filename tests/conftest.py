@@ -46,8 +46,8 @@ def _seeded() -> None:
 @pytest.fixture
 def _every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch has its checkpoint, however short it is."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("neurona.callbacks.checkpoints.SHARE_OF_TIME", math.inf)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.SHARE_OF_TIME", math.inf)
 
 
 class Rows(LightningDataModule):

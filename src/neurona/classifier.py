@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from neurona.data import chunking
 from neurona.data.batches import Batch, Chunk, Part
 from neurona.data.spec import DataSpec
-from neurona.devices import distributed
+from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError, RunError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
@@ -194,7 +194,7 @@ class Classifier(LightningModule):
             norms = self.norms if self._is_logged(step) else None
             loss, logits, y = steps.take(mini_batch, share * own, completes=completes, norms=norms)
             taken.append((loss if own == 1 else loss * own, logits, y, len(y) if samples is None else samples, step))
-        chunking.advance(self.trainer, len(taken), steps.uncounted)
+        lightning_internals.advance(self.trainer, len(taken), steps.uncounted)
         self._record(*zip(*taken, strict=True))
 
     def _own_part(self, batch: Iterable[Tensor]) -> tuple[float, int | None]:

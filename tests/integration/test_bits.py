@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,16 @@ import neurona
 SETTINGS = ["data=wine", "model.hidden=[16]", "model.dropout=0.1", "trainer.max_epochs=3", "quiet=true"]
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Callable[..., str]:
+def trained(folder: Path, *overrides: str) -> str:
     """A hash of the final weights of a run with these settings."""
+    neurona.run([*SETTINGS, *overrides, f"folder={folder}"])
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
 
-    def train(*overrides: str) -> str:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        neurona.run([*SETTINGS, *overrides, f"folder={folder}"])
-        weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
 
-    return train
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("reference") / "run")
 
 
 @pytest.mark.parametrize(
@@ -40,12 +38,12 @@ def trained(tmp_path: Path) -> Callable[..., str]:
     ],
     ids=str,
 )
-def test_these_change_no_bit(trained, overrides):
-    assert trained(*overrides) == trained()
+def test_these_change_no_bit(tmp_path, reference, overrides):
+    assert trained(tmp_path / "run", *overrides) == reference
 
 
 @pytest.mark.parametrize(
     "override", ["seed=1", "data.shuffle_seed=1", "data.split_seed=1", "trainer.precision=bf16-mixed"]
 )
-def test_these_do(trained, override):
-    assert trained(override) != trained()
+def test_these_do(tmp_path, reference, override):
+    assert trained(tmp_path / "run", override) != reference

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -58,8 +59,11 @@ def one(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("three") / "run"
-    assert train("trainer=ddp_cpu", "trainer.devices=3", *SETTINGS, f"folder={folder}").wait() == 0
+    folder = tmp_path_factory.mktemp("three") / "working" / "run"
+    folder.parent.mkdir()
+    command = ["trainer=ddp_cpu", *SETTINGS, f"folder={folder}"]
+    with forks.ranks(3, folder.parent, str(ROOT / "train.py"), *command) as processes:
+        assert [process.wait() for process in processes] == [0, 0, 0]
     return folder
 
 
@@ -71,14 +75,14 @@ def test_three_processes_learn_what_one_does(one, three):
 
 
 def test_three_processes_report_what_one_does(one, three):
-    expected, found = figures(one), figures(three)
-    assert found.keys() == expected.keys()
-    assert found["steps"] == expected["steps"]
+    expected, ours = figures(one), figures(three)
+    assert ours.keys() == expected.keys()
+    assert ours["steps"] == expected["steps"]
     for name in expected:
         if name.partition("/")[0] in ("train", "val", "test"):
             figure = name.split("/")[1]
             tolerance = 0 if figure in (*COUNTED, "accuracy_of") else 1e-4 if figure in DISCRETE else 1e-6
-            assert found[name] == pytest.approx(expected[name], abs=tolerance)
+            assert ours[name] == pytest.approx(expected[name], abs=tolerance)
     assert (three / "confusion_matrix_test.csv").read_text() == (one / "confusion_matrix_test.csv").read_text()
 
 
@@ -104,13 +108,14 @@ def test_every_row_is_counted_once_whatever_their_number(tmp_path, numbers):
     assert [figures["rows"] for figures in one] == numbers
     for processes in (2, 3):
         file = tmp_path / str(processes)
-        assert launch.start(processes, [sys.executable, str(EVALUATE), str(file), *map(str, numbers)]) == 0
-        for expected, found in zip(one, json.loads(file.read_text()), strict=True):
-            rows = found["rows"]
-            assert sum(map(sum, found["confusion"])) == rows
-            assert found["confusion"] == expected["confusion"]
+        with forks.ranks(processes, tmp_path, str(EVALUATE), str(file), *map(str, numbers)) as ranks:
+            assert [rank.wait(600) for rank in ranks] == [0] * processes
+        for expected, ours in zip(one, json.loads(file.read_text()), strict=True):
+            rows = ours["rows"]
+            assert sum(map(sum, ours["confusion"])) == rows
+            assert ours["confusion"] == expected["confusion"]
             for name in expected.keys() - {"confusion"}:
-                assert found[name] == pytest.approx(expected[name], abs=1e-6, nan_ok=True), (processes, rows, name)
+                assert ours[name] == pytest.approx(expected[name], abs=1e-6, nan_ok=True), (processes, rows, name)
 
 
 LONG = ["data=digits", "trainer.max_epochs=3000", "trainer.callbacks.checkpoints.every_n_steps=20", "quiet=true"]
@@ -125,17 +130,18 @@ def wait_for(path: Path) -> None:
 
 def ranks(folder: Path) -> list[int]:
     """Process ids of the run's ranks, by rank."""
-    found = {}
+    processes = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             variables = dict(line.split("=", 1) for line in path.read_text().split("\0") if "=" in line)
             if str(folder) in path.with_name("cmdline").read_text() and "RANK" in variables:
-                found[int(variables["RANK"])] = int(path.parent.name)
+                processes[int(variables["RANK"])] = int(path.parent.name)
         except OSError:
             continue
-    return [found[rank] for rank in sorted(found)]
+    return [processes[rank] for rank in sorted(processes)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads process ids from /proc")
 def test_a_dead_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
     run = tmp_path / "run"

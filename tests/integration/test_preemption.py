@@ -56,7 +56,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
         return newest()
 
 
-def ended_by(number: int, kind: type, method: str, call: int = 0, times: int = 1, given: list[str] = SETTINGS) -> Any:
+def ended_by(
+    number: int, kind: type, method: str, call: int = 0, times: int = 1, overrides: list[str] = SETTINGS
+) -> Any:
     """The exit status of a run to which this process sends a signal at the end of that call of a method."""
     original, count = getattr(kind, method), 0
 
@@ -73,7 +75,7 @@ def ended_by(number: int, kind: type, method: str, call: int = 0, times: int = 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kind, method, sending)
         with pytest.raises((SystemExit, KeyboardInterrupt)) as end:
-            neurona.run(given)
+            neurona.run(overrides)
     assert [signal.getsignal(number) for number in preemption.SIGNALS] == before
     return end.value.code if isinstance(end.value, SystemExit) else end.type
 
@@ -96,23 +98,23 @@ def test_a_fit_ends_at_a_whole_step_that_no_validation_follows_and_is_continued_
 
     interval: of validations, where chunks end too; steps: those of the checkpoints.
     """
-    given = [*SETTINGS, f"trainer.val_check_interval={interval}"]
+    overrides = [*SETTINGS, f"trainer.val_check_interval={interval}"]
     if not chunked:
         monkeypatch.setattr(chunking, "listeners", lambda trainer: ["a test"])
-    neurona.run(given)
-    uninterrupted, found = newest(), []
+    neurona.run(overrides)
+    uninterrupted, saved_steps = newest(), []
     for batch in range(len(steps)):
-        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, given=given) == 143
+        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, overrides=overrides) == 143
         run = newest()
         assert (run.metrics["status"], run.metrics["error"]) == ("interrupted", "SIGTERM")
-        found.append(run.checkpoint()["global_step"])
+        saved_steps.append(run.checkpoint()["global_step"])
         neurona.run([f"run={run.folder}", "quiet=true"])
         assert_same_run(run, uninterrupted)
-    assert found == steps
+    assert saved_steps == steps
 
 
 @pytest.mark.parametrize(
-    "given",
+    "overrides",
     [
         ["data.val_fraction=0", "trainer.max_steps=40"],
         ["trainer.max_steps=10"],
@@ -122,19 +124,19 @@ def test_a_fit_ends_at_a_whole_step_that_no_validation_follows_and_is_continued_
     ids=str,
 )
 def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing(
-    newest: Any, monkeypatch: pytest.MonkeyPatch, given: list[str]
+    newest: Any, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
     """After each of the last two chunks, short epochs sharing a checkpoint as they do."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
-    given = ["data=iris", "data.batch_size=8", "trainer.max_epochs=5", "logger=none", "quiet=true", *given]
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
+    overrides = ["data=iris", "data.batch_size=8", "trainer.max_epochs=5", "logger=none", "quiet=true", *overrides]
     chunks = []
     record = Classifier._record
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "_record", lambda self, *of_chunk: chunks.append(record(self, *of_chunk)))
-        neurona.run(given)
+        neurona.run(overrides)
     uninterrupted = newest()
     for batch in range(max(0, len(chunks) - 2), len(chunks)):
-        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, given=given) == 143
+        assert ended_by(signal.SIGTERM, Classifier, "training_step", batch, overrides=overrides) == 143
         neurona.run([f"run={newest().folder}", "quiet=true"])
         assert_same_run(newest(), uninterrupted)
 
@@ -142,9 +144,9 @@ def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing
 def test_without_validation_the_best_is_the_last_that_an_epoch_ended_with(
     newest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
-    given = ["data=iris", "data.val_fraction=0", "trainer.max_epochs=9", "logger=none", "quiet=true"]
-    assert ended_by(signal.SIGTERM, Classifier, "training_step", 5, given=given) == 143
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
+    overrides = ["data=iris", "data.val_fraction=0", "trainer.max_epochs=9", "logger=none", "quiet=true"]
+    assert ended_by(signal.SIGTERM, Classifier, "training_step", 5, overrides=overrides) == 143
     run = newest()
     remembered = run.checkpoint("last")["callbacks"]["BestAndLast"]["best"]
     assert run.checkpoint("best")["global_step"] == remembered["step"]
@@ -199,7 +201,7 @@ def test_during_the_test_a_signal_ends_the_run_at_once(uninterrupted: Any, newes
     assert "test/loss" not in run.metrics
     neurona.run([f"run={run.folder}", "quiet=true"])
     assert_same_run(run, uninterrupted)
-    assert ended_by(signal.SIGTERM, Classifier, "test_step", given=[f"run={run.folder}", "stage=test"]) == 143
+    assert ended_by(signal.SIGTERM, Classifier, "test_step", overrides=[f"run={run.folder}", "stage=test"]) == 143
 
 
 def test_what_comes_after_the_last_step_is_not_lost(uninterrupted: Any, newest: Any) -> None:
@@ -210,17 +212,17 @@ def test_what_comes_after_the_last_step_is_not_lost(uninterrupted: Any, newest: 
 
 
 def test_lightning_has_no_handlers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    handlers = []
     for method in ("training_step", "test_step"):
         original = getattr(Classifier, method)
 
         def noting(self: Any, *arguments: Any, original: Any = original) -> Any:
-            found.extend(getattr(signal.getsignal(number), "__func__", None) for number in preemption.SIGNALS)
+            handlers.extend(getattr(signal.getsignal(number), "__func__", None) for number in preemption.SIGNALS)
             return original(self, *arguments)
 
         monkeypatch.setattr(Classifier, method, noting)
     neurona.run(SETTINGS)
-    assert set(found) == {Preemption._handle}
+    assert set(handlers) == {Preemption._handle}
 
 
 # Slurm.
@@ -273,11 +275,11 @@ def test_a_job_whose_data_are_read_is_requeued_at_once(
 def test_a_restarted_job_that_had_finished_says_so(
     train: Any, newest: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = [*SETTINGS[:-1], "tags=[mine]"]
-    assert train(*given).status == 0
+    overrides = [*SETTINGS[:-1], "tags=[mine]"]
+    assert train(*overrides).status == 0
     before = newest().contents()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    done = train(*given)
+    done = train(*overrides)
     assert done.status == 0
     assert f"this job has been restarted and goes on with its run logs/iris/{newest().folder.name}" in done.out
     assert "is finished" in done.out
@@ -288,22 +290,22 @@ def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
     train: Any, read_run: Any, uninterrupted: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = "trainer.callbacks.checkpoints.keep_last=true"
-    given = ["-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "seed=0,1", keep, *SETTINGS]
+    overrides = ["-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "seed=0,1", keep, *SETTINGS]
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_train_epoch_end", lambda self: os.kill(os.getpid(), signal.SIGUSR2))
-        assert train(*given).status == 143
+        assert train(*overrides).status == 143
     run = read_run("sweep/0")
     assert run.metrics["status"] == "interrupted"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert train(*given).status == 0
+    assert train(*overrides).status == 0
     assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1"]
     assert_same_run(run, uninterrupted)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads process ids from /proc")
 def test_all_processes_stop_at_one_step_whichever_gets_the_signal(read_run: Any, slurm: Callable[[], str]) -> None:
-    given = ["data=digits", "trainer=ddp_cpu", "trainer.max_epochs=9999", "folder=logs/iris/run"]
-    command = [sys.executable, str(TRAIN), *given]
+    overrides = ["data=digits", "trainer=ddp_cpu", "trainer.max_epochs=9999", "folder=logs/iris/run"]
+    command = [sys.executable, str(TRAIN), *overrides]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not Path("logs/iris/run/checkpoints/previous.ckpt").exists():
             assert process.poll() is None

@@ -8,13 +8,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import forked
 
 import neurona
 from neurona.classifier import Classifier
@@ -34,6 +34,7 @@ SETTINGS = [
     "quiet=true",
 ]
 STEPS_PER_EPOCH = 37
+TRAIN = Path(__file__).parents[2] / "train.py"
 TIMED = ("seconds", "samples_per_second")
 
 # Starts train.py, its own arguments after the first two: sends itself a signal after the optimiser step given.
@@ -61,10 +62,30 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
         return newest()
 
 
+@pytest.fixture(scope="session")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory, newest: Any) -> Any:
+    """Two epochs of iris, fitted once for all tests; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("two_epochs"))
+        neurona.run(["data=iris", "trainer.max_epochs=2", "quiet=true"])
+        return newest()
+
+
+@pytest.fixture
+def finished(two_epochs: Any, read_run: Any) -> Any:
+    """A copy of that run, as ``logs/iris/…`` of the working folder."""
+    copy = Path.cwd() / "logs" / "iris" / two_epochs.folder.name
+    shutil.copytree(two_epochs.folder, copy)
+    return read_run(copy)
+
+
 def resume(run: Any, *overrides: str) -> None:
-    """Continues a run, no sooner than in the next second: TensorBoard reads event files in the order of their names."""
-    written = max((int(file.name.split(".")[3]) for file in run.folder.glob("events.out.tfevents.*")), default=0)
-    time.sleep(max(0.0, written + 1 - time.time()))
+    """Continues a run as if it had stopped seconds ago: TensorBoard reads event files in the order of their names, in
+    which there are whole seconds.
+    """
+    for file in run.folder.glob("events.out.tfevents.*"):
+        seconds = file.name.split(".")[3]
+        file.rename(file.with_name(file.name.replace(seconds, str(int(seconds) - 10))))
     neurona.run([f"run={run.folder}", "quiet=true", *overrides])
 
 
@@ -81,18 +102,17 @@ def assert_same_run(run: Any, reference: Any, scalars: Any) -> None:
     [("SIGKILL", 9, -9, "running"), ("SIGINT", 2, 130, "interrupted"), ("SIGTERM", 15, 143, "interrupted")],
 )
 def test_a_stopped_run_is_continued_exactly(
-    train_process: Any, newest: Any, uninterrupted: Any, scalars: Any, signal: str, number: int, exit_status: int,
-    recorded: str,
-) -> None:  # fmt: skip
+    newest: Any, uninterrupted: Any, scalars: Any, signal: str, number: int, exit_status: int, recorded: str
+) -> None:
     loud = [setting for setting in SETTINGS if setting != "quiet=true"]
-    done = train_process(str(number), "100", *loud, program=KILLED)
-    assert done.status == exit_status, done.err
+    with forked(Path.cwd(), "-c", KILLED, str(TRAIN), str(number), "100", *loud) as process:
+        assert process.wait() == exit_status, process.err.read_text()
     run = newest()
     assert run.metrics["status"] == recorded
     assert STEPS_PER_EPOCH * 2 < run.checkpoint()["global_step"] <= 100
     if signal != "SIGKILL":
-        assert f"python train.py run={run.folder.relative_to(Path.cwd())}" in done.out
-        assert "Traceback" not in done.err
+        assert f"python train.py run={run.folder.relative_to(Path.cwd())}" in process.out.read_text()
+        assert "Traceback" not in process.err.read_text()
     resume(run)
     assert_same_run(run, uninterrupted, scalars)
 
@@ -158,8 +178,8 @@ def test_a_continued_run_has_every_epoch_once(
     assert_same_run(run, reference, scalars)
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(train: Any, fit: Any) -> None:
-    run = fit()
+def test_a_finished_run_says_so_and_stays_as_it_is(train: Any, finished: Any) -> None:
+    run = finished
     before = run.contents()
     done = train(f"run={run.folder}", "quiet=false")
     assert (done.status, done.err) == (0, "")
@@ -185,9 +205,11 @@ def test_an_extended_run_equals_one_of_that_length(fit: Any, scalars: Any, train
     assert run.contents() == before
 
 
-def test_an_extension_that_was_interrupted_is_continued_to_its_end(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extension_that_was_interrupted_is_continued_to_its_end(
+    fit: Any, finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = fit("trainer.max_epochs=5")
-    run = fit()
+    run = finished
     with monkeypatch.context() as patch:
         stop_in(patch, "on_train_epoch_end", 3)
         with pytest.raises(Stopped):
@@ -197,8 +219,8 @@ def test_an_extension_that_was_interrupted_is_continued_to_its_end(fit: Any, mon
     assert run.weights() == reference.weights()
 
 
-def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:
-    run = fit()
+def test_a_live_folder_is_refused(finished: Any) -> None:
+    run = finished
     before = run.contents()
     holder = (
         "import sys, pathlib; from neurona.runs.folder import RunFolder; folder = RunFolder(pathlib.Path(sys.argv[1]))"
@@ -215,30 +237,30 @@ def test_a_live_folder_is_refused(fit: Any, train_process: Any) -> None:
     neurona.run([f"run={run.folder}", "stage=test", "quiet=true"])
 
 
-def test_a_new_run_starts_from_another_runs_weights(fit: Any, newest: Any) -> None:
-    source = fit()
-    given = source.checkpoint("best")["state_dict"]
+def test_a_new_run_starts_from_another_runs_weights(fit: Any, finished: Any, newest: Any) -> None:
+    source = finished
+    theirs = source.checkpoint("best")["state_dict"]
     run = fit(f"init_from={source.folder}", "optimizer=sgd", "optimizer.lr=1e-30", "seed=5")
-    taken = run.checkpoint()["state_dict"]
-    for name in (name for name in given if name.startswith("network.")):
-        torch.testing.assert_close(taken[name], given[name])
+    ours = run.checkpoint()["state_dict"]
+    for name in (name for name in theirs if name.startswith("network.")):
+        torch.testing.assert_close(ours[name], theirs[name])
     assert run.folder != source.folder
 
 
-def test_the_head_is_made_anew_for_other_classes(fit: Any, train: Any, newest: Any) -> None:
-    source = fit()  # iris: 4 features, 3 classes
-    given = source.checkpoint("best")["state_dict"]
+def test_the_head_is_made_anew_for_other_classes(finished: Any, train: Any, newest: Any) -> None:
+    source = finished  # iris: 4 features, 3 classes
+    theirs = source.checkpoint("best")["state_dict"]
     done = train(f"init_from={source.folder}", "data=wine", "optimizer=sgd", "optimizer.lr=1e-30", "debug=fast")
     assert done.status == 0
     assert "made anew, as the sizes differ: linear1.weight" in done.out  # wine: 13 features, 3 classes
-    taken = newest().checkpoint()["state_dict"]
-    torch.testing.assert_close(taken["network.linear2.weight"], given["network.linear2.weight"])
-    torch.testing.assert_close(taken["network.head.weight"], given["network.head.weight"])
-    assert taken["network.linear1.weight"].shape == (128, 13)
+    ours = newest().checkpoint()["state_dict"]
+    torch.testing.assert_close(ours["network.linear2.weight"], theirs["network.linear2.weight"])
+    torch.testing.assert_close(ours["network.head.weight"], theirs["network.head.weight"])
+    assert ours["network.linear1.weight"].shape == (128, 13)
 
 
-def test_weights_of_another_architecture_are_refused(fit: Any, tmp_path: Path) -> None:
-    source = fit()
+def test_weights_of_another_architecture_are_refused(fit: Any, finished: Any, tmp_path: Path) -> None:
+    source = finished
     runs = len(list(tmp_path.rglob("metrics.json")))
     with pytest.raises(ConfigError, match="init_from"):
         fit(f"init_from={source.folder}", "model.hidden=[7,7,7]", "data=digits")
@@ -254,7 +276,7 @@ def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: 
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("overrides", "message"),
     [
         (["trainer.max_epochs=1"], "trainer.max_epochs=1: the run has made 2 epochs already"),
         (["trainer.max_steps=9"], "trainer.max_steps=9: the run has made 14 steps already"),
@@ -263,17 +285,19 @@ def test_a_schedule_laid_out_for_its_length_is_not_extended(fit: Any, schedule: 
         (["trainer.callbacks.checkpoints.monitor=val/accuracy"], "checkpoints.monitor=val/accuracy: was val/loss"),
     ],
 )
-def test_a_limit_already_reached_or_a_setting_that_stays_is_refused(fit: Any, given: list[str], message: str) -> None:
-    run = fit()  # iris: 150 - 30 - 22 rows make 7 mini-batches of 16
+def test_a_limit_already_reached_or_a_setting_that_stays_is_refused(
+    finished: Any, overrides: list[str], message: str
+) -> None:
+    run = finished  # iris: 150 - 30 - 22 rows make 7 mini-batches of 16
     before = run.contents()
     with pytest.raises(ConfigError) as caught:
-        neurona.run([f"run={run.folder}", "quiet=true", *given])
+        neurona.run([f"run={run.folder}", "quiet=true", *overrides])
     assert message in str(caught.value)
     assert run.contents() == before
 
 
-def test_the_figures_stay_until_an_extension_has_new_ones(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = fit()
+def test_the_figures_stay_until_an_extension_has_new_ones(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished
     before = run.metrics
     with monkeypatch.context() as patch:
         stop_in(patch, "on_train_epoch_end", 3)
@@ -287,8 +311,8 @@ def test_the_figures_stay_until_an_extension_has_new_ones(fit: Any, monkeypatch:
     }
 
 
-def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(fit: Any) -> None:
-    run = fit()
+def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(finished: Any) -> None:
+    run = finished
     for name in ("last", "previous"):
         (run.folder / "checkpoints" / f"{name}.ckpt").unlink()
     before = run.contents()
@@ -299,8 +323,8 @@ def test_a_run_that_has_lost_its_last_checkpoint_is_not_trained_anew(fit: Any) -
     assert run.contents().keys() == before.keys()
 
 
-def test_a_run_with_weights_of_another_goes_on_after_that_one_is_gone(fit: Any) -> None:
-    source = fit()
+def test_a_run_with_weights_of_another_goes_on_after_that_one_is_gone(fit: Any, finished: Any) -> None:
+    source = finished
     run = fit(f"init_from={source.folder}", "seed=5")
     source.folder.rename(source.folder.with_name("moved"))
     neurona.run([f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"])
@@ -308,8 +332,8 @@ def test_a_run_with_weights_of_another_goes_on_after_that_one_is_gone(fit: Any) 
 
 
 @pytest.mark.parametrize("damage", ["", '{"status": "fini'])
-def test_damaged_figures_of_a_finished_run_are_made_again(fit: Any, damage: str) -> None:
-    run = fit()
+def test_damaged_figures_of_a_finished_run_are_made_again(finished: Any, damage: str) -> None:
+    run = finished
     before = run.metrics
     (run.folder / "metrics.json").write_text(damage)
     neurona.run([f"run={run.folder}", "quiet=true"])
@@ -431,11 +455,11 @@ def test_two_damaged_checkpoints_are_refused_before_anything_is_written(fit: Any
 
 
 def test_other_data_or_another_network_are_refused_with_both_values(
-    fit: Any, train: Any, monkeypatch: pytest.MonkeyPatch
+    finished: Any, train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = fit()
+    run = finished
     had, before = run.checkpoint()["neurona"]["fingerprint"], run.contents()
-    given = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
+    command = [f"run={run.folder}", "trainer.max_epochs=3", "quiet=true"]
     read = Iris.read
 
     def other(self: Iris) -> Table:
@@ -446,16 +470,16 @@ def test_other_data_or_another_network_are_refused_with_both_values(
     with monkeypatch.context() as patch:
         patch.setattr(Iris, "read", other)
         with pytest.raises(ConfigError, match=rf"^data\.fingerprint=[0-9a-f]{{16}}: .* {had};") as caught:
-            neurona.run(given)
+            neurona.run(command)
         warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; rows that it was trained on"
-        assert train("stage=test", *given[::2]).out == f"{warned} may be among those taken\n"
+        assert train("stage=test", *command[::2]).out == f"{warned} may be among those taken\n"
     (run.folder / "metrics_test.json").unlink()
     overrides = run.folder / "overrides.yaml"
     stored = overrides.read_text()
     for setting, had in (("model.hidden=[7]", "[128, 64]"), ("embedding.sigma=0.5", "0.1")):
         overrides.write_text(stored.replace("overrides:\n", f"overrides:\n- {setting}\n"))
         with pytest.raises(ConfigError, match=f"^{re.escape(setting)}: was {re.escape(had)} when the run began"):
-            neurona.run(given)
+            neurona.run(command)
     overrides.write_text(stored)
     assert run.contents() == before
 
@@ -494,12 +518,12 @@ def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
 def test_a_run_that_was_stopped_early_and_interrupted_in_its_test_is_not_trained_on(
     fit: Any, newest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = [*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=2"]
-    reference = fit(*given)
+    overrides = [*NOISY, "trainer.max_epochs=30", f"{PATIENCE}=2"]
+    reference = fit(*overrides)
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: pytest.fail("power cut"))
         with pytest.raises(pytest.fail.Exception):
-            fit(*given)
+            fit(*overrides)
     run = newest()
     neurona.run([f"run={run.folder}", "quiet=true"])
     assert_same_figures(run, reference)
@@ -524,8 +548,8 @@ def test_a_number_of_steps_is_a_reason_of_its_own(fit: Any) -> None:
     assert fit("trainer.max_steps=9").metrics["stopped_by"] == "max_steps"
 
 
-def test_weights_that_do_not_fit_are_refused_before_anything_is_written(fit: Any) -> None:
-    run = fit()
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(finished: Any) -> None:
+    run = finished
     contents = run.checkpoint()
     del contents["state_dict"]["network.head.bias"]
     torch.save(contents, run.folder / "checkpoints" / "last.ckpt")

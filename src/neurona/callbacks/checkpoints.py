@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from neurona.callbacks.save_timer import SaveTimer
 from neurona.data import chunking
+from neurona.devices import lightning_internals
 from neurona.devices.preemption import Preemption
 from neurona.errors import ConfigError, RunError, check_range
 from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.runs.files import link
 from neurona.runs.folder import PREVIOUS
-
-PAUSE_SECONDS = 1.0
-SHARE_OF_TIME = 0.01
-"""From one checkpoint to that of a later epoch there is at least a second, and so much time that writing takes no more
-than this share of it.
-"""
 
 
 class BestAndLast(Checkpoint):
@@ -52,11 +47,10 @@ class BestAndLast(Checkpoint):
         check_range("trainer.callbacks.checkpoints.every_minutes", every_minutes, above=0)
         self.best_path = Path(folder) / "best.ckpt"
         self.last_path = Path(folder) / "last.ckpt"
-        self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self.timer = SaveTimer(every_n_steps, math.inf if every_minutes is None else 60 * every_minutes)
         self.keeps_last = keep_last is not False
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
-        self._every_n_train_steps = every_n_steps or 0
         self.best: dict[str, Any] = {}
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
         self.last: dict[str, float] = {}
@@ -64,10 +58,13 @@ class BestAndLast(Checkpoint):
         self.preemption = Preemption()
         """What tells of signals."""
 
+    @property
+    def every_n_steps(self) -> int | None:
+        """Optimiser steps after which chunks end for it."""
+        return self.timer.every_n_steps
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._pause = PAUSE_SECONDS
-        self._due, self._signal = False, 0
+        self.timer.start(trainer.global_step)
         self.preemption.deferred = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,39 +90,34 @@ class BestAndLast(Checkpoint):
             self.preemption.leave(self.preemption.agreed(trainer), trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        step = trainer.global_step
-        if self._every_n_train_steps and step % self._every_n_train_steps == 0 and step != self._saved_step:
-            self._saved_step, self._due = step, True
+        self.timer.count(trainer.global_step)
         self._listen(trainer)
         # One from before a validation would, on a resume, go on behind it: without what it tells plateau and best.
-        if not chunking.validation_follows(trainer):
+        if not lightning_internals.validation_follows(trainer):
             self._save_if_due(trainer)
 
-    def _listen(self, trainer: Trainer, longest_seconds: float = math.inf) -> None:
-        """Notes, the same on every rank, whether any rank's signal asks for a checkpoint, or rank 0's clock: after
-        ``every_minutes``, or ``longest_seconds`` if that is less.
-        """
-        elapsed = time.monotonic() - self._saved_at
-        is_time = trainer.is_global_zero and elapsed >= min(self.every_seconds, longest_seconds)
+    def _listen(self, trainer: Trainer, *, at_epoch_end: bool = False) -> None:
+        """Has a checkpoint made, the same on every rank, if any rank's signal asks for one, or rank 0's clock."""
+        is_time = trainer.is_global_zero and self.timer.is_time(at_epoch_end=at_epoch_end)
         if trainer.strategy.reduce_boolean_decision(is_time or self.preemption.received != 0, all=False):
-            self._due, self._signal = True, self.preemption.agreed(trainer)
+            self.timer.request(self.preemption.agreed(trainer))
 
     def _save_if_due(self, trainer: Trainer) -> None:
         # Half of an accumulated gradient would be lost. An epoch that ends has yet to be reported, and then saves.
-        if self._due and chunking.is_step_complete(trainer) and not chunking.ends_epoch(trainer):
+        if self.timer.is_due and chunking.is_step_complete(trainer) and not lightning_internals.ends_epoch(trainer):
             for logger in trainer.loggers:
                 logger.save()
             self._save_last(trainer)
-            self._leave_if_told(trainer)
+            self._leave_on_signal(trainer)
 
-    def _leave_if_told(self, trainer: Trainer) -> None:
-        if self._signal:
-            self.preemption.leave(self._signal, trainer)
+    def _leave_on_signal(self, trainer: Trainer) -> None:
+        if self.timer.signal:
+            self.preemption.leave(self.timer.signal, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen(trainer, self._pause)
+        self._listen(trainer, at_epoch_end=True)
         is_over = chunking.is_over(trainer)
-        saves = is_over or self._due or trainer.current_epoch == 0
+        saves = self.timer.is_due_at_epoch_end(trainer.current_epoch, is_over=is_over)
         if (saves and not trainer.enable_validation) or (is_over and not self.best):
             self._set_best(trainer, math.inf)  # no validation has said which is
         if self.best and self.best["epoch"] == trainer.current_epoch:
@@ -135,13 +127,13 @@ class BestAndLast(Checkpoint):
         if saves:
             self._save_last(trainer, is_best=is_best)
         elif is_best:
-            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HELD: True})
-        self._leave_if_told(trainer)
+            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HOLD: True})
+        self._leave_on_signal(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.preemption.deferred = False
         self._listen(trainer)  # to what has come since the last step
-        self._leave_if_told(trainer)
+        self._leave_on_signal(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Has the best that waits written, and as the last too: else a fit that goes on would not know of it."""
@@ -156,17 +148,15 @@ class BestAndLast(Checkpoint):
             path.unlink(missing_ok=True)
 
     def _save_last(self, trainer: Trainer, *, is_best: bool = False) -> None:
-        started = time.monotonic()
-        if is_best:
-            trainer.save_checkpoint(self.best_path)
-            if trainer.is_global_zero:
-                self._link_last()
-        else:
-            if trainer.is_global_zero:
-                self._keep_previous()
-            trainer.save_checkpoint(self.last_path)
-        self._due, self._saved_at = False, time.monotonic()
-        self._pause = max(PAUSE_SECONDS, (self._saved_at - started) / SHARE_OF_TIME)
+        with self.timer.saving():
+            if is_best:
+                trainer.save_checkpoint(self.best_path)
+                if trainer.is_global_zero:
+                    self._link_last()
+            else:
+                if trainer.is_global_zero:
+                    self._keep_previous()
+                trainer.save_checkpoint(self.last_path)
 
     def _link_last(self) -> None:
         """Makes the best the last as well."""

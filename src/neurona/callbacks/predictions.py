@@ -54,8 +54,8 @@ class CsvPredictions(Callback):
         for row, target, prediction, shares in zip(
             rows, targets.tolist(), predictions, probabilities.tolist(), strict=True
         ):
-            known = target if target >= 0 else ""
-            self._writer.writerow([row, known, prediction, self.class_names[prediction], *shares])
+            shown = target if target >= 0 else ""
+            self._writer.writerow([row, shown, prediction, self.class_names[prediction], *shares])
         self._count = indices.stop
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

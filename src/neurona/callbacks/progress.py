@@ -58,7 +58,7 @@ class Progress(Callback):
         if self._bar.disable and now - self._last_line >= self.every_seconds:
             self._last_line = now
             # Lightning calls this before the module has reported its epoch.
-            figures = dict(zip(TRAINING, pl_module.epoch_means(), strict=True)) | _validation(trainer)
+            figures = dict(zip(TRAINING_FIGURES, pl_module.epoch_means(), strict=True)) | _validation(trainer)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
             epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
             log.info("epoch %d/%s  step %d  %s", epoch, epochs, trainer.global_step, shown)
@@ -71,10 +71,12 @@ class Progress(Callback):
             self._bar.close()
 
 
-TRAINING = ("train/loss", "train/accuracy")
-VALIDATION = ("val/loss", "val/accuracy")
+TRAINING_FIGURES = ("train/loss", "train/accuracy")
+VALIDATION_FIGURES = ("val/loss", "val/accuracy")
 
 
 def _validation(trainer: Trainer) -> dict[str, float]:
     """The figures of the last validation, none before the first."""
-    return {name: trainer.callback_metrics[name].item() for name in VALIDATION if name in trainer.callback_metrics}
+    return {
+        name: trainer.callback_metrics[name].item() for name in VALIDATION_FIGURES if name in trainer.callback_metrics
+    }

@@ -176,11 +176,11 @@ def _check(table: Table, name: str) -> None:
     """Raise DataError where the table is not what ``Table`` promises, or a class has no row to train on."""
     features, targets, num_classes = table.features, table.targets, len(table.class_names)
     if features.ndim != 2 or features.dtype not in (torch.float32, torch.uint8) or not features.is_contiguous():
-        found = f"{features.dtype} of shape {tuple(features.shape)}"
-        raise DataError(name, f"features must be contiguous (rows, columns) of float32 or uint8, not {found}")
+        kind = f"{features.dtype} of shape {tuple(features.shape)}"
+        raise DataError(name, f"features must be contiguous (rows, columns) of float32 or uint8, not {kind}")
     if targets.dtype != torch.int64 or targets.shape != features.shape[:1]:
-        found = f"{targets.dtype} of shape {tuple(targets.shape)}"
-        raise DataError(name, f"targets must be int64, one for each of the {len(features)} rows, not {found}")
+        kind = f"{targets.dtype} of shape {tuple(targets.shape)}"
+        raise DataError(name, f"targets must be int64, one for each of the {len(features)} rows, not {kind}")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
         problem = f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
         raise DataError(name, problem)

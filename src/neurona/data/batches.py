@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from neurona.data import chunking
-from neurona.devices import distributed
+from neurona.devices import distributed, lightning_internals
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -166,7 +166,7 @@ class BatchLoader:
         # Lightning asks for the iterator before it has restored its counters: nothing is read before the first next().
         order = self.order(0 if trainer.overfit_batches else trainer.current_epoch)
         while (length := chunking.next_length(trainer)) > 0:
-            start = chunking.position(trainer) * self.batch_size
+            start = lightning_internals.position(trainer) * self.batch_size
             chunk = self._chunk(order[start : start + length * self.batch_size])
             yield next(iter(chunk)) if chunking.listeners(trainer) else chunk
 

@@ -1,8 +1,7 @@
-"""Many optimiser steps per Lightning batch: how many, where chunks end, and Lightning's counters kept in mini-batches.
+"""Many optimiser steps per Lightning batch: how many, and where chunks end.
 
 Lightning spends some 400 µs on every batch it is handed, as much as a small network needs for a whole step. So the
 loader hands it chunks of mini-batches (Keras: ``steps_per_execution``), which end wherever something is to happen.
-All that the project knows about the inside of the Trainer's loops is in this file.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import DeviceStatsMonitor, ModelCheckpoint, Timer
+
+from neurona.devices.lightning_internals import every_n_steps, position, position_among_validations
 
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
@@ -33,13 +34,13 @@ PER_STEP_HOOKS = (
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
 MODULE_HOOKS = (*PER_STEP_HOOKS, *TRANSFER_HOOKS, "backward")
 
-CHUNK_AWARE = (ModelCheckpoint, Timer, DeviceStatsMonitor)
+CHUNK_AWARE_CALLBACKS = (ModelCheckpoint, Timer, DeviceStatsMonitor)
 """Lightning's callbacks whose per-batch hooks do the same work at the boundaries. Others say ``chunk_aware = True``."""
 
 
 def needs_every_step(callback: Callback) -> bool:
     """Whether a callback overrides a per-step hook and has not declared itself content with the ends of chunks."""
-    if isinstance(callback, CHUNK_AWARE) or getattr(callback, "chunk_aware", False):
+    if isinstance(callback, CHUNK_AWARE_CALLBACKS) or getattr(callback, "chunk_aware", False):
         return False
     return any(_overrides(type(callback), Callback, hook) for hook in PER_STEP_HOOKS)
 
@@ -59,19 +60,14 @@ def _overrides(kind: type, base: type, hook: str) -> bool:
     return getattr(kind, hook) is not getattr(base, hook)
 
 
-def position(trainer: Trainer) -> int:
-    """Mini-batches of this epoch already taken."""
-    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
-
-
 def next_length(trainer: Trainer) -> int:
     """Mini-batches in the next chunk, by configuration and counters alone; 0 at the end of the epoch."""
-    left = int(trainer.num_training_batches) - position(trainer)
-    if left <= 0 or listeners(trainer):
-        return max(min(left, 1), 0)
+    remaining = int(trainer.num_training_batches) - position(trainer)
+    if remaining <= 0 or listeners(trainer):
+        return max(min(remaining, 1), 0)
     module = trainer.lightning_module
     limit = module.steps_per_batch * module.optimization.accumulate
-    return max(1, min(left, limit, *_distances(trainer)))
+    return max(1, min(remaining, limit, *_distances(trainer)))
 
 
 def _distances(trainer: Trainer) -> Iterator[int]:
@@ -84,18 +80,11 @@ def _distances(trainer: Trainer) -> Iterator[int]:
     if trainer.max_steps != -1:
         yield to_step(trainer.max_steps)
     intervals = [trainer.log_every_n_steps if trainer.loggers else 0]
-    intervals += [getattr(callback, "_every_n_train_steps", 0) for callback in trainer.callbacks]
+    intervals += [every_n_steps(callback) for callback in trainer.callbacks]
     for interval in filter(None, intervals):
         yield to_step((trainer.global_step // interval + 1) * interval)
     if isinstance(trainer.val_check_batch, int):
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        seen = (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
-        yield trainer.val_check_batch - seen % trainer.val_check_batch
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Whether the batch that has just ended is followed by a validation, before the next one is taken."""
-    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        yield trainer.val_check_batch - position_among_validations(trainer) % trainer.val_check_batch
 
 
 def is_step_complete(trainer: Trainer) -> bool:
@@ -103,37 +92,10 @@ def is_step_complete(trainer: Trainer) -> bool:
     return position(trainer) % trainer.lightning_module.optimization.accumulate == 0
 
 
-def ends_epoch(trainer: Trainer) -> bool:
-    """Whether the batch that has just ended is the epoch's last, be it that the fit ends."""
-    return trainer.is_last_batch or trainer.fit_loop.epoch_loop.done
-
-
 def is_over(trainer: Trainer) -> bool:
     """Whether the epoch that ends now may be the fit's last."""
     is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
     return trainer.should_stop or is_last_epoch or trainer.global_step >= trainer.max_steps > -1
-
-
-def advance(trainer: Trainer, taken: int, steps: int) -> None:
-    """Makes Lightning's counters say ``taken`` mini-batches for the batch it has just run (it counts one itself).
-
-    steps: optimiser steps that it has not seen.
-    """
-    loop = trainer.fit_loop.epoch_loop
-    counter = loop.manual_optimization.optim_step_progress.total
-    counter.ready, counter.completed = counter.ready + steps, counter.completed + steps
-    progress = loop.batch_progress
-    for tracker in (progress.total, progress.current):
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(tracker, name, getattr(tracker, name) + taken - 1)
-    progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
-    # Lightning's index for loggers is zero-based and increases by one after this hook.
-    loop._batches_that_stepped = trainer.global_step - 1
-
-
-def end_epochs_once(trainer: Trainer) -> None:
-    """With max_steps, Lightning would end the epoch of a checkpoint from an epoch's end once more."""
-    trainer.fit_loop._iteration_based_training = lambda: False
 
 
 def most_steps(num_parameters: int, samples_per_step: int, device_type: str) -> int:

@@ -52,12 +52,12 @@ def read(path: Path, num_dimensions: int) -> np.ndarray:
     if len(content) < start:
         raise DataError(path, f"truncated within its header; {REMEDY}")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    size, found = math.prod(shape), len(content) - start
+    size, length = math.prod(shape), len(content) - start
     if not size:
         raise DataError(path, f"empty: its header states the shape {shape}; {REMEDY}")
-    if found < size:
-        raise DataError(path, f"truncated: {found} values where its header states {size}; {REMEDY}")
-    if found > size:
+    if length < size:
+        raise DataError(path, f"truncated: {length} values where its header states {size}; {REMEDY}")
+    if length > size:
         raise DataError(path, f"longer than the {size} values its header states; {REMEDY}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -148,8 +148,8 @@ class IdxImages(InMemoryData):
         train_images, train_labels = self._read_part("train")
         test_images, test_labels = self._read_part("t10k")
         if train_images.shape[1:] != test_images.shape[1:]:
-            found = f"{train_images.shape[1:]} and {test_images.shape[1:]}"
-            problem = f"training and test images differ in size: {found}; use files that belong together"
+            sizes = f"{train_images.shape[1:]} and {test_images.shape[1:]}"
+            problem = f"training and test images differ in size: {sizes}; use files that belong together"
             raise DataError(self.root, problem)
         images = torch.from_numpy(np.concatenate((train_images, test_images)))
         labels = torch.from_numpy(np.concatenate((train_labels, test_labels))).long()
@@ -161,8 +161,8 @@ class IdxImages(InMemoryData):
             raise self._incomplete()
         images, labels = read(images_path, 3), read(labels_path, 1)
         if len(images) != len(labels):
-            found = f"{len(labels)} labels for the {len(images)} images of {images_path.name}"
-            raise DataError(labels_path, f"{found}; use files that belong together")
+            problem = f"{len(labels)} labels for the {len(images)} images of {images_path.name}"
+            raise DataError(labels_path, f"{problem}; use files that belong together")
         if labels.max() >= len(self.class_names):
             problem = f"label {labels.max()} out of range: the {len(self.class_names)} classes are numbered from 0"
             raise DataError(labels_path, f"{problem}; {REMEDY}")

@@ -36,11 +36,11 @@ class DataSpec:
         features: what ``numpy.asarray`` makes numbers of, (rows, num_features) or, images, (rows, height, width).
         Raises DataError for others.
         """
-        given = np.asarray(features)
-        rows = given.reshape(len(given), -1) if given.ndim > 1 else given
+        values = np.asarray(features)
+        rows = values.reshape(len(values), -1) if values.ndim > 1 else values
         if rows.ndim != 2 or rows.shape[1] != self.num_features:
-            wanted = f"the run was trained with (rows, {self.num_features})"
-            raise DataError("features", f"have the shape {given.shape}; {wanted}")
+            expected = f"the run was trained with (rows, {self.num_features})"
+            raise DataError("features", f"have the shape {values.shape}; {expected}")
         try:
             return np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
         except (TypeError, ValueError) as error:
@@ -48,10 +48,10 @@ class DataSpec:
 
     def matches(self, predicted: NDArray[Any], targets: ArrayLike) -> NDArray[np.bool_]:
         """Which predicted class names, (rows,), are right. targets: class names, or the index of each class."""
-        wanted = np.asarray(targets)
-        if np.issubdtype(wanted.dtype, np.integer):
-            wanted = np.array(self.class_names)[wanted]
-        return predicted.astype(str) == wanted.astype(str)
+        names = np.asarray(targets)
+        if np.issubdtype(names.dtype, np.integer):
+            names = np.array(self.class_names)[names]
+        return predicted.astype(str) == names.astype(str)
 
     def cells(self, rows: NDArray[np.float64]) -> tuple[list[str], list[list[str]]]:
         """Names of the columns of (rows, columns) raw features, and the cells of each row as text."""

@@ -50,15 +50,7 @@ def split(
     Raises ConfigError where a part would be empty or training would miss a class.
     """
     pool = len(targets) - num_test - num_val
-    shuffled = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))
-    draw: Callable[..., tuple[Tensor, Tensor]]
-    if groups is not None:
-        rows, draw = _by_group(shuffled, groups), partial(_draw_groups, groups=groups)
-    elif order is not None:
-        rows, draw = order[:pool].argsort(stable=True), _draw_last
-    else:  # class after class, random within a class
-        rows, draw = shuffled[targets[shuffled].argsort(stable=True)], partial(_draw, targets=targets)
-
+    rows, draw = _in_order(targets, pool, seed, groups, order)
     if num_test:
         test = torch.arange(pool + num_val, len(targets))
     else:
@@ -66,13 +58,8 @@ def split(
         _refuse_empty(test, "data.test_fraction", test_fraction, pool, "test", "use a larger one")
     if num_val:
         val, train = torch.arange(pool, pool + num_val), rows
-    elif folds is not None:
-        if folds > len(rows):
-            raise ConfigError("data.folds", folds, f"at most {len(rows)}, the number of rows that are not test")
-        in_fold = torch.arange(len(rows)) % folds == fold
-        if groups is not None:
-            in_fold = _middles(rows, groups) * folds // len(rows) == fold
-        val, train = rows[in_fold], rows[~in_fold]
+    elif folds is not None and fold is not None:
+        val, train = _draw_fold(rows, folds, fold, groups)
         _refuse_empty(val, "data.folds", folds, pool, f"fold {fold}", "use fewer")
     else:
         val, train = draw(rows, size=round(val_fraction * pool))
@@ -80,15 +67,34 @@ def split(
             remedy = "use a larger one, or 0 for no validation"
             _refuse_empty(val, "data.val_fraction", val_fraction, pool, "validation", remedy)
 
-    missing = targets[train].bincount(minlength=len(class_names)).eq(0).nonzero()
-    if len(missing):
-        key, value, remedy = "data.val_fraction", val_fraction, "use a smaller one"
-        if folds is not None:
-            key, value, remedy = "data.folds", folds, "it needs two rows that are not test"
-        elif not num_test and (num_val or test_fraction > val_fraction):
-            key, value = "data.test_fraction", test_fraction
-        raise ConfigError(key, value, f"leaves no training row of class {class_names[missing[0]]!r}; {remedy}")
+    blamed = _cause_of_missing(folds, val_fraction, test_fraction, draws_val=not num_val, draws_test=not num_test)
+    _refuse_missing_class(targets[train], class_names, *blamed)
     return Split(train.sort().values, val.sort().values, test.sort().values)
+
+
+def _in_order(
+    targets: Tensor, pool: int, seed: int, groups: Tensor | None, order: Tensor | None
+) -> tuple[Tensor, Callable[..., tuple[Tensor, Tensor]]]:
+    """The rows of the pool in the order in which parts are drawn, and what draws one: (rows, size) → the part, the
+    rest.
+    """
+    shuffled = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))
+    if groups is not None:
+        return _by_group(shuffled, groups), partial(_draw_groups, groups=groups)
+    if order is not None:
+        return order[:pool].argsort(stable=True), _draw_last
+    # class after class, random within a class
+    return shuffled[targets[shuffled].argsort(stable=True)], partial(_draw, targets=targets)
+
+
+def _draw_fold(rows: Tensor, folds: int, fold: int, groups: Tensor | None) -> tuple[Tensor, Tensor]:
+    if folds > len(rows):
+        raise ConfigError("data.folds", folds, f"at most {len(rows)}, the number of rows that are not test")
+    if groups is None:
+        in_fold = torch.arange(len(rows)) % folds == fold
+    else:
+        in_fold = _middles(rows, groups) * folds // len(rows) == fold
+    return rows[in_fold], rows[~in_fold]
 
 
 def _draw_last(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -106,8 +112,8 @@ def _draw_groups(rows: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Tenso
     """Take the first groups of the rows, which are grouped, until their number is as near to ``size`` as can be."""
     _, counts = groups[rows].unique_consecutive(return_counts=True)
     ends = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    taken = int(ends[(ends - size).abs().argmin()])
-    return rows[:taken], rows[taken:]
+    count = int(ends[(ends - size).abs().argmin()])
+    return rows[:count], rows[count:]
 
 
 def _middles(rows: Tensor, groups: Tensor) -> Tensor:
@@ -123,10 +129,28 @@ def _draw(rows: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
     remainders = counts * size % max(1, len(rows))
     take[remainders.argsort(descending=True, stable=True)[: size - int(take.sum())]] += 1
     position_in_class = torch.arange(len(rows)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    taken = position_in_class < take.repeat_interleave(counts)
-    return rows[taken], rows[~taken]
+    is_drawn = position_in_class < take.repeat_interleave(counts)
+    return rows[is_drawn], rows[~is_drawn]
 
 
 def _refuse_empty(rows: Tensor, key: str, value: float, pool: int, part: str, remedy: str) -> None:
     if not len(rows):
         raise ConfigError(key, value, f"leaves none of the {pool} rows for {part}; {remedy}")
+
+
+def _refuse_missing_class(targets: Tensor, class_names: tuple[str, ...], key: str, value: float, remedy: str) -> None:
+    """targets: of the training rows."""
+    missing = targets.bincount(minlength=len(class_names)).eq(0).nonzero()
+    if len(missing):
+        raise ConfigError(key, value, f"leaves no training row of class {class_names[missing[0]]!r}; {remedy}")
+
+
+def _cause_of_missing(
+    folds: int | None, val_fraction: float, test_fraction: float, *, draws_val: bool, draws_test: bool
+) -> tuple[str, float, str]:
+    """Where training misses a class: the key and the value that have taken its rows, and the remedy."""
+    if folds is not None:
+        return "data.folds", folds, "it needs two rows that are not test"
+    if draws_test and (not draws_val or test_fraction > val_fraction):
+        return "data.test_fraction", test_fraction, "use a smaller one"
+    return "data.val_fraction", val_fraction, "use a smaller one"

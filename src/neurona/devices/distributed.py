@@ -16,13 +16,12 @@ from lightning.pytorch.plugins import environments
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from neurona.devices import launch
 from neurona.devices.launch import rank as rank
 from neurona.errors import ConfigError, check_range
 
-START_MINUTES = 30
+START_TIME = timedelta(minutes=30)
 """Longest wait for the other processes to start: one may be downloading the data."""
 
 
@@ -36,26 +35,29 @@ class DataParallel(DDPStrategy):
 
     def __init__(self, *, timeout_seconds: float = 45.0, process_group_backend: str | None = None) -> None:
         check_range("trainer.strategy.timeout_seconds", timeout_seconds, above=0)
-        super().__init__(process_group_backend=process_group_backend, timeout=timedelta(minutes=START_MINUTES))
+        super().__init__(process_group_backend=process_group_backend, timeout=START_TIME)
         self.timeout_seconds = timeout_seconds
 
-    def _configure_launcher(self) -> None:
-        self._launcher = None  # launch.py, torchrun or srun has started the processes
+    @property
+    def launcher(self) -> None:
+        """None: ``launch.start``, torchrun or srun has started the processes."""
+        return None
 
     def setup_distributed(self) -> None:
         attempt, agents = (os.environ.get(f"TORCHELASTIC_{name}") for name in ("RESTART_COUNT", "USE_AGENT_STORE"))
         # After a restart, torchrun's store still has the addresses of the processes that are gone.
         if attempt not in (None, "0") and agents == "True" and not torch.distributed.is_initialized():
-            store, rank, size = next(torch.distributed.rendezvous("env://", timeout=self._timeout))
+            store, rank, size = next(torch.distributed.rendezvous("env://", timeout=START_TIME))
             torch.distributed.init_process_group(
-                self._get_process_group_backend(),
+                self.process_group_backend or torch.distributed.get_default_backend_for_device(self.root_device),
                 store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
                 rank=rank,
                 world_size=size,
-                timeout=self._timeout,
+                timeout=START_TIME,
             )
         super().setup_distributed()
-        _set_pg_timeout(timedelta(seconds=self.timeout_seconds), torch.distributed.group.WORLD)
+        assert torch.distributed.group.WORLD is not None
+        torch.distributed.group.WORLD.set_timeout(timedelta(seconds=self.timeout_seconds))
 
     def configure_ddp(self) -> None:
         assert self.model is not None

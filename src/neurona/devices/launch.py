@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LIFELINE = "NEURONA_LIFELINE"
@@ -97,13 +97,21 @@ def start(number: int, command: Sequence[str]) -> int:
         status = processes[failed].returncode
         if -status in signals:  # it came before the process could handle it
             return 130 if -status == signal.SIGINT else 143
-        if (failed or status < 0) and processes[0].returncode not in (2, *PREEMPTED):
-            told = errors[failed or 1]  # rank 0's is on the screen; where it was killed, another tells how to go on
-            told.seek(0)
-            sys.stderr.write(told.read().decode(errors="replace"))
-            ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            print(f"process {failed} of {number} {ending}, which ended the run", file=sys.stderr)
+        _explain(failed, processes, errors)
         return 1 if status < 0 else status
+
+
+def _explain(failed: int, processes: Sequence[subprocess.Popen[Any]], errors: Sequence[IO[bytes]]) -> None:
+    """Says which rank has ended the run and how, after what it wrote, unless rank 0 has told of it on the screen."""
+    status = processes[failed].returncode
+    has_told = failed == 0 and status > 0
+    if has_told or processes[0].returncode in (2, *PREEMPTED):
+        return
+    speaker = 1 if failed == 0 else failed  # rank 0's words are on the screen; where it was killed, another tells more
+    errors[speaker].seek(0)
+    sys.stderr.write(errors[speaker].read().decode(errors="replace"))
+    ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    print(f"process {failed} of {len(processes)} {ending}, which ended the run", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -138,8 +146,8 @@ def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     deadline = float("inf")
     while any(process.poll() is None for process in processes):
         if failed is None and (failed := _first_failed(processes)) is not None:
-            is_told = processes[failed].returncode in PREEMPTED
-            deadline = time.monotonic() + (PATIENCE_SECONDS if is_told else GRACE_SECONDS)
+            was_signalled = processes[failed].returncode in PREEMPTED
+            deadline = time.monotonic() + (PATIENCE_SECONDS if was_signalled else GRACE_SECONDS)
         if time.monotonic() > deadline:
             for process in processes:
                 if process.poll() is None:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from neurona.devices import scheduler
-from neurona.devices.scheduler import REQUEUED
+from neurona.devices.scheduler import REQUEUE_SIGNALS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 VALIDATION_SECONDS = 1.0
@@ -97,18 +97,9 @@ class Preemption:
         trainer: given where every rank is to leave at this point.
         """
         self.received = self.received or number  # another rank may have got it
-        if number in REQUEUED and (job := scheduler.slurm_job()):
+        if number in REQUEUE_SIGNALS and (job := scheduler.slurm_job()):
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 scheduler.requeue(job)
             if trainer is not None:
                 trainer.strategy.barrier("requeue")
         raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException(143)
-
-
-def without_handlers(trainer: Trainer) -> Trainer:
-    """The Trainer without signal handlers of its own, which would wait for other ranks inside the handler, and without
-    the collective operation before every batch that goes with them.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    return trainer

@@ -12,7 +12,7 @@ from neurona.devices.launch import LIFELINE, rank
 
 log = logging.getLogger(__name__)
 
-REQUEUED = (signal.SIGUSR1, signal.SIGUSR2)
+REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 """What Slurm's ``--signal`` and submitit send ahead of a time limit or a preemption."""
 
 PATIENCE_SECONDS = 30
@@ -56,7 +56,7 @@ def requeue_early() -> None:
             requeue(job)
         os._exit(143)
 
-    for number in REQUEUED:
+    for number in REQUEUE_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, leave)
 
@@ -64,9 +64,9 @@ def requeue_early() -> None:
 def requeue(job: str) -> None:
     """Has Slurm start the job again, in its turn; one that it refuses is an error in the log."""
     try:
-        asked = ["scontrol", "requeue", job]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-        problem = done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
+        command = ["scontrol", "requeue", job]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+        problem = answer.stderr.strip() or f"status {answer.returncode}" if answer.returncode else ""
     except (OSError, subprocess.SubprocessError) as error:
         problem = str(error)
     if problem:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Scheme = Literal[
+    "auto",
+    "he_normal",
+    "he_uniform",
+    "glorot_normal",
+    "glorot_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+    "torch",
+]
 
 # He et al. 2015 (arXiv:1502.01852): variance 2 / fan_in. Glorot & Bengio 2010 (AISTATS), eqs. 12 and 16:
 # 2 / (fan_in + fan_out). LeCun et al. 1998 (Efficient BackProp), eq. 16: 1 / fan_in. Uniform draws are limited to
@@ -24,7 +37,7 @@ _SCHEMES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @torch.no_grad()
 def initialize(
-    linear: nn.Linear, scheme: str, *, scale: float | None = None, gated: bool = False, damping: float = 1.0
+    linear: nn.Linear, scheme: Scheme, *, scale: float | None = None, gated: bool = False, damping: float = 1.0
 ) -> None:
     """Draws the weights from torch's global generator, so that equal seeds give equal weights; biases become 0.
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from neurona.errors import ConfigError
-from neurona.models.activations import activation_named
-from neurona.models.initialization import initialize
+from neurona.models.activations import Activation, activation_named
+from neurona.models.initialization import Scheme, initialize
 
 _NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,  # Ioffe & Szegedy 2015 (arXiv:1502.03167)
@@ -64,17 +64,7 @@ class MLP(nn.Sequential):
         normalization: Literal["none", "batch", "layer", "rms"] = "none",
         dropout: float | Sequence[float] = 0.0,
         residual: bool = False,
-        initialization: Literal[
-            "auto",
-            "he_normal",
-            "he_uniform",
-            "glorot_normal",
-            "glorot_uniform",
-            "lecun_normal",
-            "lecun_uniform",
-            "orthogonal",
-            "torch",
-        ] = "auto",
+        initialization: Scheme = "auto",
         bias: bool = True,
     ) -> None:
         super().__init__()
@@ -87,30 +77,19 @@ class MLP(nn.Sequential):
         dropouts = _per_layer("model.dropout", dropout, widths)
         if not all(0 <= probability < 1 for probability in dropouts):
             raise ConfigError("model.dropout", dropout, "must be at least 0 and below 1")
-        num_skips = sum(before == after for before, after in pairwise(widths)) if residual else 0
-        if residual and not num_skips:
+        skips = [residual and before == width for before, width in pairwise([None, *widths])]
+        if residual and not any(skips):
             remedy = "give some equal widths in succession, as in model.hidden=[64,64], or model.residual=false"
             raise ConfigError("model.residual", residual, f"model.hidden={widths} leaves nothing to skip; {remedy}")
 
         inputs = [num_features, *widths[:-1]]
-        for number, (before, width, kind, probability) in enumerate(
-            zip(inputs, widths, activations, dropouts, strict=True), start=1
-        ):
-            outputs = 2 * width if kind.gated else width
-            linear = nn.Linear(before, outputs, bias=bias and normalization != "batch")
-            layers: OrderedDict[str, nn.Module] = OrderedDict({f"linear{number}": linear})
-            if normalization != "none":
-                layers[f"normalization{number}"] = _NORMALIZATIONS[normalization](outputs)
-            if kind.make is not nn.Identity:
-                layers[f"activation{number}"] = kind.make()
-            if probability > 0:
-                layers[f"dropout{number}"] = kind.dropout(probability)
-            skip = residual and number > 1 and before == width
-            if skip:
-                layers = OrderedDict({f"residual{number}": Residual(layers)})
-            for name, layer in layers.items():
+        hidden_layers = zip(inputs, widths, activations, dropouts, skips, strict=True)
+        for number, (before, width, kind, probability, skip) in enumerate(hidden_layers, start=1):
+            linear = nn.Linear(before, width * (2 if kind.gated else 1), bias=bias and normalization != "batch")
+            layers = _layers(number, linear, normalization, kind, probability)
+            for name, layer in ({f"residual{number}": Residual(layers)} if skip else layers).items():
                 self.add_module(name, layer)
-            damping = 1 / num_skips if skip else 1.0
+            damping = 1 / sum(skips) if skip else 1.0
             initialize(linear, initialization, scale=kind.scale, gated=kind.gated, damping=damping)
         self.head = nn.Linear(widths[-1], num_classes, bias=bias)
         initialize(self.head, initialization)
@@ -118,6 +97,20 @@ class MLP(nn.Sequential):
     def __getitem__(self, index: slice | int) -> Any:
         """A layer, or several as an ordinary ``nn.Sequential``: ``mlp[:-1]`` gives the last hidden layer's features."""
         return nn.Sequential(OrderedDict(self.named_children()))[index]
+
+
+def _layers(
+    number: int, linear: nn.Linear, normalization: str, activation: Activation, dropout: float
+) -> OrderedDict[str, nn.Module]:
+    """A hidden layer's parts in their order, without those that would do nothing."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict({f"linear{number}": linear})
+    if normalization != "none":
+        layers[f"normalization{number}"] = _NORMALIZATIONS[normalization](linear.out_features)
+    if activation.make is not nn.Identity:
+        layers[f"activation{number}"] = activation.make()
+    if dropout > 0:
+        layers[f"dropout{number}"] = activation.dropout(dropout)
+    return layers
 
 
 def _per_layer(key: str, value: Any, widths: Sequence[int]) -> list[Any]:

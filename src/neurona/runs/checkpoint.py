@@ -30,11 +30,11 @@ CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimiz
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot.
 
-    One saved with ``HELD`` among its storage options stays in memory until it is written by ``write_held``, before the
+    One saved with ``HOLD`` among its storage options stays in memory until it is written by ``write_held``, before the
     next one of another path, or replaced by the next of its own.
     """
 
-    HELD = "held"
+    HOLD = "held"
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        if storage_options and storage_options.get(self.HELD):
+        if storage_options and storage_options.get(self.HOLD):
             self._held = copy.deepcopy(checkpoint), path
             return
         if self._held is not None and self._held[1] != path:
@@ -110,10 +110,10 @@ def check_same(
     model, embedding: what the network is made from. fingerprint: of the data, None where they have none.
     """
     described = contents["neurona"]
-    for part, given in (("model", model or {}), ("embedding", embedding or {})):
+    for part, node in (("model", model or {}), ("embedding", embedding or {})):
         had = described.get(part) or {}
-        for name in sorted(had.keys() | given.keys()):
-            before, now = had.get(name), given.get(name)
+        for name in sorted(had.keys() | node.keys()):
+            before, now = had.get(name), node.get(name)
             if before != now:
                 problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
                 raise ConfigError(f"{part}.{name}", now, problem)
@@ -187,9 +187,9 @@ def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
     Returns the names left as they were: the first layer where the features differ in number, the head where the classes
     do. Raises ConfigError if anything else differs in name or shape: it would be another network.
     """
-    own, given = network.state_dict(), _part(contents, "network.")
-    differing = own.keys() ^ given.keys()
-    differing |= {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    own, stored = network.state_dict(), _part(contents, "network.")
+    differing = own.keys() ^ stored.keys()
+    differing |= {name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape}
     layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
     ends = tuple(f"{layer}." for layer in (layers[0], layers[-1]))
     others = sorted(name for name in differing if not name.startswith(ends))
@@ -197,7 +197,7 @@ def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
         names = ", ".join(others or sorted(differing))
         problem = f"its network is another one ({names} differ); give the model= it was fitted with"
         raise ConfigError("init_from", "", problem)
-    network.load_state_dict({name: given[name] for name in own.keys() - differing}, strict=False)
+    network.load_state_dict({name: stored[name] for name in own.keys() - differing}, strict=False)
     return sorted(differing)
 
 

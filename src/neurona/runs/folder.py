@@ -92,16 +92,16 @@ class RunFolder:
     def threads(self) -> int | None:
         """CPU threads that the run was begun with; None if that is not known."""
         try:
-            found = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["hardware"]["threads"]
+            threads = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["hardware"]["threads"]
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return found if isinstance(found, int) and found > 0 else None
+        return threads if isinstance(threads, int) and threads > 0 else None
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
         absolute = OmegaConf.select(OmegaConf.load(self.path / "overrides.yaml"), "absolute") or {}
-        given = OmegaConf.select(self.settings(), "data.path")
-        return path == given or os.path.abspath(os.path.expanduser(path)) == absolute.get("data.path")
+        stored = OmegaConf.select(self.settings(), "data.path")
+        return path == stored or os.path.abspath(os.path.expanduser(path)) == absolute.get("data.path")
 
     def settings(self) -> DictConfig:
         """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
@@ -205,15 +205,15 @@ def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
     restarted = scheduler.was_restarted()
     if not (restarted or scheduler.has_own_id()) or (job := scheduler.job()) is None:
         return None
-    found = {}
+    runs: dict[int, Path] = {}
     for file in folder.parent.glob("*/provenance.json"):
         with contextlib.suppress(Exception):  # it is damaged, or not a run's
             if json.loads(file.read_text(encoding="utf-8"))["job"] == job:
                 stored: Any = OmegaConf.to_container(OmegaConf.load(file.parent / "overrides.yaml"), resolve=False)
                 is_open = restarted or read_metrics(file.parent).get("status") != "finished"
                 if stored["overrides"] == list(overrides) and is_open:
-                    found[file.stat().st_mtime_ns] = file.parent
-    return found[max(found)] if found else None
+                    runs[file.stat().st_mtime_ns] = file.parent
+    return runs[max(runs)] if runs else None
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

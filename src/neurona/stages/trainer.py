@@ -19,10 +19,9 @@ from neurona.callbacks.inspection import Inspection
 from neurona.classifier import Classifier
 from neurona.config.check import FIGURES
 from neurona.config.make import instantiate, make
-from neurona.data import chunking
 from neurona.data.base import InMemoryData
 from neurona.devices import distributed
-from neurona.devices.preemption import without_handlers
+from neurona.devices.lightning_internals import end_epochs_once, without_signal_handlers
 from neurona.errors import ConfigError, check_range
 from neurona.runs import jobs
 from neurona.runs.checkpoint import AtomicCheckpointIO
@@ -41,7 +40,7 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
     callbacks = [*_callbacks(cfg.trainer.callbacks, cfg.folder), *_of_search(Path(cfg.folder))]
     callbacks.append(instantiate(cfg.inspect, Inspection))
     made = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
-    chunking.end_epochs_once(made)
+    end_epochs_once(made)
     return made
 
 
@@ -73,7 +72,7 @@ def _make(cfg: DictConfig, node: DictConfig, **arguments: Any) -> Trainer:
     plugins = [AtomicCheckpointIO(), distributed.environment()]
     made = instantiate(node, Trainer, plugins=plugins, default_root_dir=cfg.folder, **arguments)
     distributed.check(made, cfg.trainer)
-    return without_handlers(made)
+    return without_signal_handlers(made)
 
 
 def _without_callbacks(cfg: DictConfig) -> DictConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,11 @@ def fit(rows, make_trainer, make_classifier, with_val_losses, tmp_path):
         val_losses: Sequence[float] = (),
         accumulate: int = 1,
         options: dict[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **arguments: Any,
     ) -> tuple[BestAndLast, Trainer]:
         keeper = BestAndLast(folder=str(tmp_path / "checkpoints"), **options or {})
+        keeper.timer.clock = clock
         optimization = optimizer.sgd(lr=0.5, schedule=schedule.constant(), accumulate=accumulate)
         arguments = {"max_epochs": 5, "limit_val_batches": 1.0 if val_losses else 0} | arguments
         arguments["plugins"] = [AtomicCheckpointIO()]
@@ -120,7 +124,7 @@ class Killed(BaseException):
 def test_killed_between_any_two_writes_the_best_is_no_older_than_the_last_says(
     fit, tmp_path, monkeypatch, seconds, write
 ):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", seconds)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", seconds)
     count, replace = 0, Path.replace
 
     def dies(source: Path, target: Path) -> Path:
@@ -170,10 +174,10 @@ class Saves(Callback):
     """Notes at which optimiser step, after how many mini-batches, the last checkpoint was written."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int]] = []
+        self.steps: list[tuple[int, int]] = []
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
-        self.found.append((trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
+        self.steps.append((trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.ready))
 
 
 class EveryStep(Callback):
@@ -188,17 +192,17 @@ def test_last_is_also_written_after_so_many_whole_steps(fit, others, accumulate)
     saves = Saves()
     fit(saves, *others, accumulate=accumulate, options={"every_n_steps": 3}, max_epochs=2)
     if accumulate == 1:
-        assert saves.found == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
+        assert saves.steps == [(3, 3), (6, 6), (9, 9), (10, 10), (12, 12), (15, 15), (18, 18), (20, 20)]
     else:
-        assert saves.found == [(3, 9), (4, 10), (6, 16), (8, 20)]
+        assert saves.steps == [(3, 9), (4, 10), (6, 16), (8, 20)]
 
 
 def test_short_epochs_share_a_checkpoint(fit, monkeypatch):
     """Five epochs within a second: the first is the best so far, so are the third and, the fit's last, the fifth."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     saves = Saves()
     fit(saves, val_losses=[0.9, 0.95, 0.7, 0.75, 0.8], max_epochs=5)
-    assert saves.found == [(10, 10), (30, 30), (50, 50)]
+    assert saves.steps == [(10, 10), (30, 30), (50, 50)]
 
 
 class Hours(Callback):
@@ -216,11 +220,11 @@ class Hours(Callback):
 
 def test_checkpoints_take_a_hundredth_of_the_time_at_most(fit, monkeypatch):
     """Three hours are at least 9000 seconds, two are not."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.SHARE_OF_TIME", 0.01)
+    monkeypatch.setattr("neurona.callbacks.save_timer.SHARE_OF_TIME", 0.01)
     saves, hours = Saves(), Hours()
-    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", lambda: hours.now)
-    fit(saves, hours, val_losses=[0.5, *[0.6] * 7], max_epochs=8, options={"every_minutes": None})
-    assert saves.found == [(10, 10), (40, 40), (70, 70), (80, 80)]
+    options = {"every_minutes": None}
+    fit(saves, hours, val_losses=[0.5, *[0.6] * 7], max_epochs=8, options=options, clock=lambda: hours.now)
+    assert saves.steps == [(10, 10), (40, 40), (70, 70), (80, 80)]
 
 
 class Stops(Callback):
@@ -228,21 +232,21 @@ class Stops(Callback):
 
     def __init__(self, epoch: int, folder: Path) -> None:
         self.epoch, self.folder = epoch, folder
-        self.found: dict[str, tuple[int, int]] = {}
+        self.checkpoints: dict[str, tuple[int, int]] = {}
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         if trainer.current_epoch == self.epoch:
-            self.found = {path.name: epoch_and_step(path) for path in self.folder.iterdir()}
+            self.checkpoints = {path.name: epoch_and_step(path) for path in self.folder.iterdir()}
             raise ZeroDivisionError
 
 
 def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_lose_it(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     stops = Stops(4, tmp_path / "checkpoints")
     noted = Validations()
     with pytest.raises(ZeroDivisionError):
         fit(stops, noted, val_losses=[0.9, 0.8, 0.7, 0.75, 0.6])
-    assert stops.found == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
+    assert stops.checkpoints == {"best.ckpt": (0, 10), "last.ckpt": (0, 10)}
     best, last = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert epoch_and_step(best) == epoch_and_step(last) == (2, 30)  # a fit that goes on knows of it
     assert epoch_and_step(last.with_name("previous.ckpt")) == (0, 10)
@@ -254,7 +258,7 @@ def test_a_best_too_soon_after_another_waits_in_memory_and_an_error_does_not_los
 
 
 def test_a_best_that_waits_is_on_the_disk_before_a_last_that_remembers_it(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     keeper, _ = fit(val_losses=[0.9, 0.7, 0.8], max_epochs=3)
     assert (epoch_and_step(keeper.best_path), epoch_and_step(keeper.last_path)) == ((1, 20), (2, 30))
     assert keeper.best["step"] == 20
@@ -266,20 +270,18 @@ def test_the_last_before_it_stays(fit):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_last_is_also_written_by_the_clock_after_whole_steps(fit, monkeypatch, accumulate):
+def test_last_is_also_written_by_the_clock_after_whole_steps(fit, accumulate):
     """A clock that says another minute at every look: a checkpoint after every step that ends with a mini-batch."""
-    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", iter(range(0, 10**6, 60)).__next__)
-    saves = Saves()
-    fit(saves, EveryStep(), accumulate=accumulate, options={"every_minutes": 1.0}, max_epochs=1)
+    saves, clock = Saves(), itertools.count(0, 60).__next__
+    fit(saves, EveryStep(), accumulate=accumulate, options={"every_minutes": 1.0}, max_epochs=1, clock=clock)
     ends = [*range(accumulate, 10, accumulate), 10]
-    assert saves.found == [(step, batches) for step, batches in enumerate(ends, start=1)]
+    assert saves.steps == [(step, batches) for step, batches in enumerate(ends, start=1)]
 
 
-def test_without_an_interval_the_clock_is_not_looked_at(fit, monkeypatch):
-    monkeypatch.setattr("neurona.callbacks.checkpoints.time.monotonic", iter(range(0, 10**9, 3600)).__next__)
-    saves = Saves()
-    fit(saves, EveryStep(), options={"every_minutes": None}, max_epochs=2)
-    assert saves.found == [(10, 10), (20, 20)]
+def test_without_an_interval_the_clock_makes_no_difference(fit):
+    saves, clock = Saves(), itertools.count(0, 3600).__next__
+    fit(saves, EveryStep(), options={"every_minutes": None}, max_epochs=2, clock=clock)
+    assert saves.steps == [(10, 10), (20, 20)]
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])

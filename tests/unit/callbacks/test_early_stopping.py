@@ -84,9 +84,9 @@ def stopped(epochs, patience: int, values: list[float]) -> dict:
 def test_a_patience_given_anew_holds_and_a_greater_one_lets_a_stopped_fit_go_on(epochs, patience, goes_on):
     state = stopped(epochs, 2, FALLING_THEN_RISING)
     resumed = EarlyStopping(patience=patience)
-    given = resumed.patience
+    patience = resumed.patience
     resumed.load_state_dict(state)
-    assert resumed.patience == given
+    assert resumed.patience == patience
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     resumed.on_fit_start(trainer, None)
     assert trainer.should_stop is not goes_on

@@ -30,8 +30,8 @@ def verdict(rows, make_trainer, make_classifier, caplog):
 
 
 def plain_steps(network, features, targets) -> int:
-    """Steps of gradient descent at a rate of 0.1, up to the first taken from a network that is right on every row."""
-    network, taken, is_right = copy.deepcopy(network), 0, False
+    """Steps of gradient descent at a rate of 0.1, up to the first count from a network that is right on every row."""
+    network, count, is_right = copy.deepcopy(network), 0, False
     while not is_right:
         logits = network(features)
         is_right = bool((logits.argmax(1) == targets).all())
@@ -41,8 +41,8 @@ def plain_steps(network, features, targets) -> int:
             strict=True,
         ):
             parameter.data -= 0.1 * slope
-        taken += 1
-    return taken
+        count += 1
+    return count
 
 
 def test_yes_after_as_many_steps_as_a_plain_loop_takes(verdict):

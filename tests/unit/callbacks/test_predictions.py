@@ -77,4 +77,4 @@ def test_the_file_appears_under_its_name_when_it_is_complete(predict, tmp_path, 
     path, _ = predict()
     assert seen == ["of an earlier time"] * 3
     assert len(read(path)[1]) == 150
-    assert [found.name for found in tmp_path.iterdir()] == ["predictions.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]

@@ -1,4 +1,4 @@
-"""The loader's order is a pure function of (seed, epoch), and every row is taken once."""
+"""The loader's order is a pure function of (seed, epoch), and every row is rows_of once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TARGETS = torch.arange(20)
 ROWS = torch.tensor([1, 3, 4, 7, 8, 9, 15])
 
 
-def taken(loader: BatchLoader) -> list[int]:
+def rows_of(loader: BatchLoader) -> list[int]:
     return [target for batch in loader for target in batch.targets.tolist()]
 
 
@@ -25,7 +25,7 @@ def test_sequential_batches_hold_the_given_rows_in_order_and_keep_the_last_parti
 
 def test_shuffled_epochs_differ_and_each_takes_every_row_once():
     loader = BatchLoader(FEATURES, TARGETS, ROWS, 3, shuffle_seed=5)
-    first, second = taken(loader), taken(loader)
+    first, second = rows_of(loader), rows_of(loader)
     assert first != second
     assert sorted(first) == sorted(second) == ROWS.tolist()
 

@@ -193,6 +193,13 @@ def test_chunks_end_at_every_boundary_and_are_long_in_between():
     assert recorder.batch_types == {"Chunk"}
 
 
+def test_chunks_end_at_the_interval_that_a_callback_has():
+    recorder = Recorder()
+    recorder.every_n_steps = 15
+    fit(recorder, max_epochs=1)
+    assert recorder.steps == [15, 30, 44]
+
+
 def test_a_callback_that_needs_every_step_gets_plain_batches_one_by_one():
     callback = EveryStep()
     fit(callback, max_epochs=1)

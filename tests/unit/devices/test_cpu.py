@@ -29,9 +29,9 @@ def test_subnormal_numbers_count_as_zero_within_alone(before: bool, request: pyt
 def test_a_small_step_takes_one_thread_and_a_large_one_the_cores_of_its_process(
     monkeypatch: pytest.MonkeyPatch, threads: int | None, cost: float, processes: int, expected: int
 ) -> None:
-    found: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    numbers: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", numbers.append)
     monkeypatch.setattr(cpu, "cores", 6)
     monkeypatch.setattr(cpu.distributed, "local_world_size", lambda: processes)
     cpu.set_threads(threads, int(cost))
-    assert found == [expected]
+    assert numbers == [expected]

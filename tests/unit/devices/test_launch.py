@@ -22,9 +22,9 @@ def test_every_process_knows_its_rank_and_where_to_meet(tmp_path):
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     code = f"open(f'{tmp_path}/{{rank}}', 'w').write(' '.join(os.environ[name] for name in {names}))"
     assert start(code, 3) == 0
-    found = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
-    assert [line[:5] for line in found] == [[str(rank), str(rank), "3", "3", "127.0.0.1"] for rank in range(3)]
-    assert len({line[5] for line in found}) == 1
+    lines = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+    assert [line[:5] for line in lines] == [[str(rank), str(rank), "3", "3", "127.0.0.1"] for rank in range(3)]
+    assert len({line[5] for line in lines}) == 1
 
 
 def test_rank_zero_alone_is_heard(capfd):

@@ -265,7 +265,7 @@ def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-HELD = {AtomicCheckpointIO.HELD: True}
+HELD = {AtomicCheckpointIO.HOLD: True}
 
 
 def test_what_is_held_is_written_before_the_next_as_it_was_when_it_was_saved(tmp_path):

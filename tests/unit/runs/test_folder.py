@@ -251,15 +251,15 @@ def test_a_restarted_job_finds_its_newest_run_of_the_same_overrides(tmp_path, mo
         os.utime(run / "provenance.json", (number, number))
     begun(tmp_path / "other overrides", ["seed=2"])
     assert json.loads((tmp_path / "newer" / "provenance.json").read_text())["job"] == job
-    given = ["seed=1", "logger.token=${oc.env:NEURONA_TEST_SECRET}"]
-    assert begun_before(tmp_path / "would be", given) == tmp_path / "newer"
+    overrides = ["seed=1", "logger.token=${oc.env:NEURONA_TEST_SECRET}"]
+    assert begun_before(tmp_path / "would be", overrides) == tmp_path / "newer"
     assert begun_before(tmp_path / "would be", ["seed=1"]) is None
-    assert begun_before(tmp_path / "elsewhere" / "would be", given) is None
+    assert begun_before(tmp_path / "elsewhere" / "would be", overrides) is None
     for damaged in ("overrides.yaml", "provenance.json"):
         (tmp_path / "newer" / damaged).write_text("[")
-        assert begun_before(tmp_path / "would be", given) == tmp_path / "older"
+        assert begun_before(tmp_path / "would be", overrides) == tmp_path / "older"
     monkeypatch.setenv(next(name for name in environment if name.endswith("RESTART_COUNT")), "0")
-    assert begun_before(tmp_path / "would be", given) is None
+    assert begun_before(tmp_path / "would be", overrides) is None
 
 
 @pytest.mark.parametrize(("status", "is_found"), [("running", True), ("interrupted", True), ("finished", False)])

@@ -41,21 +41,21 @@ def described(tmp_path, monkeypatch) -> Path:
 
 
 def test_provenance_tells_command_code_versions_hardware_and_seed(described, tmp_path):
-    found = json.loads((described / "provenance.json").read_text())
-    assert found["seed"] == 7
-    assert found["command"] == sys.argv
-    assert found["folder"] == str(tmp_path)
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["versions"]["python"] == platform.python_version()
-    assert found["hardware"]["cores"] == os.cpu_count()
-    assert {"lightning", "hydra-core", "torchmetrics", "numpy"} <= found["versions"].keys()
+    stored = json.loads((described / "provenance.json").read_text())
+    assert stored["seed"] == 7
+    assert stored["command"] == sys.argv
+    assert stored["folder"] == str(tmp_path)
+    assert stored["versions"]["torch"] == torch.__version__
+    assert stored["versions"]["python"] == platform.python_version()
+    assert stored["hardware"]["cores"] == os.cpu_count()
+    assert {"lightning", "hydra-core", "torchmetrics", "numpy"} <= stored["versions"].keys()
 
 
 def test_provenance_has_the_commit_of_the_source_and_none_without_git(monkeypatch):
     here = Path(provenance.__file__).parent
     reply = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    found = provenance.provenance(0)["git"]
-    assert (found["commit"] if found else None) == (reply.stdout.strip() if reply.returncode == 0 else None)
+    checkout = provenance.provenance(0)["git"]
+    assert (checkout["commit"] if checkout else None) == (reply.stdout.strip() if reply.returncode == 0 else None)
     monkeypatch.setenv("PATH", "")
     provenance.checkout.cache_clear()
     assert provenance.provenance(0)["git"] is None

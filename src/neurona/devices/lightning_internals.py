@@ -1,0 +1,84 @@
+"""The inside of Lightning's Trainer, as far as the project reads or changes it: all of that is in this file.
+
+Each function says what it relies on, and its test fails with Lightning's name for it should that change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
+
+
+def without_signal_handlers(trainer: Trainer) -> Trainer:
+    """The Trainer without signal handlers of its own, which would wait for other ranks inside the handler, and without
+    the collective operation before every batch that goes with them.
+
+    Every stage of a Trainer calls ``_signal_connector.register_signal_handlers``; the training loop calls
+    ``_broadcast_sigterm_tensor`` before every batch where there are several processes.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    return trainer
+
+
+def end_epochs_once(trainer: Trainer) -> None:
+    """With max_steps, Lightning would end the epoch of a checkpoint from an epoch's end once more.
+
+    ``fit_loop._iteration_based_training`` decides on that and on nothing else.
+    """
+    trainer.fit_loop._iteration_based_training = lambda: False
+
+
+def position(trainer: Trainer) -> int:
+    """Mini-batches of this epoch already taken: what ``batch_progress`` has as ready, also after a resume."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def position_among_validations(trainer: Trainer) -> int:
+    """Mini-batches that ``val_check_interval`` counts: those of this epoch, or of all where epochs do not count."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return (progress.total if trainer.check_val_every_n_epoch is None else progress.current).ready
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is followed by a validation, before the next one is taken.
+
+    ``_should_check_val_fx`` is what the training loop asks after ``on_train_batch_end``; it changes nothing.
+    """
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is the epoch's last, be it that the fit ends: ``epoch_loop.done``."""
+    return trainer.is_last_batch or trainer.fit_loop.epoch_loop.done
+
+
+def advance(trainer: Trainer, batches: int, steps: int) -> None:
+    """Makes Lightning's counters say ``batches`` mini-batches for the batch it has just run (it counts one itself).
+
+    steps: optimiser steps that it has not seen. ``trainer.global_step`` is the number of completed optimiser steps,
+    ``_batches_that_stepped`` the step that loggers are given, zero-based, increased by one after this.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    counter = loop.manual_optimization.optim_step_progress.total
+    counter.ready, counter.completed = counter.ready + steps, counter.completed + steps
+    progress = loop.batch_progress
+    for tracker in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(tracker, name, getattr(tracker, name) + batches - 1)
+    progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
+    loop._batches_that_stepped = trainer.global_step - 1
+
+
+def every_n_steps(callback: Callback) -> int | None:
+    """Optimiser steps after which a callback is to see the end of a chunk; none, or 0, for no such interval.
+
+    Of Lightning's it is ModelCheckpoint that has one, as ``_every_n_train_steps``.
+    """
+    if isinstance(callback, ModelCheckpoint):
+        return callback._every_n_train_steps
+    return getattr(callback, "every_n_steps", None)
