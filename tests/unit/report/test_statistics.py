@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from neurona.report import statistics
 from neurona.report.runs import Run
-from neurona.report.statistics import Group, Metric
+from neurona.report.statistics import Metric
 
 Make = Callable[..., Path]
 Read = Callable[[], list[Run]]
@@ -186,22 +186,3 @@ def test_groups_by_given_settings_pair_by_all_others(make_run: Make, read: Read)
 def test_names_stay_apart() -> None:
     names = statistics.short_names(["model.dropout", "data.dropout", "optimizer.lr"])
     assert list(names.values()) == ["model.dropout", "data.dropout", "lr"]
-
-
-def test_importance_is_that_of_the_ranks() -> None:
-    rng = np.random.default_rng(0)
-    rates, widths = 10 ** rng.uniform(-4, -1, 200), rng.integers(1, 5, 200)
-    means = -((np.log10(rates) + 2.5) ** 2) + 0.01 * rng.normal(size=200)  # best in the middle: no rank correlation
-    groups = [
-        Group(str(index), {"lr": float(rate), "width": int(width)}, [], {(0,): float(mean)})
-        for index, (rate, width, mean) in enumerate(zip(rates, widths, means, strict=True))
-    ]
-    found = statistics.importance(groups, ["width", "lr"])
-    quarters = np.digitize(rates, np.quantile(rates, (0.25, 0.5, 0.75)))
-    ranks = stats.rankdata(means)
-    between = sum((quarters == q).sum() * (ranks[quarters == q].mean() - ranks.mean()) ** 2 for q in range(4))
-    h = 199 * between / ((ranks - ranks.mean()) ** 2).sum()
-    assert list(found) == ["lr", "width"]
-    assert found["lr"] == pytest.approx((h - 3) / 196)
-    assert found["lr"] > 0.5
-    assert found["width"] < 0.03
