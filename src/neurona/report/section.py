@@ -21,9 +21,14 @@ SMALLEST_SEARCH = 8
 
 def describe(part: Section, metric: Metric, out: Path, suffix: str, colour_of: Mapping[Group, str]) -> list[Block]:
     """The blocks of a section. Its pictures are written into ``out``, the suffix in their names."""
-    words = [_settings(part), *_verdict(part, metric)]
-    pictures = [*_search_pictures(part, metric, out, suffix), *_curve_pictures(part, out, suffix, colour_of)]
-    return [Heading(part.name), *map(Paragraph, words), results_table(part, metric), *pictures]
+    return [
+        Heading(part.name),
+        Paragraph(_settings(part)),
+        *map(Paragraph, _verdict(part, metric)),
+        results_table(part, metric),
+        *_search(part, metric, out / f"search{suffix}.png"),
+        *_curves(part, out / f"curves{suffix}.png", colour_of),
+    ]
 
 
 def searched_settings(part: Section) -> list[str]:
@@ -125,37 +130,28 @@ def _not_counted(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in statuses.items())
 
 
-def _search_pictures(part: Section, metric: Metric, out: Path, suffix: str) -> list[Picture]:
-    """Of a search, its parallel coordinates and the importance of the settings."""
+def _search(part: Section, metric: Metric, file: Path) -> list[Block]:
+    """Of a search, the importance of its settings and their parallel coordinates, written to ``file``."""
     keys = searched_settings(part)
     if not keys:
         return []
     from neurona.report import search  # Optuna takes half a second
 
     study = search.study_of([group for group in part.groups if group.n], keys, metric)
-    file = out / f"search{suffix}.png"
     search.parallel_coordinates(study, metric).savefig(file)
     caption = "Every line is a run, from its figure to its settings; the best are dark."
-    pictures = [Picture(file, f"Parallel coordinates of {', '.join(keys)} and {metric.key}", caption)]
-    if shares := search.importances(study):
-        file = out / f"importance{suffix}.png"
-        search.importance_bars(study, metric).savefig(file)
-        listed = "; ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
-        caption = (
-            "PED-ANOVA (Watanabe, Bansal & Hutter 2023): how much each setting, by itself, tells the better half of the"
-            " runs from all of them. A search that draws some values more often distorts it."
-        )
-        pictures.append(Picture(file, f"Importance of the settings: {listed}", caption))
-    return pictures
+    picture = Picture(file, f"Parallel coordinates of {', '.join(keys)} and {metric.key}", caption)
+    shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in search.importances(study).items())
+    meaning = "How much each setting, by itself, tells the better half of the runs from all of them (PED-ANOVA)"
+    return [*([Paragraph(f"{meaning}: {shares}.")] if shares else []), picture]
 
 
-def _curve_pictures(part: Section, out: Path, suffix: str, colour_of: Mapping[Group, str]) -> list[Picture]:
+def _curves(part: Section, file: Path, colour_of: Mapping[Group, str]) -> list[Picture]:
     best = part.groups[: len(plots.COLOURS)]
     curves_of = {group: [curves.read(run.folder) for run in _runs_with_curves(group)] for group in best}
     curves_of = {group: recorded for group, recorded in curves_of.items() if any(recorded)}
     if not curves_of:
         return []
-    file = out / f"curves{suffix}.png"
     plots.learning_curves(curves_of, colour_of).savefig(file)
     caption = "Mean over the seeds up to the last epoch that all have reached; the band is one standard deviation."
     if len(part.groups) > len(curves_of):

@@ -147,9 +147,10 @@ def test_a_search_shows_its_settings(make_run: Make, tmp_path: Path) -> None:
         make_run(str(index), 0, 0.5 + index / 100, settings=settings)
     text = report([tmp_path / "logs"], None, [], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("importance.png", "report.csv", "report.html", "report.md", "search.png")
+        *("report.csv", "report.html", "report.md", "search.png")
     ]
     assert "No group has more than one run, so nothing is tested" in text
+    assert re.search(r"tells the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
 
 
 def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
