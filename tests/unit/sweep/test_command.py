@@ -35,7 +35,7 @@ def test_twenty_claims_at_once_make_twenty_folders(tmp_path: Path) -> None:
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
     made = tmp_path / "logs" / "irs" / "now"
     made.mkdir(parents=True)
-    (made / command.FILE).touch()
+    (made / command.SWEEP_FILE).touch()
     assert command.conclude(made, ["-m", "data=irs"], 2) == 2
     assert not made.parent.exists()
 
