@@ -159,16 +159,16 @@ def test_workers_that_are_killed_lose_nothing(train: Any, tmp_path: Path) -> Non
     begun = [file.read_text().count("network ") for file in SWEEP.glob("*/train.log")]
     assert len(begun) == 5
     assert sum(begun) <= 6  # one was begun again, unless it had come to its end
-    found = [(trial.state, trial.params, trial.value) for trial in trials()]
+    ends = [(trial.state, trial.params, trial.value) for trial in trials()]
     SWEEP.rename("disturbed")
     train(*search, "hydra/launcher=basic", "quiet=true", INTO)
-    assert found == [(trial.state, trial.params, trial.value) for trial in trials()]
-    assert Counter(states()) == {"COMPLETE": 5, "FAIL": len(found) - 5}
-    assert len(found) > 5
+    assert ends == [(trial.state, trial.params, trial.value) for trial in trials()]
+    assert Counter(states()) == {"COMPLETE": 5, "FAIL": len(ends) - 5}
+    assert len(ends) > 5
 
 
 @pytest.mark.parametrize(
-    ("given", "problem"),
+    ("overrides", "problem"),
     [
         (["model.activation=relu"], "has nothing to search"),
         (["model.activaton=relu,tanh"], "did you mean model.activation?"),
@@ -185,8 +185,8 @@ def test_workers_that_are_killed_lose_nothing(train: Any, tmp_path: Path) -> Non
         (["seed=0,1", "hydra.sweeper.storage=study.db"], "hydra.sweeper.storage=study.db: cannot be used"),
     ],
 )
-def test_a_mistake_is_answered_before_the_first_job(train: Any, given: list[str], problem: str) -> None:
-    done = train("-m", "sweep=optuna", "data=iris", *given)
+def test_a_mistake_is_answered_before_the_first_job(train: Any, overrides: list[str], problem: str) -> None:
+    done = train("-m", "sweep=optuna", "data=iris", *overrides)
     assert done.status == 2
     assert len(done.err.strip().splitlines()) == 1
     assert problem in done.err

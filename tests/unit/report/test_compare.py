@@ -38,11 +38,11 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
-        found = dict(attrs)
+        attributes = dict(attrs)
         if tag == "img":
-            self.images.append(found)
-        if "href" in found:
-            self.links.append(str(found["href"]))
+            self.images.append(attributes)
+        if "href" in attributes:
+            self.links.append(str(attributes["href"]))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -181,9 +181,9 @@ def test_mistakes(
     Path("file").touch()
     monkeypatch.setattr(sys, "argv", ["report", *arguments])
     assert main() == 2
-    told = capsys.readouterr()
-    assert said in told.err
-    assert (told.out, told.err.count("\n")) == ("", 1)
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
