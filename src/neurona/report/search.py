@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +25,11 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def study_of(groups: Sequence[Group], keys: Sequence[str], metric: Metric) -> optuna.Study:
-    """A study, in memory, with a trial for each group: its settings, those that it has, and its mean."""
+    """A study, in memory, with a trial for each group: its settings, those that it has, and its mean, if finite."""
     columns = {key: [group.settings[key] for group in groups if group.settings.get(key) is not None] for key in keys}
     distributions = {key: _distribution(values) for key, values in columns.items() if values}
     study = optuna.create_study(direction="maximize" if metric.higher_is_better else "minimize")
-    for group in groups:
+    for group in (group for group in groups if math.isfinite(group.mean)):
         present = {key: value for key, value in group.settings.items() if key in distributions and value is not None}
         own = {key: distributions[key] for key in present}
         params = {key: v if isinstance(own[key], FloatDistribution) else text(v) for key, v in present.items()}
@@ -51,7 +52,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     Source: PED-ANOVA (Watanabe, Bansal & Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
     Arbitrary Subspaces"); of the better half, as the best tenth of a search of twenty is two runs.
     """
-    if len({trial.value for trial in study.trials}) == 1:
+    if len({trial.value for trial in study.trials}) < 2:
         return {}
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.5))
 

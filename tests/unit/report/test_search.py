@@ -57,6 +57,14 @@ def test_what_decides_is_the_most_important(groups: list[Group]) -> None:
     assert search.importances(search.study_of(alike, ["width", "lr"], Metric("test/accuracy"))) == {}
 
 
+def test_a_figure_that_is_no_number_is_left_out(groups: list[Group]) -> None:
+    broken = [Group("nan", {"lr": 0.1}, [], {(0,): float("nan")}), Group("inf", {"lr": 0.1}, [], {(0,): float("inf")})]
+    assert len(search.study_of([*broken, *groups], ["lr"], Metric("val/loss")).trials) == len(groups)
+    study = search.study_of(broken, ["lr"], Metric("val/loss"))
+    assert search.importances(study) == {}
+    search.parallel_coordinates(study, Metric("val/loss"))
+
+
 def test_the_picture_leaves_nothing_behind(groups: list[Group]) -> None:
     """Optuna draws with pyplot, which keeps figures and a style that other pictures are not to have."""
     before = dict(pyplot.rcParams)
