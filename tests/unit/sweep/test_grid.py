@@ -8,18 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from neurona.errors import ConfigError
-from neurona.sweep.grid import Grid
 from neurona.sweep.launcher import Processes
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[list[list[str]], int]]]:
     """The batches, and the number of the first job of each, that a launcher of a class gets."""
+    Plugins.instance()  # imports hydra-core's sweeper anew: a class that is made of it must be so afterwards
+    from neurona.sweep.grid import Grid
 
     def run(kind: type, params: dict[str, str], *arguments: str, size: int | None = None) -> list[tuple[Any, int]]:
         batches: list[tuple[Any, int]] = []
@@ -50,6 +51,8 @@ def test_every_combination_the_last_of_a_key_counting(sweep: Callable[..., Any])
 def test_only_launchers_that_check_nothing_have_their_jobs_composed_first(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
     composed: list[Any] = []
     monkeypatch.setattr(BasicSweeper, "validate_batch_is_legal", lambda self, batch: composed.append(batch))
     sweep(Processes, {}, "a=1,2")
