@@ -54,34 +54,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the ways and moments")
     parser.add_argument("--folder", type=Path, help="where sweeps are kept")
     parser.add_argument("overrides", nargs="*", default=SWEEP, help="a sweep of yours instead, as for train.py -m")
-    given = parser.parse_args(arguments)
-    folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_sweep-"))).resolve()
-    rng = random.Random(given.seed)
+    options = parser.parse_args(arguments)
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="verify_sweep-"))).resolve()
+    rng = random.Random(options.seed)
     begun = time.monotonic()
-    reference = Sweep(folder / "undisturbed", given.overrides)
+    reference = Sweep(folder / "undisturbed", options.overrides)
     status = reference.start().wait()
     seconds = time.monotonic() - begun
     expected = reference.outcome()
     problems = [f"the undisturbed sweep ended with status {status}"] if status or not expected else []
     kills: Counter[str] = Counter()
     number = 0
-    while not problems and (number == 0 or kills.total() < given.kills):
+    while not problems and (number == 0 or kills.total() < options.kills):
         number += 1
-        sweep = Sweep(folder / str(number), given.overrides)
+        sweep = Sweep(folder / str(number), options.overrides)
         begun = time.monotonic()
-        made = sweep.carry_through(rng, seconds, given.kills - kills.total())
-        if not made:  # the machine has become quieter
+        own_kills = sweep.carry_through(rng, seconds, options.kills - kills.total())
+        if not own_kills:  # the machine has become quieter
             seconds = min(seconds, time.monotonic() - begun)
-        kills += made
+        kills += own_kills
         problems += sweep.problems
         if not sweep.problems and (different := differences(expected, sweep.outcome())):
             problems.append(f"{sweep.folder} differs from the undisturbed sweep in {', '.join(different)}")
-        words = ", ".join(f"{count} {way}" for way, count in sorted(made.items()))
-        print(f"sweep {number}: {made.total()} kills ({words}): {'; '.join(problems) or 'identical'}", flush=True)
+        words = ", ".join(f"{count} {way}" for way, count in sorted(own_kills.items()))
+        print(
+            f"sweep {number}: {own_kills.total()} kills ({words}): {'; '.join(problems) or 'identical'}",
+            flush=True,
+        )
         if not problems:
             shutil.rmtree(sweep.folder)
     print(f"{kills.total()} kills of {number} sweeps: {'a difference' if problems else 'the same results every time'}")
-    if problems or given.folder:
+    if problems or options.folder:
         print(*problems, f"the sweeps are in {folder}", sep="\n")
     else:
         shutil.rmtree(folder)
@@ -168,19 +171,19 @@ class Sweep:
 
     def _processes(self) -> dict[int, int]:
         """The process group of each process of this sweep, by its id."""
-        found = {}
+        groups = {}
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if f"{MARK}={self.folder}\0".encode() in path.read_bytes():
-                    found[int(path.parent.name)] = os.getpgid(int(path.parent.name))
-        return found
+                    groups[int(path.parent.name)] = os.getpgid(int(path.parent.name))
+        return groups
 
     def outcome(self) -> dict[str, Any]:
         """Everything that must be the same, by name."""
-        found: dict[str, Any] = {}
+        contents: dict[str, Any] = {}
         for job in sorted(path for path in self.folder.iterdir() if path.is_dir()):
-            found |= {f"{job.name}: {name}": value for name, value in outcome(job).items()}
-        return found | {f"{file.name}": "" for file in self.folder.glob("*.log")}
+            contents |= {f"{job.name}: {name}": value for name, value in outcome(job).items()}
+        return contents | {f"{file.name}": "" for file in self.folder.glob("*.log")}
 
 
 def _is_server(pid: int) -> bool:

@@ -120,11 +120,11 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
 ) -> None:
     """jobs at a time, and with them the threads of each, are another number when they are taken up again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    given = ["-m", "data=iris", "model.hidden=[1024,1024]", "trainer=cpu", "trainer.max_epochs=6", "logger=none"]
-    given += [*BREAKS, how("nothing", "raise", "kill", "exit"), "hydra.sweep.dir=sweep"]
+    arguments = ["-m", "data=iris", "model.hidden=[1024,1024]", "trainer=cpu", "trainer.max_epochs=6", "logger=none"]
+    arguments += [*BREAKS, how("nothing", "raise", "kill", "exit"), "hydra.sweep.dir=sweep"]
     share = max(1, launcher._cores() // 2)
 
-    done = train(*given, "hydra.launcher.jobs=2")
+    done = train(*arguments, "hydra.launcher.jobs=2")
     assert (done.status, done.err) == (1, "")
     assert states("sweep") == {"0": "finished", "1": "failed", "2": "failed", "3": "failed"}
     runs = [read_run(f"sweep/{number}") for number in range(4)]
@@ -140,12 +140,12 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
     assert {Path("gpu nothing").read_text(), Path("gpu raise").read_text()} == {"5", "7"}
 
     before = [run.contents() for run in runs]
-    assert train(*given).status == 1
-    assert train(*given, "optimizer.lr=0.1").err.startswith("hydra.sweep.dir=sweep/0: was begun with ")
+    assert train(*arguments).status == 1
+    assert train(*arguments, "optimizer.lr=0.1").err.startswith("hydra.sweep.dir=sweep/0: was begun with ")
     assert [run.contents() for run in runs] == before
 
     assert train("run=sweep/1", BREAKS[0], "quiet=true").status == 0
-    assert train(*given, "retry_failed=true", "hydra.launcher.jobs=1").status == 0
+    assert train(*arguments, "retry_failed=true", "hydra.launcher.jobs=1").status == 0
     assert set(states("sweep").values()) == {"finished"}
     assert logs("sweep") == []
     assert [figures(run) for run in runs] == [figures(runs[0])] * 4
@@ -158,16 +158,22 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
 def test_a_job_that_hangs_is_ended(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that ignores SIGTERM; both hang before they are a run."""
     monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.5)
-    given = [*SWEEP, *BREAKS, how("hang", "hang on"), "hydra.launcher.jobs=2", "hydra.launcher.timeout_minutes=0.04"]
-    assert train(*given, "hydra.sweep.dir=sweep").status == 1
-    found = [json.loads(Path(f"sweep/{number}/metrics.json").read_text()) for number in range(2)]
+    arguments = [
+        *SWEEP,
+        *BREAKS,
+        how("hang", "hang on"),
+        "hydra.launcher.jobs=2",
+        "hydra.launcher.timeout_minutes=0.04",
+    ]
+    assert train(*arguments, "hydra.sweep.dir=sweep").status == 1
+    figures_of_jobs = [json.loads(Path(f"sweep/{number}/metrics.json").read_text()) for number in range(2)]
     late = {"stage": "fit", "status": "failed", "error": "took longer than hydra.launcher.timeout_minutes=0.04"}
-    assert found == [late, late]
+    assert figures_of_jobs == [late, late]
 
 
 def test_a_mistake_that_a_job_makes_can_end_the_sweep(train: Any, fit: Any, read_run: Any) -> None:
-    given = [*SWEEP, "model.hidden=[0],[8],[9]", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep"]
-    done = train(*given, "hydra.launcher.fail_fast=true")
+    arguments = [*SWEEP, "model.hidden=[0],[8],[9]", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep"]
+    done = train(*arguments, "hydra.launcher.fail_fast=true")
     assert done.status == 1
     assert "job 0 has failed, which ended the sweep (hydra.launcher.fail_fast): model.hidden=[0]" in done.err
     assert folders("sweep") == ["0"]
@@ -175,64 +181,94 @@ def test_a_mistake_that_a_job_makes_can_end_the_sweep(train: Any, fit: Any, read
     assert error.startswith("model.hidden=[0]")
     assert Path("sweep/0.log").read_text() == f"{error}\n"
 
-    assert train(*given).status == 1
+    assert train(*arguments).status == 1
     assert states("sweep") == {"0": "failed", "1": "finished", "2": "finished"}
     assert read_run("sweep/2").weights("best") == fit("model.hidden=[9]").weights("best")
 
 
+DISTURBED = ["-m", "data=iris", "trainer.max_epochs=9", "model.dropout=0.2", "logger=none", *BREAKS]
+
+
+def assert_undisturbed(sweep: Path | str, jobs: str, fit: Any, read_run: Any) -> None:
+    """That all jobs came to what a run of its own does."""
+    assert states(sweep) == dict.fromkeys(jobs, "finished")
+    assert logs(sweep) == []
+    undisturbed = fit("trainer.max_epochs=9", "model.dropout=0.2", "logger=none")
+    for number in jobs:
+        assert figures(read_run(f"{sweep}/{number}")) == figures(undisturbed)
+        assert read_run(f"{sweep}/{number}").weights("best") == undisturbed.weights("best")
+
+
+def test_a_sweep_that_is_interrupted_goes_on(train: Any, fit: Any, read_run: Any) -> None:
+    """By Ctrl-C and by SIGTERM. Each job disturbs the sweep once."""
+    arguments = [*DISTURBED, how("SIGINT", "SIGTERM"), "hydra.launcher.jobs=1"]
+    done = train(*arguments)
+    assert (done.status, done.err) == (130, "")
+    (sweep,) = map(str, Path("logs/iris").iterdir())
+    assert states(sweep) == {"0": "interrupted"}
+    done = train(*arguments, f"hydra.sweep.dir={sweep}")
+    assert (done.status, done.err) == (143, "")
+    assert states(sweep) == {"0": "finished", "1": "interrupted"}
+    again = shlex.split(done.out.splitlines()[-1].removeprefix("to continue: python train.py "))
+    assert again == [*arguments, f"hydra.sweep.dir={sweep}"]
+    assert train(*again).status == 0
+    assert_undisturbed(sweep, "01", fit, read_run)
+
+
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="has no process groups")
-def test_a_sweep_that_is_killed_or_interrupted_goes_on(train: Any, fit: Any, read_run: Any) -> None:
-    """The launcher with -9, then all of its process group; Ctrl-C and SIGTERM. Each job disturbs the sweep once."""
-    given = ["-m", "data=iris", "trainer.max_epochs=9", "model.dropout=0.2", "logger=none", *BREAKS]
-    given += [how("launcher", "group", "SIGINT", "SIGTERM"), "hydra.launcher.jobs=1"]
+def test_a_sweep_that_is_killed_goes_on(train: Any, fit: Any, read_run: Any) -> None:
+    """The launcher with -9, then all of its process group. Each job disturbs the sweep once."""
+    arguments = [*DISTURBED, how("launcher", "group"), "hydra.launcher.jobs=1"]
     sweep = ""
-    for job, status in enumerate((-signal.SIGKILL, -signal.SIGKILL)):
-        command = [sys.executable, str(TRAIN), *given, *([f"hydra.sweep.dir={sweep}"] if sweep else [])]
+    for job in (0, 1):
+        command = [sys.executable, str(TRAIN), *arguments, *([f"hydra.sweep.dir={sweep}"] if sweep else [])]
         path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
         # In a session of its own, for the group that is to be killed.
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True, timeout=120)
-        assert done.returncode == status
+        assert done.returncode == -signal.SIGKILL
         (sweep,) = map(str, Path("logs/iris").iterdir())
         deadline = time.monotonic() + 60
         while is_held(Path(sweep, str(job))):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert states(sweep) == {**dict.fromkeys(map(str, range(job)), "finished"), str(job): "interrupted"}
-    for status in (130, 143):
-        done = train(*given, f"hydra.sweep.dir={sweep}")
-        assert (done.status, done.err) == (status, "")
-        assert "interrupted" in states(sweep).values()
-        printed = done.out.splitlines()[-1]
-    again = shlex.split(printed.removeprefix("to continue: python train.py "))
-    assert again == [*given, f"hydra.sweep.dir={sweep}"]
-    assert train(*again).status == 0
-
-    assert states(sweep) == dict.fromkeys("0123", "finished")
-    assert logs(sweep) == []
-    undisturbed = fit("trainer.max_epochs=9", "model.dropout=0.2", "logger=none")
-    for number in "0123":
-        assert figures(read_run(f"{sweep}/{number}")) == figures(undisturbed)
-        assert read_run(f"{sweep}/{number}").weights("best") == undisturbed.weights("best")
+    assert train(*arguments, f"hydra.sweep.dir={sweep}").status == 0
+    assert_undisturbed(sweep, "01", fit, read_run)
 
 
-def test_other_launchers_keep_the_same_folders_and_states(train: Any, read_run: Any) -> None:
-    given = ["-m", "data=iris", "trainer.max_epochs=6", "logger=none", *BREAKS, "hydra.sweep.dir=sweep"]
-    assert train(*given, how("raise", "nothing"), "hydra/launcher=basic").status == 1
+def test_another_launcher_keeps_the_same_folders_and_states(train: Any, read_run: Any) -> None:
+    arguments = ["-m", "data=iris", "trainer.max_epochs=5", "logger=none", *BREAKS, how("raise", "nothing")]
+    arguments += ["hydra.sweep.dir=sweep"]
+    assert train(*arguments, "hydra/launcher=basic").status == 1
     assert states("sweep") == {"0": "failed", "1": "finished"}
     before = read_run("sweep/1").contents()
-    given += [how("raise", "nothing", "kill")]
-    done = train(*given, "hydra/launcher=joblib")
+    assert train(*arguments, "retry_failed=true").status == 0
+    assert states("sweep") == {"0": "finished", "1": "finished"}
+    assert read_run("sweep/1").contents() == before
+    assert read_run("sweep/0").weights("best") == read_run("sweep/1").weights("best")
+    assert train(*arguments, "hydra/launcher=basic").status == 0
+
+
+@pytest.mark.long
+def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_run: Any) -> None:
+    arguments = ["-m", "data=iris", "trainer.max_epochs=5", "logger=none", *BREAKS, how("raise", "nothing", "kill")]
+    arguments += ["hydra.sweep.dir=sweep", "hydra/launcher=joblib"]
+    done = train(*arguments, how("raise", "nothing"))
+    assert done.status == 1
+    done = train(*arguments)
     assert (done.status, done.err) == (1, f"{command.KILLED}\n")
     assert "to continue: python train.py -m data=iris" in done.out
     assert states("sweep") == {"0": "failed", "1": "finished", "2": "running"}
-    done = train(*given, "hydra/launcher=joblib", "retry_failed=true")
+    before = read_run("sweep/1").contents()
+    done = train(*arguments, "retry_failed=true")
     assert done.status == 0, done.err
     assert states("sweep") == {"0": "finished", "1": "finished", "2": "finished"}
     assert read_run("sweep/1").contents() == before
     assert read_run("sweep/0").weights("best") == read_run("sweep/1").weights("best")
-    assert train(*given).status == 0
 
 
+@pytest.mark.long
 def test_jobs_of_two_processes_each(train: Any, read_run: Any, fit: Any) -> None:
     done = train(*SWEEP, "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep")
     assert (done.status, done.err) == (0, "")

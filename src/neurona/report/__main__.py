@@ -21,12 +21,13 @@ def main() -> int:
     parser.add_argument("--metric", help="the figure to compare (test/accuracy)")
     parser.add_argument("--by", nargs="+", default=[], metavar="KEY", help="settings that make a group (all that vary)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (report/ in the first path)")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
+    os.environ.setdefault("MPLBACKEND", "agg")  # Optuna draws with pyplot, which would look for a screen
     from neurona.errors import UserError
     from neurona.report.compare import report
 
     try:
-        print(report(given.paths, given.metric, given.by, given.out), flush=True)
+        print(report(arguments.paths, arguments.metric, arguments.by, arguments.out), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -22,19 +22,19 @@ def read(folder: Path) -> Curves:
     points: dict[str, dict[int, float]] = {tag: {} for tag in (*TAGS, "epoch")}
     for tag, step, value in _events(folder) if any(folder.glob("*tfevents*")) else _csv(folder):
         if tag is None:
-            for those in points.values():
-                for later in [known for known in those if known >= step]:
-                    del those[later]
+            for values in points.values():
+                for later in [recorded_step for recorded_step in values if recorded_step >= step]:
+                    del values[later]
         elif tag in points:
             points[tag][step] = value
     ends = points.pop("epoch")
     steps, epochs = [0, *ends], [0.0, *(number + 1 for number in ends.values())]
-    found: Curves = {}
-    for tag, those in points.items():
-        if done := {step: value for step, value in those.items() if step <= steps[-1]}:
+    curves: Curves = {}
+    for tag, values in points.items():
+        if done := {step: value for step, value in values.items() if step <= steps[-1]}:
             places = np.interp(list(done), steps, epochs).tolist()
-            found[tag] = dict(zip(places, done.values(), strict=True))
-    return found
+            curves[tag] = dict(zip(places, done.values(), strict=True))
+    return curves
 
 
 def mean_and_std(curves: Sequence[dict[float, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,11 +19,12 @@ from neurona.runs.folder import is_held, is_range_test
 
 Setting = bool | int | float | str
 
-UNFINISHED = ("failed", "lost", "damaged", "interrupted")
-_ROOT = ("folder", "run", "stage", "seed", "quiet", "tags", "threads", "allow", "retry_failed")
-_GROUPS = ("logger", "inspect", "lr_find")
-_BELOW = ("data.root", "data.eval_batch_size", "trainer.callbacks.progress", "trainer.callbacks.checkpoints.keep_last")
-NOT_SETTINGS = (*_ROOT, *_GROUPS, *_BELOW)
+UNFINISHED_STATUSES = ("failed", "lost", "damaged", "interrupted")
+EXCLUDED_KEYS = (
+    *("folder", "run", "stage", "seed", "quiet", "tags", "threads", "allow", "retry_failed"),
+    *("logger", "inspect", "lr_find", "data.root", "data.eval_batch_size"),
+    *("trainer.callbacks.progress", "trainer.callbacks.checkpoints.keep_last"),
+)
 """Keys that do not decide what a run comes to, or, as the seed, are what the runs of a group differ in."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -64,18 +65,19 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
     Raises ConfigError if a path does not exist or there are no runs.
     """
-    found: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for path in paths:
         if not path.is_dir():
             raise ConfigError("path", path, "is no folder; give run or sweep folders, or logs for all of them")
         for name, folders, _ in os.walk(path):
             if is_run(Path(name)):
-                found.setdefault(os.path.realpath(name), Path(name))
+                folder_of.setdefault(os.path.realpath(name), Path(name))
                 folders.clear()
-    if not found:
-        given = " ".join(map(str, paths))
-        raise ConfigError("path", given, "holds no runs; give a folder that train.py has made, such as logs")
-    return sorted(found.values(), key=in_order)
+    if not folder_of:
+        raise ConfigError(
+            "path", " ".join(map(str, paths)), "holds no runs; give a folder that train.py has made, such as logs"
+        )
+    return sorted(folder_of.values(), key=in_order)
 
 
 def in_order(path: Path) -> list[str | tuple[int, str]]:
@@ -97,7 +99,7 @@ def read(folder: Path, damaged: list[Path]) -> Run:
     settings = {}
     for key, value in flat(config):
         in_folder = isinstance(value, str) and "folder" in config and str(config["folder"]) in value
-        if not in_folder and not is_within(key, NOT_SETTINGS):
+        if not in_folder and not is_within(key, EXCLUDED_KEYS):
             settings[key] = value
     seed = config.get("seed")
     if settings.get("data.shuffle_seed", seed) == seed and seed is not None:
@@ -111,7 +113,7 @@ def read(folder: Path, damaged: list[Path]) -> Run:
         seed=seed,
         settings=settings,
         figures={name: value for name, value in figures.items() if _is_number(value)},
-        error=_first_line(figures.get("error", "")) if status in UNFINISHED else "",
+        error=_first_line(figures.get("error", "")) if status in UNFINISHED_STATUSES else "",
         overrides=overrides(folder),
         written=metrics.stat().st_mtime if metrics.exists() else 0.0,
     )

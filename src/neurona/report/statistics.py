@@ -13,13 +13,13 @@ from scipy import stats  # type: ignore[import-untyped]
 from neurona.config.make import PACKAGES, is_within
 from neurona.report.runs import Run, Setting
 
-TASK = ("data", "data.path", "data.target")
+TASK_KEYS = ("data", "data.path", "data.target")
 """Settings that say which data were learned: figures of different data are not compared."""
-FEW_SETTINGS = 4
+MAX_NAMED_SETTINGS = 4
 """Of more that vary, a group's name leaves out those with the value of most runs."""
 ROUNDING = 1e-6
 """Figures are of float32: what differs by this share of them or less is the same."""
-HIGHER_IS_BETTER = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
+SCORES = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
 Values = Mapping[tuple[Setting | None, ...], float]
 
 
@@ -31,7 +31,7 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        return any(word in self.key for word in HIGHER_IS_BETTER)
+        return any(word in self.key for word in SCORES)
 
     @property
     def factor(self) -> int:
@@ -100,7 +100,7 @@ def sections(runs: Iterable[Run], metric: Metric, by: Sequence[str]) -> list[Sec
     tasks: dict[tuple[Setting | None, ...], list[Run]] = {}
     for run in runs:
         if run.settings:
-            tasks.setdefault(tuple(run.settings.get(key) for key in TASK), []).append(run)
+            tasks.setdefault(tuple(run.settings.get(key) for key in TASK_KEYS), []).append(run)
     return [
         _section(" ".join(text(value) for value in task if value is not None), members, metric, by)
         for task, members in tasks.items()
@@ -109,31 +109,40 @@ def sections(runs: Iterable[Run], metric: Metric, by: Sequence[str]) -> list[Sec
 
 def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> Section:
     differing = varying(runs)
-    named = list(by) or list(differing)
-    rest = [key for key in differing if key not in named]
-    names = short_names(named)
-    common = _common(runs, named) if len(named) > FEW_SETTINGS and not by else {}
+    keys = list(by) or list(differing)
+    common = _common(runs, keys) if len(keys) > MAX_NAMED_SETTINGS and not by else {}
     members: dict[tuple[Setting | None, ...], list[Run]] = {}
     for run in runs:
-        members.setdefault(tuple(run.settings.get(key) for key in named), []).append(run)
+        members.setdefault(tuple(run.settings.get(key) for key in keys), []).append(run)
     groups, repeats = [], 0
-    for those in members.values():
-        settings = {key: those[0].settings.get(key) for key in named}
-        counted = [run for run in those if run.status == "finished" and metric.key in run.figures]
+    for values, alike in members.items():
+        settings = dict(zip(keys, values, strict=True))
+        counted = [run for run in alike if run.status == "finished" and metric.key in run.figures]
         counted.sort(key=lambda run: run.written)
-        values = {(r.seed, *(r.settings.get(key) for key in rest)): r.figures[metric.key] for r in counted}
-        repeats += len(counted) - len(values)
-        told = {key: value for key, value in settings.items() if key not in common or value != common[key]}
-        group = ", ".join(f"{names[key]}={text(value)}" for key, value in told.items())
-        groups.append(Group(group or ("as most runs" if common else "all runs"), settings, those, values))
+        rest = [key for key in differing if key not in keys]
+        figures = {(r.seed, *(r.settings.get(key) for key in rest)): r.figures[metric.key] for r in counted}
+        repeats += len(counted) - len(figures)
+        groups.append(Group(_group_name(settings, common), settings, alike, figures))
     sign = -1 if metric.higher_is_better else 1
     groups.sort(key=lambda group: (0, sign * group.mean) if group.n else (1, 0.0))
     reference = next((group for group in groups if group.n > 1), None)
-    pairs = [(g, compare(g.values, reference.values)) for g in groups if reference and g is not reference]
-    tested = {group: difference for group, difference in pairs if difference}
-    corrected = holm([difference.p for difference in tested.values()])
-    tested = {group: replace(d, p=p) for (group, d), p in zip(tested.items(), corrected, strict=True)}
-    return Section(name, differing, common, groups, repeats, reference, tested)
+    return Section(name, differing, common, groups, repeats, reference, _differences(groups, reference))
+
+
+def _group_name(settings: Mapping[str, Setting | None], common: Mapping[str, Setting | None]) -> str:
+    names = short_names(list(settings))
+    parts = [f"{names[key]}={text(value)}" for key, value in settings.items() if (key, value) not in common.items()]
+    return ", ".join(parts) or ("as most runs" if common else "all runs")
+
+
+def _differences(groups: Sequence[Group], reference: Group | None) -> dict[Group, Difference]:
+    """Of all groups that can be tested against the reference, with their p corrected."""
+    if reference is None:
+        return {}
+    pairs = [(group, compare(group.values, reference.values)) for group in groups if group is not reference]
+    tested = [(group, difference) for group, difference in pairs if difference]
+    corrected = holm([difference.p for _, difference in tested])
+    return {group: replace(difference, p=p) for (group, difference), p in zip(tested, corrected, strict=True)}
 
 
 def _common(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Setting | None]:
@@ -146,11 +155,11 @@ def varying(runs: Sequence[Run]) -> dict[str, list[Setting]]:
     """The settings that differ, and their values in order; not those that only other components of a kind have."""
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in runs))
     values = {key: {run.settings.get(key) for run in runs} for key in keys}
-    differing = {key: those - {None} for key, those in values.items() if len(those) > 1}
+    differing = {key: several - {None} for key, several in values.items() if len(several) > 1}
     return {
-        key: sorted(those, key=lambda value: (isinstance(value, str), value))  # type: ignore[arg-type]
-        for key, those in differing.items()
-        if len(those) > 1 or not any(is_within(key, (other,)) for other in differing if other != key)
+        key: sorted(several, key=lambda value: (isinstance(value, str), value))  # type: ignore[arg-type]
+        for key, several in differing.items()
+        if len(several) > 1 or not any(is_within(key, (other,)) for other in differing if other != key)
     }
 
 
@@ -161,7 +170,7 @@ def compare(values: Values, reference: Values) -> Difference | None:
     """
     if min(len(values), len(reference)) < 2:
         return None
-    a, b = (np.array(list(those.values()), dtype=np.float64) for those in (values, reference))
+    a, b = (np.array(list(figures.values()), dtype=np.float64) for figures in (values, reference))
     mean, is_paired = float(a.mean() - b.mean()), values.keys() == reference.keys()
     if is_paired:
         b = np.array([reference[seed] for seed in values])
@@ -179,32 +188,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     raised = [min(1.0, (len(order) - rank) * p_values[index]) for rank, index in enumerate(order)]
     corrected = dict(zip(order, itertools.accumulate(raised, max), strict=True))
     return [corrected[index] for index in range(len(order))]
-
-
-def importance(groups: Sequence[Group], keys: Iterable[str]) -> dict[str, float]:
-    """Share of the variance of the metric's ranks that each setting alone explains, from 0 to 1, largest first.
-
-    Eta squared from the Kruskal-Wallis H, (H - k + 1) / (n - k) for k levels and n groups, which takes off what chance
-    explains (Tomczak & Tomczak 2014, "The need to report effect size estimates revisited"). Numbers of more than four
-    values are cut into four levels at their quartiles.
-    """
-    means = np.array([group.mean for group in groups])
-    shares = {}
-    for key in keys:
-        levels = _levels([group.settings.get(key) for group in groups])
-        parts = [means[levels == level] for level in np.unique(levels)]
-        if 1 < len(parts) < len(means) and np.ptp(means):
-            h = float(stats.kruskal(*parts).statistic)
-            shares[key] = max(0.0, (h - len(parts) + 1) / (len(means) - len(parts)))
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-
-def _levels(values: Sequence[Setting | None]) -> np.ndarray:
-    if len(set(values)) > 4 and all(map(is_number, values)):
-        numbers = np.array(values, dtype=np.float64)
-        return np.searchsorted(np.quantile(numbers, (0.25, 0.5, 0.75)), numbers)
-    known = list(dict.fromkeys(values))
-    return np.array([known.index(value) for value in values])
 
 
 def is_number(value: Setting | None) -> bool:

@@ -21,15 +21,15 @@ SEARCH = "search.yaml"
 """In the folder of a sweep that is a search: its settings."""
 
 ONLY_FITS = "does not go with a sweep (-m), whose jobs are fits"
-OVER = ("finished", "pruned")
+FINAL_STATUSES = ("finished", "pruned")
 
 PATIENCE_SECONDS = launch.PATIENCE_SECONDS + 10
 """How long a job waits for a process that still holds its folder: one that outlived a killed launcher ends by then."""
 
-LEFT = ("metrics.json", "train.log", ".lock", ".metrics.json.tmp", ".overrides.yaml.tmp")
+LEFTOVER_FILES = ("metrics.json", "train.log", ".lock", ".metrics.json.tmp", ".overrides.yaml.tmp")
 """What a job that ended before it was a run may have left."""
 
-PASSING = ("folder", "quiet", "retry_failed", "run", "threads")
+CHANGEABLE_KEYS = ("folder", "quiet", "retry_failed", "run", "threads")
 """Keys that may change when a sweep is continued."""
 
 
@@ -53,7 +53,7 @@ def take_up(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> dict[str
     if not check_same(folder, overrides):
         cfg.folder = str(folder)
         with contextlib.suppress(OSError):
-            for name in LEFT:
+            for name in LEFTOVER_FILES:
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
         return None
@@ -65,7 +65,7 @@ def take_up(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> dict[str
 
 def is_over(figures: dict[str, Any], retry_failed: bool) -> bool:
     """Whether a job with these figures is not to be run again."""
-    return figures.get("status") in (*OVER, *(() if retry_failed else ("failed",)))
+    return figures.get("status") in (*FINAL_STATUSES, *(() if retry_failed else ("failed",)))
 
 
 def check_same(folder: Path, overrides: Sequence[str]) -> bool:
@@ -76,14 +76,16 @@ def check_same(folder: Path, overrides: Sequence[str]) -> bool:
         stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
         before = stored["overrides"]
     except FileNotFoundError:
-        if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFT)):
+        if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFTOVER_FILES)):
             problem = f"is to be a job's folder, but has {min(others)} and no run in it; give another folder"
             raise ConfigError("hydra.sweep.dir", folder, problem) from None
         return False
     except Exception as error:
         problem = f"its overrides.yaml is damaged ({type(error).__name__})"
         raise ConfigError("hydra.sweep.dir", folder, problem) from error
-    now, then = (sorted(line for line in lines if line.split("=")[0] not in PASSING) for lines in (overrides, before))
+    now, then = (
+        sorted(line for line in lines if line.split("=")[0] not in CHANGEABLE_KEYS) for lines in (overrides, before)
+    )
     if now != then:
         problem = f"was begun with {' '.join(then)}, not {' '.join(now)}; give the same command, or another folder"
         raise ConfigError("hydra.sweep.dir", folder, problem)
@@ -99,7 +101,7 @@ def mark_failed(folder: Path, error: str, overrides: Sequence[str]) -> dict[str,
     with contextlib.suppress(ConfigError, RunError, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with RunFolder(folder) as held:  # one that is held is still at work
-            if held.metrics().get("status") in OVER:
+            if held.metrics().get("status") in FINAL_STATUSES:
                 return failed
             held.write_metrics({"stage": "fit", **held.metrics(), **failed}, "fit")
             if not (folder / "overrides.yaml").exists():

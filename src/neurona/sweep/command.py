@@ -21,7 +21,7 @@ from neurona.runs import jobs
 from neurona.runs.files import make_new, write_atomically
 from neurona.runs.folder import read_metrics
 
-FILE = "sweep.json"
+SWEEP_FILE = "sweep.json"
 
 
 def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
@@ -29,8 +29,8 @@ def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
     the overrides that tell Hydra of it. Raises ConfigError for one that cannot be a sweep's.
     """
     _register()
-    named = [override for override in overrides if override.key_or_group == "hydra.sweep.dir"]
-    path = Path(str(named[-1].value())) if named else _claim(overrides)
+    folders = [str(override.value()) for override in overrides if override.key_or_group == "hydra.sweep.dir"]
+    path = Path(folders[-1]) if folders else _claim(overrides)
     if path.name in ("", ".."):
         raise ConfigError("hydra.sweep.dir", path, "must name a folder of the sweep's own")
     if (path / "overrides.yaml").exists():
@@ -39,7 +39,7 @@ def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
-    if named:
+    if folders:
         return path, []
     if not any(override.key_or_group == "quiet" and override.value() is True for override in overrides):
         print(f"sweep in {path}", flush=True)
@@ -48,31 +48,31 @@ def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
 
 def _register() -> None:
     """Makes this project's launcher and sweepers known to Hydra, which accepts plugins of its own namespace only."""
-    known = Plugins.instance().class_name_to_class  # imports Hydra's own plugins anew: theirs must come first
+    plugins = Plugins.instance().class_name_to_class  # imports Hydra's own plugins anew: theirs must come first
     from neurona.sweep.grid import Grid
     from neurona.sweep.launcher import Processes
     from neurona.sweep.search import Search
 
-    known |= {f"hydra_plugins.neurona.{plugin.__name__}": plugin for plugin in (Grid, Processes, Search)}
+    plugins |= {f"hydra_plugins.neurona.{plugin.__name__}": plugin for plugin in (Grid, Processes, Search)}
 
 
 def _claim(overrides: Sequence[Override]) -> Path:
     """Makes ``logs/<experiment or data>/<date and time>``, or finds the sweep of this job that Slurm has restarted."""
-    named = {override.key_or_group: override for override in overrides if not override.is_sweep_override()}
-    choice = named.get("experiment") or named.get("data")
+    choices = {override.key_or_group: override for override in overrides if not override.is_sweep_override()}
+    choice = choices.get("experiment") or choices.get("data")
     swept = any(override.key_or_group == "data" for override in overrides if override.is_sweep_override())
     name = str(choice.value()) if choice else "sweep" if swept else "digits"
     parent = Path("logs", name)
     lines = [str(override.input_line) for override in overrides]
     job = scheduler.job()
     if job and scheduler.was_restarted():
-        for file in sorted(parent.glob(f"*/{FILE}"), reverse=True):
+        for file in sorted(parent.glob(f"*/{SWEEP_FILE}"), reverse=True):
             with contextlib.suppress(OSError, ValueError, KeyError):  # it is damaged
                 stored = json.loads(file.read_text(encoding="utf-8"))
                 if (stored["job"], stored["overrides"]) == (job, lines):
                     return file.parent
     folder = make_new(parent / time.strftime("%Y-%m-%d_%H-%M-%S"), "hydra.sweep.dir")
-    write_atomically(folder / FILE, json.dumps({"overrides": lines, "job": job}, indent=2) + "\n")
+    write_atomically(folder / SWEEP_FILE, json.dumps({"overrides": lines, "job": job}, indent=2) + "\n")
     return folder
 
 
@@ -86,7 +86,7 @@ def conclude(folder: Path, arguments: Sequence[str], status: int) -> int:
         return status
     figures = {file.parent: read_metrics(file.parent) for file in sorted(folder.glob("*/metrics.json"))}
     if not figures:
-        if {path.name for path in folder.iterdir()} <= {FILE, ".lock", ".search.lock", "multirun.yaml"}:
+        if {path.name for path in folder.iterdir()} <= {SWEEP_FILE, ".lock", ".search.lock", "multirun.yaml"}:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()  # of an experiment that there is not
@@ -94,14 +94,14 @@ def conclude(folder: Path, arguments: Sequence[str], status: int) -> int:
     if status == 2:  # the command, not the sweep, is at fault
         return status
     print(f"\n{summary(folder)}")
-    undone = [path for path, found in figures.items() if found.get("status") not in jobs.OVER]
+    undone = [path for path, job in figures.items() if job.get("status") not in jobs.FINAL_STATUSES]
     if (folder / jobs.SEARCH).is_file():
         undone = []
     if undone or status:
-        given = list(arguments)
+        again = list(arguments)
         if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
-            given.append(f"hydra.sweep.dir={folder}")
-        if any(found.get("status") == "failed" for found in figures.values()):
-            given.append("retry_failed=true")
-        print(f"\nto continue: python train.py {shlex.join(dict.fromkeys(given))}")
+            again.append(f"hydra.sweep.dir={folder}")
+        if any(job.get("status") == "failed" for job in figures.values()):
+            again.append("retry_failed=true")
+        print(f"\nto continue: python train.py {shlex.join(dict.fromkeys(again))}")
     return status or int(bool(undone))

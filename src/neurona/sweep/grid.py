@@ -1,4 +1,9 @@
-"""Hydra's own sweeper, every combination of the values given, without composing each job before the first begins."""
+"""Hydra's own sweeper, every combination of the values given, without composing each job before the first begins.
+
+``BasicSweeper`` is hydra-core's default sweeper, which it exports from its ``_internal`` package alone. What is relied
+on: ``sweep`` asks ``split_arguments`` for the batches, and ``validate_batch_is_legal`` before it launches each.
+``Plugins`` imports it anew as it looks for plugins, so this module must be imported afterwards.
+"""
 
 from __future__ import annotations
 

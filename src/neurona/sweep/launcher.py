@@ -38,7 +38,7 @@ from neurona.runs import jobs
 from neurona.runs.folder import RunFolder, read_metrics
 from neurona.stages import job, processes
 
-CHECKED = 100
+MAX_CHECKED_JOBS = 100
 """Jobs composed and checked before the first begins, those that bring a new value: enough for most sweeps."""
 
 GRACE_SECONDS = 10.0
@@ -95,8 +95,8 @@ class Processes(Launcher):
             self._check_all(numbered)
             figures = dict(self.stream(numbered))
         return [
-            JobReturn(overrides=list(given), status=JobStatus.COMPLETED, _return_value=figures.get(number))
-            for number, given in numbered
+            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=figures.get(number))
+            for number, overrides in numbered
         ]
 
     def stream(self, entries: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -126,11 +126,11 @@ class Processes(Launcher):
                     and len(running) < self._slots
                     and (entry := next(waiting, None)) is not None
                 ):
-                    over = self._begin(*entry, running)
+                    figures = self._begin(*entry, running)
                     for signum in received:  # it came while the job was being started
                         _send(signum, running)
-                    if over is not None:
-                        yield entry[0], over
+                    if figures is not None:
+                        yield entry[0], figures
                 if not running:
                     break
                 for ended in _ended(running):
@@ -170,7 +170,7 @@ class Processes(Launcher):
             jobs.check_same(folder, filter_overrides(overrides))
             if jobs.is_over(read_metrics(folder), self.config.retry_failed) or seen.issuperset(overrides):
                 continue
-            if len(self._composed) < CHECKED:
+            if len(self._composed) < MAX_CHECKED_JOBS:
                 self._composed[number] = self.check(overrides, number)
                 seen.update(overrides)
                 _start_server(self._composed[number][0])  # it imports while the rest is checked
@@ -185,7 +185,7 @@ class Processes(Launcher):
         try:
             figures = read_metrics(folder)
             if jobs.is_over(figures, self.config.retry_failed):
-                if figures["status"] in jobs.OVER:  # without this launcher, after another was killed
+                if figures["status"] in jobs.FINAL_STATUSES:  # without this launcher, after another was killed
                     self._log(number).unlink(missing_ok=True)
                 return figures
             composed, unread = self._composed.pop(number) if number in self._composed else self.check(overrides, number)
@@ -234,7 +234,7 @@ class Processes(Launcher):
         figures = read_metrics(ended.folder)
         log_file = self._log(ended.number)
         goes_on = status in launch.PREEMPTED and not ended.is_late  # it may have had a signal from elsewhere
-        if figures.get("status") in jobs.OVER or goes_on or (is_told and status < 0):
+        if figures.get("status") in jobs.FINAL_STATUSES or goes_on or (is_told and status < 0):
             log_file.unlink(missing_ok=True)
             return figures or {"status": "interrupted"}
         if ended.is_late:
@@ -264,8 +264,8 @@ def _task(composed: DictConfig) -> DictConfig:
 
 def _start_server(composed: DictConfig) -> None:
     """Starts the process from which jobs are forked; it imports what this job needs, as most others will."""
-    named = targets("", OmegaConf.to_container(_task(composed)))
-    modules = {str(node["_target_"]).rpartition(".")[0] for _, node in named}
+    components = targets("", OmegaConf.to_container(_task(composed)))
+    modules = {str(node["_target_"]).rpartition(".")[0] for _, node in components}
     forkserver.set_forkserver_preload(
         [
             "neurona.sweep.server",

@@ -15,16 +15,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from neurona.config import signatures
-from neurona.config.check import DELTAS, FIGURES, check, check_arguments, from_groups
+from neurona.config.check import FIGURES, check, check_arguments
 from neurona.config.explain import explain
 from neurona.errors import ConfigError, RunError
 from neurona.runs.files import write_atomically
 from neurona.runs.folder import read_metrics
-from neurona.runs.jobs import PASSING, SEARCH
+from neurona.runs.jobs import CHANGEABLE_KEYS, SEARCH
 from neurona.sweep.launcher import Processes
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 Jobs = Iterator[tuple[int, Sequence[str]]]
 PRUNING = "neurona.sweep.pruning.Pruning"
-LESS_IS_BETTER = ("loss", "calibration_error")
+BEST_FILE = "best.txt"
+ERROR_FIGURES = ("loss", "calibration_error")
 
 
 class Search(Sweeper):
@@ -87,9 +88,9 @@ class Search(Sweeper):
 
         sampler(0), study.pruner(node["pruner"], node["pruner_arguments"])
         for params in space.samples(searched):
-            composed, _ = self._composed([*fixed, *space.lines(params)])
+            composed = self._composed([*fixed, *space.lines(params)])
         _check_metric(node["metric"], node["direction"], composed.classifier._target_)
-        lasting = [line for line in fixed if line.partition("=")[0] not in PASSING]
+        lasting = [line for line in fixed if line.partition("=")[0] not in CHANGEABLE_KEYS]
         points = space.size(searched) if node["sampler"] == "grid" else math.inf
 
         def claims() -> Jobs:
@@ -100,15 +101,14 @@ class Search(Sweeper):
         if is_sweep and not (self.folder / SEARCH).exists():
             raise ConfigError("hydra.sweep.dir", self.folder, "holds a sweep that is not a search; give another folder")
         stream: Any = self.jobs.stream if isinstance(self.jobs, Processes) else self._in_batches
-        written = -1
         with study.Worker(self.folder, node, searched, lasting) as worker:
             while first := next(jobs := claims(), None):  # again, for those to replace trials that failed at the end
                 with contextlib.closing(stream(itertools.chain([first], jobs))) as ended:
                     for number, figures in ended:
                         worker.tell(number, figures)
-                        written = self._write_best(worker, lasting, written)
-            self._write_best(worker, lasting, -1)
-            self._conclude(worker)
+                        self._write_best(worker, lasting)
+            self._write_best(worker, lasting)
+            self._conclude(worker, lasting)
 
     def _settings(self) -> dict[str, Any]:
         """The node ``hydra.sweeper``, checked. What comes from the environment stays as it is written."""
@@ -127,8 +127,8 @@ class Search(Sweeper):
         node["callbacks"] = {} if node["pruner"] == "none" else {"pruning": {"_target_": PRUNING}}
         return node
 
-    def _composed(self, overrides: Sequence[str]) -> tuple[Any, Mapping[str, str]]:
-        """A trial's configuration, checked, and its choices of groups."""
+    def _composed(self, overrides: Sequence[str]) -> Any:
+        """A trial's configuration, checked."""
         try:
             composed = self.loader.load_sweep_config(self.root, list(overrides))
         except HydraException as error:
@@ -136,7 +136,7 @@ class Search(Sweeper):
         with open_dict(composed):
             choices = composed.pop("hydra").runtime.choices
         check(composed, choices)
-        return composed, choices
+        return composed
 
     def _in_batches(self, jobs: Jobs) -> Iterator[tuple[int, dict[str, Any]]]:
         """As ``Processes.stream``, for Hydra's other launchers, which take jobs of consecutive numbers and wait."""
@@ -151,43 +151,23 @@ class Search(Sweeper):
                 for number in numbers:
                     yield number, read_metrics(self.folder / str(number)) or {"status": "failed", "error": problem}
 
-    def _write_best(self, worker: Worker, fixed: Sequence[str], written: int) -> int:
-        """Writes ``experiment/best.yaml``, unless it is of the trial ``written``. Returns the best trial's number.
+    def _write_best(self, worker: Worker, fixed: Sequence[str]) -> None:
+        """Writes ``best.txt``: the best trial so far and the command that fits with its settings once more."""
+        with worker.alone():
+            if best := worker.best:
+                origin = f"# {self.metric} {best.value:.6g}, trial {best.number} of {self.folder}"
+                write_atomically(self.folder / BEST_FILE, f"{origin}\n{self._command(best.params, fixed)}\n")
 
-        It has all in which the trial differs from the defaults: choices of groups, then values.
-        """
+    def _command(self, params: Mapping[str, Any], fixed: Sequence[str]) -> str:
+        """A run with a trial's settings, as it is typed."""
         from neurona.sweep import space
 
-        with worker.alone():
-            best = worker.best
-            if best is None or best.number == written:
-                return written
-            composed, choices = self._composed([*fixed, *space.lines(best.params)])
-            name = self.root.hydra.job.config_name
-            usual = self.loader.load_configuration(name, [], RunMode.RUN).hydra.runtime.choices
-            groups = [
-                {f"override /{group}": choice}
-                for group, choice in choices.items()
-                if group.split("/")[0] not in (*DELTAS, "hydra") and usual.get(group) != choice
-            ]
-            now: Any = OmegaConf.to_container(composed)
-            values = _difference(from_groups(choices, name), now)
-            header = (
-                f"# @package _global_\n# {self.metric} {best.value:.6g}, trial {best.number} of {self.folder}\n"
-                f"# {self._best_command}\n"
-            )
-            text = OmegaConf.to_yaml(OmegaConf.create({"defaults": groups, **values}))
-            write_atomically(self.folder / "experiment" / "best.yaml", header + text)
-            return best.number
-
-    @property
-    def _best_command(self) -> str:
         sources = self.root.hydra.runtime.config_sources
         own = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
-        given = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
-        return shlex.join(["python", "train.py", "--config-dir", str(self.folder), "experiment=best", *given])
+        searchpath = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+        return shlex.join(["python", "train.py", *searchpath, *fixed, *space.lines(params)])
 
-    def _conclude(self, worker: Worker) -> None:
+    def _conclude(self, worker: Worker, fixed: Sequence[str]) -> None:
         best, trials = worker.best, worker.study.get_trials(deepcopy=False)
         if best is None:
             errors = [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
@@ -200,7 +180,7 @@ class Search(Sweeper):
             print(f"best: trial {best.number}, {worker.metric} {best.value:.6g}")
             for key, value in best.params.items():
                 print(f"  {key}={value}")
-            print(self._best_command)
+            print(self._command(best.params, fixed))
 
 
 def _check_metric(metric: str, direction: str, classifier: str) -> None:
@@ -208,17 +188,8 @@ def _check_metric(metric: str, direction: str, classifier: str) -> None:
         return
     name = metric.removeprefix("val/")
     if name == metric or not (name in FIGURES or name.startswith("accuracy_of/")):
-        known = ", ".join(f"val/{figure}" for figure in FIGURES)
-        raise ConfigError("hydra.sweeper.metric", metric, f"must be one of {known}, or val/accuracy_of/<class>")
-    if (direction == "minimize") != (name in LESS_IS_BETTER):
-        right = "minimize" if name in LESS_IS_BETTER else "maximize"
+        figures = ", ".join(f"val/{figure}" for figure in FIGURES)
+        raise ConfigError("hydra.sweeper.metric", metric, f"must be one of {figures}, or val/accuracy_of/<class>")
+    if (direction == "minimize") != (name in ERROR_FIGURES):
+        right = "minimize" if name in ERROR_FIGURES else "maximize"
         raise ConfigError("hydra.sweeper.direction", direction, f"the best {metric} takes direction={right}")
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a nested mapping that are new or other than before."""
-    return {
-        key: _difference(before[key], value) if isinstance(value, dict) and isinstance(before.get(key), dict) else value
-        for key, value in now.items()
-        if key not in before or repr(before[key]) != repr(value)  # 1 is not 1.0
-    }

@@ -45,7 +45,7 @@ def samples(space: Space) -> Iterator[dict[str, Any]]:
         for key, one in space.items()
     }
     for index in range(max(map(len, values.values()))):
-        yield {key: those[index % len(those)] for key, those in values.items()}
+        yield {key: column[index % len(column)] for key, column in values.items()}
 
 
 def size(space: Space) -> float:
@@ -97,13 +97,13 @@ def _distribution(key: str, override: Override) -> Distribution:
 
 def _of_range(sweep: RangeSweep) -> tuple[Any, Any, Any]:
     """Lowest and highest value, and the step between two."""
-    given = (sweep.start, sweep.stop, sweep.step)
-    start, stop, step = (Decimal(str(number)) for number in given)  # 0.1 is to be a tenth
+    numbers = (sweep.start, sweep.stop, sweep.step)
+    start, stop, step = (Decimal(str(number)) for number in numbers)  # 0.1 is to be a tenth
     if not step:
         raise ValueError("its step is 0")
     if (count := math.ceil((stop - start) / step)) < 1:
         raise ValueError("it is empty")
-    kind = int if all(isinstance(number, int) for number in given) else float
+    kind = int if all(isinstance(number, int) for number in numbers) else float
     low, high = sorted((start, start + (count - 1) * step))
     return kind(low), kind(high), kind(abs(step))
 

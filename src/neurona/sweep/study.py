@@ -74,10 +74,10 @@ class Worker:
             place = {key: settings[key] for key in ("study", "storage")}
             _require_same(folder, {key: (stored or settings)[key] for key in place}, place)
             self._storage, self.study = _open(folder, settings)
-            given = {f"space of {key}": str(distribution) for key, distribution in space.items()}
-            given |= {"command": " ".join(sorted(fixed)), "metric": self.metric, "direction": settings["direction"]}
-            _require_same(folder, self.study.user_attrs.get("search", given), given)
-            self.study.set_user_attr("search", given)
+            search = {f"space of {key}": str(distribution) for key, distribution in space.items()}
+            search |= {"command": " ".join(sorted(fixed)), "metric": self.metric, "direction": settings["direction"]}
+            _require_same(folder, self.study.user_attrs.get("search", search), search)
+            self.study.set_user_attr("search", search)
             write_atomically(folder / SEARCH, OmegaConf.to_yaml(OmegaConf.create(settings)))
 
     def claim(
@@ -120,8 +120,8 @@ class Worker:
         elif status in ("finished", "failed"):
             self._end(number, figures.get("error", f"no {self.metric}"), state=TrialState.FAIL)
             if status == "finished" and self.metric not in figures:
-                known = ", ".join(name for name in figures if name.startswith("val/")) or "no validation"
-                raise ConfigError("hydra.sweeper.metric", self.metric, f"the runs do not have it; they have {known}")
+                others = ", ".join(name for name in figures if name.startswith("val/")) or "no validation"
+                raise ConfigError("hydra.sweeper.metric", self.metric, f"the runs do not have it; they have {others}")
         else:
             self._left.add(number)
             self._locks.pop(number).close()
@@ -173,11 +173,11 @@ class Worker:
             lock.close()
         return False
 
-    def _end(self, number: int, error: str = "", **told: Any) -> None:
+    def _end(self, number: int, error: str = "", **end: Any) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):  # another worker took it for dead
             if error:
                 self._storage.set_trial_user_attr(_trial_id(self._storage, self.study, number), "error", error)
-            self.study.tell(number, skip_if_finished=True, **told)
+            self.study.tell(number, skip_if_finished=True, **end)
         self._lock(number).unlink(missing_ok=True)
         self._locks.pop(number).close()
 

@@ -26,20 +26,20 @@ SETTINGS = {
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """A finished run's folder below ``logs``; settings: dotted keys."""
 
-    def make(name: str, seed: int = 0, accuracy: float | None = None, **given: Any) -> Path:
+    def make(name: str, seed: int = 0, accuracy: float | None = None, **extra: Any) -> Path:
         folder = tmp_path / "logs" / name
         folder.mkdir(parents=True)
         config: dict[str, Any] = json.loads(json.dumps(SETTINGS))
         config |= {"seed": seed, "folder": str(folder), "logger": {"tensorboard": {"save_dir": str(folder)}}}
         config["data"]["shuffle_seed"] = seed
-        for key, value in given.get("settings", {}).items():
+        for key, value in extra.get("settings", {}).items():
             node, _, leaf = key.rpartition(".")
             (config[node] if node else config)[leaf] = value
-        figures: dict[str, Any] = {"status": given.get("status", "finished"), "stage": "fit"}
+        figures: dict[str, Any] = {"status": extra.get("status", "finished"), "stage": "fit"}
         figures |= {} if accuracy is None else {"test/accuracy": accuracy}
-        figures |= given.get("figures", {})
+        figures |= extra.get("figures", {})
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        overrides = given.get("overrides", [f"seed={seed}"])
+        overrides = extra.get("overrides", [f"seed={seed}"])
         (folder / "overrides.yaml").write_text(yaml.safe_dump({"overrides": overrides, "absolute": {}}))
         (folder / "metrics.json").write_text(json.dumps(figures))
         return folder
@@ -53,8 +53,8 @@ def read(tmp_path: Path) -> Callable[[], list[Run]]:
 
     def call() -> list[Run]:
         damaged: list[Path] = []
-        found = [runs.read(folder, damaged) for folder in runs.find([tmp_path / "logs"])]
+        all_runs = [runs.read(folder, damaged) for folder in runs.find([tmp_path / "logs"])]
         assert not damaged
-        return found
+        return all_runs
 
     return call

@@ -38,11 +38,11 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in ("meta", "img"):
             self.open.append(tag)
-        found = dict(attrs)
+        attributes = dict(attrs)
         if tag == "img":
-            self.images.append(found)
-        if "href" in found:
-            self.links.append(str(found["href"]))
+            self.images.append(attributes)
+        if "href" in attributes:
+            self.links.append(str(attributes["href"]))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -147,9 +147,10 @@ def test_a_search_shows_its_settings(make_run: Make, tmp_path: Path) -> None:
         make_run(str(index), 0, 0.5 + index / 100, settings=settings)
     text = report([tmp_path / "logs"], None, [], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("importance.png", "report.csv", "report.html", "report.md", "search.png")
+        *("report.csv", "report.html", "report.md", "search.png")
     ]
     assert "No group has more than one run, so nothing is tested" in text
+    assert re.search(r"tells the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
 
 
 def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
@@ -180,9 +181,9 @@ def test_mistakes(
     Path("file").touch()
     monkeypatch.setattr(sys, "argv", ["report", *arguments])
     assert main() == 2
-    told = capsys.readouterr()
-    assert said in told.err
-    assert (told.out, told.err.count("\n")) == ("", 1)
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -22,8 +22,8 @@ def test_runs_are_found_once_and_in_the_order_of_their_numbers(make_run: Make, t
     folders = [make_run(f"sweep/{number}") for number in (10, 2, 1)]
     (folders[0] / "checkpoints").mkdir()
     (tmp_path / "logs" / "sweep" / "report").mkdir()
-    found = runs.find([tmp_path / "logs", folders[0], tmp_path / "logs" / "sweep"])
-    assert [path.name for path in found] == ["1", "2", "10"]
+    folders_in_order = runs.find([tmp_path / "logs", folders[0], tmp_path / "logs" / "sweep"])
+    assert [path.name for path in folders_in_order] == ["1", "2", "10"]
 
 
 def test_paths_without_runs_are_refused(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_damaged_files_are_named(make_run: Make) -> None:
     (config / "config.yaml").write_text("a: [")
     (listed / "metrics.json").write_text("[]")
     damaged: list[Path] = []
-    found = [runs.read(folder, damaged) for folder in (metrics, config, listed)]
-    assert [run.status for run in found] == ["damaged"] * 3
+    damaged_runs = [runs.read(folder, damaged) for folder in (metrics, config, listed)]
+    assert [run.status for run in damaged_runs] == ["damaged"] * 3
     assert damaged == [metrics / "metrics.json", config / "config.yaml", listed / "metrics.json"]
 
 

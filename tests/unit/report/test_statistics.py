@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from neurona.report import statistics
 from neurona.report.runs import Run
-from neurona.report.statistics import Group, Metric
+from neurona.report.statistics import Metric
 
 Make = Callable[..., Path]
 Read = Callable[[], list[Run]]
@@ -78,13 +78,15 @@ def test_a_loss_is_better_low(make_run: Make, read: Read) -> None:
 def test_paired_by_seed() -> None:
     differences = np.array(TANH) - np.array(RELU)
     error = differences.std(ddof=1) / math.sqrt(5)
-    found = statistics.compare(dict(reversed(by_seed(TANH).items())), by_seed(RELU))
-    assert found is not None
-    assert found.is_paired
-    assert found.mean == pytest.approx(differences.mean(), rel=1e-9)
-    assert found.p == pytest.approx(2 * special.stdtr(4, -abs(differences.mean()) / error), rel=1e-9)
+    difference = statistics.compare(dict(reversed(by_seed(TANH).items())), by_seed(RELU))
+    assert difference is not None
+    assert difference.is_paired
+    assert difference.mean == pytest.approx(differences.mean(), rel=1e-9)
+    assert difference.p == pytest.approx(2 * special.stdtr(4, -abs(differences.mean()) / error), rel=1e-9)
     half_width = special.stdtrit(4, 0.975) * error
-    assert found.interval == pytest.approx((differences.mean() - half_width, differences.mean() + half_width), rel=1e-9)
+    assert difference.interval == pytest.approx(
+        (differences.mean() - half_width, differences.mean() + half_width), rel=1e-9
+    )
 
 
 def test_welch_where_seeds_differ() -> None:
@@ -92,12 +94,12 @@ def test_welch_where_seeds_differ() -> None:
     parts = a.var(ddof=1) / 4, b.var(ddof=1) / 5
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 4)
     mean, error = a.mean() - b.mean(), math.sqrt(sum(parts))
-    found = statistics.compare(by_seed(TANH[:4]), by_seed(RELU))
-    assert found is not None
-    assert not found.is_paired
-    assert found.p == pytest.approx(2 * special.stdtr(freedom, -abs(mean) / error), rel=1e-9)
+    difference = statistics.compare(by_seed(TANH[:4]), by_seed(RELU))
+    assert difference is not None
+    assert not difference.is_paired
+    assert difference.p == pytest.approx(2 * special.stdtr(freedom, -abs(mean) / error), rel=1e-9)
     half_width = special.stdtrit(freedom, 0.975) * error
-    assert found.interval == pytest.approx((mean - half_width, mean + half_width), rel=1e-9)
+    assert difference.interval == pytest.approx((mean - half_width, mean + half_width), rel=1e-9)
     other_seeds = statistics.compare(by_seed(TANH, first=5), by_seed(RELU))
     assert other_seeds is not None
     assert not other_seeds.is_paired
@@ -128,11 +130,11 @@ def test_p_values_are_corrected_for_the_number_of_tests(make_run: Make, read: Re
         for seed, value in enumerate(those):
             make_run(f"{name}{seed}", seed, value, settings={"model.activation": name})
     (section,) = statistics.sections(read(), ACCURACY, [])
-    found = {group.name: difference.p for group, difference in section.differences.items()}
+    corrected = {group.name: difference.p for group, difference in section.differences.items()}
     raw = {name: stats.ttest_rel(values[name], RELU).pvalue for name in ("tanh", "gelu")}
     smaller, larger = sorted(raw, key=raw.__getitem__)
-    assert found[f"activation={smaller}"] == pytest.approx(2 * raw[smaller])
-    assert found[f"activation={larger}"] == pytest.approx(max(raw[larger], 2 * raw[smaller]))
+    assert corrected[f"activation={smaller}"] == pytest.approx(2 * raw[smaller])
+    assert corrected[f"activation={larger}"] == pytest.approx(max(raw[larger], 2 * raw[smaller]))
 
 
 def test_only_finished_runs_count_and_one_of_each_seed(make_run: Make, read: Read) -> None:
@@ -186,22 +188,3 @@ def test_groups_by_given_settings_pair_by_all_others(make_run: Make, read: Read)
 def test_names_stay_apart() -> None:
     names = statistics.short_names(["model.dropout", "data.dropout", "optimizer.lr"])
     assert list(names.values()) == ["model.dropout", "data.dropout", "lr"]
-
-
-def test_importance_is_that_of_the_ranks() -> None:
-    rng = np.random.default_rng(0)
-    rates, widths = 10 ** rng.uniform(-4, -1, 200), rng.integers(1, 5, 200)
-    means = -((np.log10(rates) + 2.5) ** 2) + 0.01 * rng.normal(size=200)  # best in the middle: no rank correlation
-    groups = [
-        Group(str(index), {"lr": float(rate), "width": int(width)}, [], {(0,): float(mean)})
-        for index, (rate, width, mean) in enumerate(zip(rates, widths, means, strict=True))
-    ]
-    found = statistics.importance(groups, ["width", "lr"])
-    quarters = np.digitize(rates, np.quantile(rates, (0.25, 0.5, 0.75)))
-    ranks = stats.rankdata(means)
-    between = sum((quarters == q).sum() * (ranks[quarters == q].mean() - ranks.mean()) ** 2 for q in range(4))
-    h = 199 * between / ((ranks - ranks.mean()) ** 2).sum()
-    assert list(found) == ["lr", "width"]
-    assert found["lr"] == pytest.approx((h - 3) / 196)
-    assert found["lr"] > 0.5
-    assert found["width"] < 0.03

@@ -27,17 +27,17 @@ sys.exit(max(os.wait()[1] for _ in range(20)))
 
 def test_twenty_claims_at_once_make_twenty_folders(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", CLAIM], cwd=tmp_path, timeout=60).returncode == 0
-    made = list((tmp_path / "logs" / "iris").iterdir())
-    assert len(made) == 20
-    assert len({path.name[:19] for path in made}) < 20  # several within one second
+    folders = list((tmp_path / "logs" / "iris").iterdir())
+    assert len(folders) == 20
+    assert len({path.name[:19] for path in folders}) < 20  # several within one second
 
 
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
-    made = tmp_path / "logs" / "irs" / "now"
-    made.mkdir(parents=True)
-    (made / command.FILE).touch()
-    assert command.conclude(made, ["-m", "data=irs"], 2) == 2
-    assert not made.parent.exists()
+    folder = tmp_path / "logs" / "irs" / "now"
+    folder.mkdir(parents=True)
+    (folder / command.SWEEP_FILE).touch()
+    assert command.conclude(folder, ["-m", "data=irs"], 2) == 2
+    assert not folder.parent.exists()
 
 
 def test_other_files_are_not_taken_away(tmp_path: Path) -> None:
@@ -46,13 +46,13 @@ def test_other_files_are_not_taken_away(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").exists()
 
 
-@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("names_folder", [True, False])
 def test_the_command_that_continues_is_the_one_given(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names_folder: bool
 ) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "metrics.json").write_text('{"status": "interrupted"}')
-    given = ["-m", "model.hidden=[64, 64]", *([f"hydra.sweep.dir={tmp_path}"] if named else [])]
-    assert command.conclude(tmp_path, given, 130) == 130
+    arguments = ["-m", "model.hidden=[64, 64]", *([f"hydra.sweep.dir={tmp_path}"] if names_folder else [])]
+    assert command.conclude(tmp_path, arguments, 130) == 130
     printed = capsys.readouterr().out.splitlines()[-1]
     assert printed == f"to continue: python train.py -m 'model.hidden=[64, 64]' hydra.sweep.dir={tmp_path}"

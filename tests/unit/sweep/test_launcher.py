@@ -27,13 +27,13 @@ def test_slots_share_out_what_there_is(
     """On a machine of eight cores."""
     monkeypatch.setattr(launcher, "_cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    made = Processes(jobs=jobs, timeout_minutes=None, fail_fast=False)
-    made._per_job = per_job
-    assert made._slots == slots
-    assert [made._gpus(slot) for slot in range(len(of_each))] == of_each
+    processes = Processes(jobs=jobs, timeout_minutes=None, fail_fast=False)
+    processes._per_job = per_job
+    assert processes._slots == slots
+    assert [processes._gpus(slot) for slot in range(len(of_each))] == of_each
 
 
 def test_the_first_job_tells_how_many_there_can_be() -> None:
-    made = Processes(jobs=4, timeout_minutes=None, fail_fast=False)
-    made._per_job = 0
-    assert made._slots == 1
+    processes = Processes(jobs=4, timeout_minutes=None, fail_fast=False)
+    processes._per_job = 0
+    assert processes._slots == 1

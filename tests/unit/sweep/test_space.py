@@ -93,9 +93,9 @@ def test_a_trial_is_drawn_the_same_whoever_asks(name: space.SamplerName) -> None
 
     _, searched = read("a=interval(0,1)", "b=interval(0,1)")
 
-    def draws(seed: int) -> list[dict[str, float]]:
+    def draws(seed: int, trials: int = 12) -> list[dict[str, float]]:
         study = optuna.create_study()
-        for number in range(12):
+        for number in range(trials):
             study.sampler = space.sampler(name, {}, searched, seed, number)
             trial = study.ask(searched)
             study.tell(trial, trial.params["a"] ** 2 + trial.params["b"])
@@ -103,5 +103,5 @@ def test_a_trial_is_drawn_the_same_whoever_asks(name: space.SamplerName) -> None
 
     first = draws(0)
     assert draws(0) == first
-    assert draws(1) != first
+    assert draws(1, trials=1) != first[:1]
     assert len({params["a"] for params in first}) == 12

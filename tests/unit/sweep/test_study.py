@@ -179,8 +179,8 @@ def test_only_a_run_that_is_waited_for_reports(worker: Callable[..., Worker], tm
         claim(one)
         reporter = study.reporter(tmp_path / str(number))
         assert reporter is not None
-        told = [reporter.is_hopeless(value, epoch) for epoch, value in enumerate(values)]
-        assert told == ([False, False] if number < 2 else [True])
+        verdicts = [reporter.is_hopeless(value, epoch) for epoch, value in enumerate(values)]
+        assert verdicts == ([False, False] if number < 2 else [True])
         one.tell(number, {"status": "finished" if number < 2 else "pruned", "val/loss": values[-1]})
     assert one.study.trials[2].intermediate_values == {0: 4.0}
     assert study.reporter(tmp_path / "2") is None
