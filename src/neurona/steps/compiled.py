@@ -19,10 +19,10 @@ from torch.func import functional_call, grad_and_value
 
 from neurona.data.batches import size
 from neurona.optimizer import Optimization
-from neurona.steps import randomness
+from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Steps, Taken, has_hooks
+from neurona.steps.steps import Batch, Classifier, DirectSteps, Steps, Taken
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class CompiledSteps(DirectSteps):
     def begin(self, batch: object) -> None:
         super().begin(batch)
         self._slots = slots_for(batch, self.classifier, self._slots)
-        self._is_off = self._has_given_up or self.is_watched() or has_hooks(self.optimizer)
+        self._is_off = self._has_given_up or self.is_watched() or hooks.watch_updates(self.optimizer)
         if self._function is not None and self._fixed != self.fixed():
             self._function = None  # something that was compiled in has changed: compile again
 
@@ -206,7 +206,7 @@ def _step_function(loss: nn.Module, optimization: Optimization, update: Update) 
             gradients = {name: gradient.clamp(-clip_value, clip_value) for name, gradient in gradients.items()}
         counts = [state["step"] for state in states.values() if "step" in state and state["step"].is_cuda]
         if counts:
-            torch._foreach_add_(counts, 1)  # as one kernel
+            foreach.add_one(counts)
         for name, parameter in parameters.items():
             update(parameter, gradients[name], states[name], lr, momentum)
         return taken

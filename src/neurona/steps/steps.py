@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from neurona.data.batches import Part, Picked
 from neurona.devices import distributed
+from neurona.steps import hooks
 from neurona.steps.norms import StepNorms
 
 Classifier = Any  # neurona.classifier.Classifier, which takes its steps through these
@@ -129,17 +128,7 @@ class DirectSteps(Steps):
 
     def is_watched(self) -> bool:
         """Whether hooks are to see every pass, which such a function would not call."""
-        return bool(
-            _has_any_global_hook()
-            or any(
-                module._forward_hooks
-                or module._forward_pre_hooks
-                or module._backward_hooks
-                or module._backward_pre_hooks
-                for module in (self.classifier, *self._modules())
-            )
-            or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
-        )
+        return hooks.watch_modules((self.classifier, *self._modules())) or hooks.watch_gradients(self.parameters)
 
     def _modules(self) -> list[nn.Module]:
         return [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
@@ -210,13 +199,7 @@ def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> t
         return ()
     if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
         return ()
-    if has_hooks(optimizer):
+    if hooks.watch_updates(optimizer):
         return ()
     states = [optimizer.state[parameter] for parameter in parameters]
     return tuple([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-
-
-def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether hooks are to see every update."""
-    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
