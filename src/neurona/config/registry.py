@@ -30,7 +30,7 @@ MOVED = {
     "neurona.data.table": "neurona.tables.table",
     "neurona.distributed": "neurona.devices.distributed",
     "neurona.loggers": "neurona.inspection.loggers",
-    "neurona.lr_find": "neurona.stages.lr_find",
+    "neurona.lr_find": "neurona.stages.range_test",
 }
 """Modules whose classes an older configuration or checkpoint may name, and where those are now."""
 

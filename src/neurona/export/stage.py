@@ -12,7 +12,7 @@ from neurona.stages.request import Request
 def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_export.json``."""
     forms.check()
-    folder = record.open_folder(request)
+    folder = request.open_folder()
     classifier, datamodule = assembly.trained(request.cfg, folder)
     request.cfg.folder = str(folder.path)
     with console.train_log(folder), record.ends_explained(folder):

@@ -65,10 +65,10 @@ def trained(cfg: DictConfig, folder: RunFolder) -> tuple[Classifier, Any]:
     datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
     trained_on = contents["neurona"].get("fingerprint")
-    given = None if is_new else getattr(datamodule, "fingerprint", None)
-    if given is not None and trained_on not in (None, given):
+    fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
+    if fingerprint is not None and trained_on not in (None, fingerprint):
         problem = "rows that it was trained on may be among those taken"
-        log.warning("data.fingerprint=%s: was %s when the run began; %s", given, trained_on, problem)
+        log.warning("data.fingerprint=%s: was %s when the run began; %s", fingerprint, trained_on, problem)
     if cfg.stage == "validate" and is_new and datamodule.spec.schema is not None:
         raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
     if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
@@ -92,7 +92,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> None:
     """Refuses ranges, and weights that this machine's memory cannot hold, before there are any."""
-    if not cfg.model._target_.startswith("neurona."):
+    if not cfg.model["_target_"].startswith("neurona."):
         return
     with torch.device("meta"):
         network = _network(cfg, preprocessing, spec)
@@ -100,7 +100,7 @@ def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) ->
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         problem = f"its weights take {needed / 2**30:,.0f} GiB of the {memory / 2**30:,.0f} there are; make it smaller"
-        raise ConfigError("model", cfg.model._target_, problem)
+        raise ConfigError("model", cfg.model["_target_"], problem)
 
 
 def _check_fit(classifier: Classifier, datamodule: Any) -> None:
@@ -112,7 +112,7 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
     if normalized and hasattr(datamodule, "train_rows"):
         rows, size, processes = len(datamodule.train_rows), datamodule.batch_size, distributed.world_size()
         # Of parts that differ by one row at most, some have one row if there are fewer than two for every process.
-        if any(0 < taken < 2 * processes for taken in (size, rows % size)):
+        if any(0 < part < 2 * processes for part in (size, rows % size)):
             shared = f"for one of {processes} processes " if processes > 1 else ""
             problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot take"
             raise ConfigError("data.batch_size", size, f"{problem}; use another")
@@ -126,22 +126,23 @@ def _read_data(cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = 
     datamodule.prepare_data()
     datamodule.setup("fit")
     if not isinstance(getattr(datamodule, "spec", None), DataSpec):
-        raise ConfigError("data", cfg.data._target_, "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
+        raise ConfigError("data", cfg.data["_target_"], "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
     if datamodule.spec.schema is not None and cfg.trainer.precision in ("16-true", "bf16-true"):
         problem = "rounds a table's values and the numbers of its categories; bf16-mixed does not"
         raise ConfigError("trainer.precision", cfg.trainer.precision, problem)
     return datamodule
 
 
-def _require_same_sizes(trained: DataSpec, given: DataSpec) -> None:
+def _require_same_sizes(trained: DataSpec, spec: DataSpec) -> None:
     for name in ("num_features", "num_classes", "class_names"):
-        before, now = getattr(trained, name), getattr(given, name)
+        before, now = getattr(trained, name), getattr(spec, name)
         if before != now:
             problem = f"{name} is {now}, but the run was trained with {before}; use data like the run's"
             raise ConfigError("data", "", problem)
 
 
 def start_from(folder: str, network: nn.Module) -> None:
+    """Gives a network the weights of another run's best checkpoint, wherever the sizes are the same."""
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
-    left = checkpoint.transfer(contents, network)
-    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(left)}" if left else "")
+    new = checkpoint.transfer(contents, network)
+    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(new)}" if new else "")

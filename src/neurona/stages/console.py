@@ -58,7 +58,7 @@ def quieten(quiet: bool) -> None:
 def quiet_writers() -> Iterator[None]:
     """Leaves a disk's refusal in TensorBoard's thread to the next event, which raises it where it is explained."""
     before = threading.excepthook
-    threading.excepthook = lambda given: None if isinstance(given.exc_value, OSError) else before(given)
+    threading.excepthook = lambda hook: None if isinstance(hook.exc_value, OSError) else before(hook)
     try:
         yield
     finally:
@@ -90,8 +90,8 @@ def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
     """What the run is: data, network layer by layer, device."""
     spec = classifier.spec
     lines = [
-        f"data     {cfg.data._target_}: {spec.num_features} features, {spec.num_classes} classes",
-        f"network  {cfg.model._target_}: {classifier.num_parameters:,} parameters",
+        f"data     {cfg.data['_target_']}: {spec.num_features} features, {spec.num_classes} classes",
+        f"network  {cfg.model['_target_']}: {classifier.num_parameters:,} parameters",
     ]
     for name, module in classifier.network.named_modules():
         if not any(module.children()):
@@ -100,6 +100,13 @@ def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
             lines.append(f"         {name:<14} {layer:<48} {f'{count:>9,}' if count else ''}".rstrip())
     threads = torch.get_num_threads()
     return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {threads} thread{'s' * (threads > 1)}"])
+
+
+def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> str:
+    """The opening lines: what the run is, and where. Returns the ``summary``."""
+    text = summary(cfg, classifier, trainer)
+    log.info("%s\nfolder   %s", text, folder)
+    return text
 
 
 def show_card(datamodule: Any, folder: RunFolder) -> str:
@@ -121,8 +128,8 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
     parts = [part for part in ("train", "val", "test") if f"{part}/loss" in figures]
     if parts:
         log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
-        shown = (name.split("/", 1) for name in figures if name.startswith(("train/", "val/", "test/")))
-        for name in dict.fromkeys(name for _, name in shown if name != "lr" and not name.startswith("accuracy_of/")):
+        names = (name.split("/", 1)[1] for name in figures if name.startswith(("train/", "val/", "test/")))
+        for name in dict.fromkeys(name for name in names if name != "lr" and not name.startswith("accuracy_of/")):
             values = [figures.get(f"{part}/{name}") for part in parts]
             log.info("%-20s%s", name, "".join(f"{'' if value is None else _short(value):>12}" for value in values))
     if "samples_per_second" in figures:
@@ -143,8 +150,8 @@ def _unlearned(figures: Mapping[str, Any]) -> str:
     num_classes = sum(name.startswith("val/accuracy_of/") for name in figures)
     if not num_classes or figures["val/loss"] <= (guessing := math.log(num_classes)):
         return ""
-    told = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
-    return f"{told}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"
+    problem = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
+    return f"{problem}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"
 
 
 def _short(value: float) -> str:

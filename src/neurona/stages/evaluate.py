@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -17,13 +16,13 @@ from neurona.stages import assembly, console, record
 from neurona.stages.request import Request
 from neurona.stages.trainer import build_for_evaluation
 
-PART_OF_STAGE = {"validate": "val", "test": "test"}
+EVALUATED_PART = {"validate": "val", "test": "test"}
 
 
 def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_<stage>.json``."""
     cfg, stage = request.cfg, request.cfg.stage
-    folder = record.open_folder(request)
+    folder = request.open_folder()
     classifier, datamodule = assembly.trained(cfg, folder)
     cfg.folder = str(folder.path)
     callbacks: list[Callback] = []
@@ -34,16 +33,17 @@ def run(request: Request) -> dict[str, Any]:
     if stage == "predict" and distributed.world_size() > 1:
         raise ConfigError("stage", "predict", "works on one device: start one process, with trainer=auto")
     with console.train_log(folder), record.ends_explained(folder):
-        started = time.perf_counter()
-        if stage == "predict":
-            _predict(trainer, classifier, datamodule)
-        else:
-            (trainer.test if stage == "test" else trainer.validate)(classifier, datamodule, verbose=False)
-        seconds = round(time.perf_counter() - started, 3)
-        figures = {"status": "finished", "stage": stage, **scalars(trainer), "seconds": seconds}
+        figures: dict[str, Any] = {"status": "finished", "stage": stage}
+        with record.timed(figures):
+            if stage == "predict":
+                _predict(trainer, classifier, datamodule)
+            else:
+                evaluate = trainer.test if stage == "test" else trainer.validate
+                evaluate(classifier, datamodule, verbose=False)
+            figures |= scalars(trainer)
         folder.write_metrics(figures, stage)
-        if stage in PART_OF_STAGE:
-            part = PART_OF_STAGE[stage]
+        if stage in EVALUATED_PART:
+            part = EVALUATED_PART[stage]
             folder.write_confusion(part, datamodule.spec.class_names, classifier.confusion_matrix)
         console.conclude(figures, folder.path)
     return figures

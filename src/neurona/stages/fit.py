@@ -16,7 +16,7 @@ from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, lo
 from neurona.runs.folder import RunFolder, begun_before
 from neurona.stages import assembly, console, record, resume
 from neurona.stages.request import Request
-from neurona.stages.trainer import build, why_ended
+from neurona.stages.trainer import build
 
 log = logging.getLogger("neurona")
 
@@ -31,11 +31,12 @@ def run(request: Request) -> dict[str, Any]:
         assembly.start_from(cfg.init_from, classifier.network)
     trainer, folder = _placed(request, earlier, classifier, datamodule)
     steps_made = 0
+    if last is not None:
+        limits = resume.changes(cfg.trainer, folder)
+        if limits is None:
+            return folder.metrics()
+        steps_made = resume.start(last, limits, folder, trainer, classifier, datamodule)
     if earlier is not None:
-        changed = resume.changes(cfg.trainer, earlier) if last else []
-        if changed is None:
-            return earlier.metrics()
-        steps_made = resume.start(last, changed, earlier, trainer, classifier, datamodule) if last else 0
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
                 logger.forget_after(steps_made if last else -1)
@@ -43,16 +44,15 @@ def run(request: Request) -> dict[str, Any]:
     checkpoints = trainer.checkpoint_callback
     assert isinstance(checkpoints, BestAndLast)
     checkpoints.preemption = request.preemption
-    with (
-        console.train_log(folder),
-        record.recorded(folder, trainer, classifier, request.preemption, "fit") as figures,
-    ):
-        _introduce(request, folder, trainer, classifier, datamodule, steps_made)
-        _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
-        log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
-    if folder.is_written and not checkpoints.keeps_last:
-        checkpoints.remove_last()
     with console.train_log(folder):
+        with record.recorded(request, folder, trainer, classifier) as figures:
+            _introduce(request, folder, trainer, classifier, datamodule, steps_made)
+            with record.timed(figures):
+                _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
+            figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
+            log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
+        if folder.is_written and not checkpoints.keeps_last:
+            checkpoints.remove_last()
         console.conclude(figures, folder.path)
     return figures
 
@@ -60,11 +60,10 @@ def run(request: Request) -> dict[str, Any]:
 def _earlier(request: Request) -> RunFolder | None:
     """The run that goes on: the one named, or the one that this job began before the scheduler restarted it."""
     cfg = request.cfg
-    place = Path(cfg.folder or record.new_folder(request.choices))
-    if cfg.run is None and (begun := begun_before(place, request.overrides)):
+    if cfg.run is None and (begun := begun_before(Path(request.place()), request.overrides)):
         log.info("this job has been restarted and goes on with its run %s", begun)
         cfg.run = str(begun)
-    return request.on_exit.enter_context(RunFolder.open(Path(cfg.run))) if cfg.run else None
+    return request.open_folder() if cfg.run else None
 
 
 def _placed(
@@ -73,14 +72,14 @@ def _placed(
     """The Trainer and the run's folder. The Trainer comes first, as it refuses mistakes before there is a folder and
     lets processes agree on one; it is built again where that is called other than was asked for.
     """
-    cfg, wanted = request.cfg, request.cfg.folder
-    cfg.folder = cfg.run or wanted or record.new_folder(request.choices)
+    cfg, place = request.cfg, request.cfg.folder
+    cfg.folder = cfg.run or request.place()
     trainer = build(cfg, datamodule, classifier)
     trainer.strategy.setup_environment()
-    folder = earlier or request.on_exit.enter_context(record.create_folder(Path(cfg.folder), trainer))
+    folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:
-        if wanted and earlier is None:
-            log.warning("%s exists already: this run's folder is %s", wanted, folder.path)
+        if place and earlier is None:
+            log.warning("%s exists already: this run's folder is %s", place, folder.path)
         cfg.folder = str(folder.path)
         trainer = build(cfg, datamodule, classifier)
     return trainer, folder
@@ -91,13 +90,12 @@ def _introduce(
 ) -> None:
     """Says what the run is: in its folder, on the console and to the loggers."""
     folder.describe(request.cfg, request.overrides)
-    texts = {"summary": console.summary(request.cfg, classifier, trainer)}
-    log.info("%s\nfolder   %s", texts["summary"], folder.path)
+    texts = {"summary": console.introduce(request.cfg, classifier, trainer, folder.path)}
     if getattr(datamodule, "card", None):
         texts["data_card"] = console.show_card(datamodule, folder)
     if folder.is_written:
-        anew = [override for override in request.overrides if not override.startswith("run=")]
-        texts["command"] = shlex.join(["python", "train.py", *anew])
+        overrides = [override for override in request.overrides if not override.startswith("run=")]
+        texts["command"] = shlex.join(["python", "train.py", *overrides])
         texts["config"] = (folder.path / "config.yaml").read_text(encoding="utf-8")
         log_texts(trainer.loggers, texts, steps_made)
 
@@ -114,7 +112,7 @@ def _fit_and_test(
     started = time.perf_counter()
     trainer.fit(classifier, datamodule, ckpt_path=last, weights_only=True)
     figures["samples_per_second"] = round(classifier.samples_taken / (time.perf_counter() - started))
-    figures["stopped_by"], words = why_ended(trainer)
+    figures["stopped_by"], words = record.why_ended(trainer)
     if words:
         log.info(words)
     best: dict[str, Any] = trainer.checkpoint_callback.best  # type: ignore[union-attr]
@@ -123,5 +121,3 @@ def _fit_and_test(
         trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
         figures |= scalars(trainer)
         folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
-    figures["seconds"] = round(time.perf_counter() - started, 3)
-    figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step

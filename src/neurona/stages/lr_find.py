@@ -1,33 +1,23 @@
-"""The learning-rate range test (Smith 2017, arXiv:1506.01186, section 3.3): a short fit at rising rates, and the rate
-that its loss suggests.
-"""
+"""``stage=lr_find``: a learning-rate range test in a run folder of its own, its curve, and the rate to fit with."""
 
 from __future__ import annotations
 
-import copy
 import csv
 import io
-import itertools
 import logging
-import math
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.config.make import instantiate
 from neurona.devices import distributed
-from neurona.errors import ConfigError, RunError, check_range
+from neurona.errors import ConfigError, RunError
 from neurona.inspection.loggers import TensorBoard
 from neurona.inspection.style import COLOURS, STYLE
 from neurona.runs.files import replacing, write_atomically
 from neurona.stages import assembly, console, record
+from neurona.stages.range_test import LEAST_STEPS, RangeTest
 from neurona.stages.request import Request
 from neurona.stages.trainer import build_for_range_test, loggers
 from neurona.steps import randomness
@@ -37,153 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neurona")
 
-FEWEST = 10
-"""Steps that a curve must have for anything to be read from it."""
-
-CLEAR = 6.0
-"""A fall of the average by so many of its standard errors is one; noise alone makes one in some 400 tests."""
-
-
-class RangeTest(Logger):
-    """Listens to a fit whose learning rate rises by the same ratio every step, and ends it once its loss diverges.
-
-    lowest, highest: the first and the last rate. steps: optimiser steps from one to the other. smoothing: the weight of
-    the past in the moving average of the loss, its bias corrected as Adam's (Kingma & Ba 2015, arXiv:1412.6980, section
-    3). stop_at: the multiple of its lowest value at which that average counts as diverged.
-    """
-
-    def __init__(
-        self,
-        *,
-        lowest: float = 1e-6,
-        highest: float = 10.0,
-        steps: int = 200,
-        smoothing: float = 0.9,
-        stop_at: float = 4.0,
-    ) -> None:
-        super().__init__()
-        check_range("lr_find.lowest", lowest, above=0)
-        check_range("lr_find.highest", highest, above=lowest)
-        check_range("lr_find.steps", steps, least=2 * FEWEST, below=2**31)
-        check_range("lr_find.smoothing", smoothing, least=0, below=1)
-        check_range("lr_find.stop_at", stop_at, above=1)
-        self.lowest, self.highest, self.steps, self.smoothing, self.stop_at = lowest, highest, steps, smoothing, stop_at
-        self.losses: list[float] = []
-        """Of each step's mini-batches, before it was made."""
-        self.smoothed: list[float] = []
-        self.has_diverged = False
-        self._mean = 0.0
-        self._trainer: Any = None
-
-    @property
-    def name(self) -> str:
-        return "lr_find"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    def rates(self) -> list[float]:
-        """Of the steps made."""
-        return [self.lowest * (self.highest / self.lowest) ** (i / (self.steps - 1)) for i in range(len(self.losses))]
-
-    def of_fit(self, cfg: DictConfig) -> DictConfig:
-        """A fit's configuration, with the schedule and the length of the test in place of its own."""
-        cfg = copy.deepcopy(cfg)
-        ends = {"first_lr": self.lowest, "last_lr": self.highest, "steps": self.steps}
-        cfg.optimizer.schedule = {"_target_": "neurona.schedule.geometric", **ends}
-        no_end = {"max_epochs": -1, "min_epochs": None, "min_steps": None, "max_time": None}
-        no_validation = {"limit_val_batches": 0, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
-        with open_dict(cfg.trainer):
-            cfg.trainer.update({"max_steps": self.steps, "log_every_n_steps": 1, **no_end, **no_validation})
-        return cfg
-
-    def fit(self, trainer: Trainer, classifier: Classifier, datamodule: LightningDataModule) -> None:
-        """Raises RunError where there is no loss to begin with."""
-        self._trainer = trainer
-        try:
-            trainer.fit(classifier, datamodule)
-            self.has_diverged = trainer.should_stop
-        except NonFiniteLoss as error:
-            self.has_diverged = True
-            if not self.losses:
-                problem = "is not a finite number before anything is learned, at any rate; look at data and network"
-                raise RunError(f"the training loss {problem}") from error
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Takes the loss that the classifier reports of every step."""
-        if "train/step_loss" not in metrics:
-            return
-        self.losses.append(metrics["train/step_loss"])
-        self._mean = self.smoothing * self._mean + (1 - self.smoothing) * self.losses[-1]
-        self.smoothed.append(self._mean / (1 - self.smoothing ** len(self.losses)))
-        if len(self.losses) > FEWEST and self.smoothed[-1] > self.stop_at * abs(min(self.smoothed)):
-            self._trainer.should_stop = True
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The run folder has them."""
-
-    def suggestion(self) -> float | None:
-        """The rate to fit with, to two digits; None where the curve shows none, as ``why_none`` tells.
-
-        It is the rate by which the average has made half of its whole fall, from the mean of the first tenth of the
-        steps: where the curve, a slope between two plateaus, is steepest. Gugger (2018, "How do you find a good
-        learning rate") and fastai's rule "steep" take the steepest single step, which in a noisy curve may be anywhere.
-        """
-        start, low = fmean(self.losses[: max(FEWEST, self.steps // 10)]), min(self.smoothed)
-        lowest_at = self.smoothed.index(low)
-        if lowest_at < FEWEST or start - low < CLEAR * self._standard_error(lowest_at):
-            return None
-        half = next(rate for rate, loss in zip(self.rates, self.smoothed, strict=True) if loss <= (start + low) / 2)
-        return float(f"{half:.1e}")
-
-    def why_none(self) -> str:
-        tried = f"in {len(self.losses)} steps from lr_find.lowest={self.lowest:.1e} to {self.rates[-1]:.1e}"
-        if self.has_diverged:
-            return f"the loss diverges {tried} before it has clearly fallen; begin lower, or take more lr_find.steps"
-        remedy = "a higher lr_find.highest, more lr_find.steps or larger mini-batches (data.batch_size)"
-        return f"the loss does not clearly fall {tried}; try {remedy}"
-
-    def _standard_error(self, end: int) -> float:
-        """Of the average, if the losses before ``end`` vary independently: their neighbours' differences tell."""
-        squares = [(after - before) ** 2 for before, after in itertools.pairwise(self.losses[: end + 1])]
-        return math.sqrt(fmean(squares) / 2 * (1 - self.smoothing) / (1 + self.smoothing))
-
-    def write(self, folder: Path, suggested: float | None) -> Figure:
-        """``lr_find.csv`` and ``lr_find.png``, whose figure is returned."""
-        text = io.StringIO()
-        rows = zip(self.rates, self.losses, self.smoothed, strict=True)
-        csv.writer(text, lineterminator="\n").writerows([("lr", "loss", "smoothed_loss"), *rows])
-        write_atomically(folder / "lr_find.csv", text.getvalue())
-        figure = self.figure(suggested)
-        with replacing(folder / "lr_find.png") as file:
-            figure.savefig(file, format="png")
-        return figure
-
-    def figure(self, suggested: float | None) -> Figure:
-        """The curve, with the suggestion marked."""
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(6.4, 4.0))
-            axis = figure.subplots()
-            axis.plot(self.rates, self.losses, color=COLOURS[4], lw=0.8, alpha=0.7, label="loss of each step")
-            axis.plot(self.rates, self.smoothed, color=COLOURS[0], lw=2, label="moving average")
-            if suggested is not None:
-                axis.axvline(suggested, color=COLOURS[3], ls="--", label=f"optimizer.lr={suggested:.1e}")
-            axis.set_xscale("log")
-            low, high = min(self.losses), max(self.losses[:FEWEST])
-            axis.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))
-            axis.set_xlabel("learning rate")
-            axis.set_ylabel("training loss (nats)")
-            axis.legend()
-        return figure
-
 
 def run(request: Request) -> dict[str, Any]:
-    """Fits at rising learning rates for a moment, in a run folder of its own, and suggests one."""
+    """Returns the figures of ``metrics_lr_find.json``. Raises RunError where the curve suggests no rate."""
     cfg = request.cfg
     if cfg.run is not None:
         problem = "lr_find begins with new weights; give the run's settings instead, or init_from= for its weights"
@@ -192,32 +38,60 @@ def run(request: Request) -> dict[str, Any]:
         raise ConfigError("stage", "lr_find", "works on one device: start one process, with trainer=auto")
     test = instantiate(cfg.lr_find, RangeTest)
     request.on_exit.callback(randomness.restore_rng, randomness.rng_state())
-    cfg.folder = cfg.folder or record.new_folder(request.choices)
-    fitted = test.of_fit(cfg)
-    classifier, datamodule = assembly.untrained(fitted)
+    cfg.folder = request.place()
+    test_cfg = test.of_fit(cfg)
+    classifier, datamodule = assembly.untrained(test_cfg)
     if cfg.init_from is not None:
         assembly.start_from(cfg.init_from, classifier.network)
-    trainer = build_for_range_test(fitted, datamodule, test)
-    folder = request.on_exit.enter_context(record.create_folder(Path(cfg.folder), trainer))
+    trainer = build_for_range_test(test_cfg, datamodule, test)
+    folder = request.create_folder(trainer)
     cfg.folder = str(folder.path)
-    with (
-        console.train_log(folder),
-        record.recorded(folder, trainer, classifier, request.preemption, "lr_find") as figures,
-    ):
+    with console.train_log(folder), record.recorded(request, folder, trainer, classifier) as figures:
         folder.describe(cfg, request.overrides)
-        log.info("%s\nfolder   %s", console.summary(cfg, classifier, trainer), folder.path)
-        started = time.perf_counter()
-        test.fit(trainer, classifier, datamodule)
-        suggested = test.suggestion()
-        figures |= {"suggested_lr": suggested, "lowest_lr": test.rates[0], "highest_lr": test.rates[-1]}
-        figures["stopped_by"] = "divergence" if test.has_diverged else "max_steps"
-        figures["seconds"] = round(time.perf_counter() - started, 3)
-        figure = test.write(folder.path, suggested)
-        for logger in loggers(cfg):
-            if isinstance(logger, TensorBoard):
-                logger.experiment.add_figure("lr_find", figure)
-                logger.finalize("success")
-        if suggested is None:
+        console.introduce(cfg, classifier, trainer, folder.path)
+        with record.timed(figures):
+            test.fit(trainer, classifier, datamodule)
+            suggestion = test.suggestion()
+            figures |= {"suggested_lr": suggestion, "lowest_lr": test.rates[0], "highest_lr": test.rates[-1]}
+            figures["stopped_by"] = "divergence" if test.has_diverged else "max_steps"
+        _write_curve(test, suggestion, cfg)
+        if suggestion is None:
             raise RunError(test.why_none())
-        log.info("%s\noptimizer.lr=%.1e", folder.path / "lr_find.png", suggested)
+        log.info("%s\noptimizer.lr=%.1e", folder.path / "lr_find.png", suggestion)
     return figures
+
+
+def _write_curve(test: RangeTest, suggestion: float | None, cfg: DictConfig) -> None:
+    """``lr_find.csv`` and ``lr_find.png`` in the run's folder, and the picture in TensorBoard."""
+    text = io.StringIO()
+    rows = zip(test.rates, test.losses, test.smoothed, strict=True)
+    csv.writer(text, lineterminator="\n").writerows([("lr", "loss", "smoothed_loss"), *rows])
+    write_atomically(Path(cfg.folder) / "lr_find.csv", text.getvalue())
+    figure = draw(test, suggestion)
+    with replacing(Path(cfg.folder) / "lr_find.png") as file:
+        figure.savefig(file, format="png")
+    for logger in loggers(cfg):
+        if isinstance(logger, TensorBoard):
+            logger.experiment.add_figure("lr_find", figure)
+            logger.finalize("success")
+
+
+def draw(test: RangeTest, suggestion: float | None) -> Figure:
+    """The curve, with the suggestion marked."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.0))
+        axis = figure.subplots()
+        axis.plot(test.rates, test.losses, color=COLOURS[4], lw=0.8, alpha=0.7, label="loss of each step")
+        axis.plot(test.rates, test.smoothed, color=COLOURS[0], lw=2, label="moving average")
+        if suggestion is not None:
+            axis.axvline(suggestion, color=COLOURS[3], ls="--", label=f"optimizer.lr={suggestion:.1e}")
+        axis.set_xscale("log")
+        low, high = min(test.losses), max(test.losses[:LEAST_STEPS])
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))
+        axis.set_xlabel("learning rate")
+        axis.set_ylabel("training loss (nats)")
+        axis.legend()
+    return figure

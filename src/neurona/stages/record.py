@@ -1,4 +1,4 @@
-"""A stage's run folder, and its ``metrics.json`` kept true whatever happens."""
+"""A stage's ``metrics.json``, kept true whatever happens: how a run began, went on and ended."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.devices import distributed
-from neurona.devices.preemption import Preemption
-from neurona.errors import ConfigError, RunError
+from neurona.errors import RunError
 from neurona.runs.files import unwritable
 from neurona.runs.folder import RunFolder
 from neurona.stages import console
@@ -24,43 +24,21 @@ from neurona.stages.request import Request
 
 log = logging.getLogger("neurona")
 
-HOW_IT_ENDED = ("status", "error", "stopped_by")
+OUTCOME = ("status", "error", "stopped_by")
 """Figures that do not hold once a fit goes on."""
 
 
-def create_folder(path: Path, trainer: Trainer) -> RunFolder:
-    """The new run's folder: rank 0 makes it, the others learn what it is called."""
-    made = RunFolder.create(path) if trainer.is_global_zero else None
-    named = trainer.strategy.broadcast(str(made.path) if made else "")
-    return made or RunFolder(Path(named))
-
-
-def open_folder(request: Request) -> RunFolder:
-    """The folder of the run that a stage works on, held until the stage has ended. Raises ConfigError without one."""
-    cfg = request.cfg
-    if cfg.run is None:
-        raise ConfigError("stage", cfg.stage, "works on an earlier run: add run=<its folder>")
-    return request.on_exit.enter_context(RunFolder.open(Path(cfg.run)))
-
-
-def new_folder(choices: Mapping[str, str]) -> str:
-    """Where a new run goes that was given no folder."""
-    name = choices.get("experiment") or choices["data"]
-    return f"logs/{name}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-
-
 @contextlib.contextmanager
-def recorded(
-    folder: RunFolder, trainer: Trainer, classifier: Classifier, preemption: Preemption, stage: str
-) -> Iterator[dict[str, Any]]:
+def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: Classifier) -> Iterator[dict[str, Any]]:
     """Yields the run's figures and keeps the stage's ``metrics.json`` true: running, finished, pruned, failed or
     interrupted.
 
     The figures of a run that goes on stay until there are newer ones. Raises RunError where the disk is full.
     """
+    stage, preemption = request.cfg.stage, request.preemption
     figures: dict[str, Any] = {"status": "running", "stage": stage, "num_parameters": classifier.num_parameters}
     figures |= {"epochs": 0, "steps": 0}
-    figures |= {name: value for name, value in folder.metrics().items() if name not in HOW_IT_ENDED}
+    figures |= {name: value for name, value in folder.metrics().items() if name not in OUTCOME}
 
     def write() -> None:
         if trainer.global_step:
@@ -83,6 +61,14 @@ def recorded(
         raise
     figures["status"] = "pruned" if figures["stopped_by"] == "pruning" else "finished"
     write()
+
+
+@contextlib.contextmanager
+def timed(figures: dict[str, Any]) -> Iterator[None]:
+    """Adds ``seconds``, those that the body has taken, to the figures."""
+    started = time.perf_counter()
+    yield
+    figures["seconds"] = round(time.perf_counter() - started, 3)
 
 
 @contextlib.contextmanager
@@ -112,3 +98,23 @@ def epochs(trainer: Trainer) -> int:
     """Epochs made; ``current_epoch`` would leave out the last one of a fit that a resume found ended."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return progress.processed
+
+
+def why_ended(trainer: Trainer) -> tuple[str, str]:
+    """What ended a fit, as ``stopped_by`` in ``metrics.json``, and in words if it was not its length."""
+    if -1 != trainer.max_steps <= trainer.global_step:
+        return "max_steps", ""
+    if trainer.max_epochs is not None and -1 != trainer.max_epochs <= epochs(trainer):
+        return "max_epochs", ""
+    length = f"{epochs(trainer)} epochs, {trainer.global_step} steps"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            return "max_time", f"max_time: the time is up after {length}"
+        if isinstance(callback, EarlyStopping) and callback.has_stopped:
+            best = getattr(trainer.checkpoint_callback, "best", {})
+            reason = f"{callback.monitor} has not improved for {callback.wait_count} validations"
+            return "early_stopping", f"early stopping: {reason}; best_epoch {best.get('epoch')}"
+        if end := getattr(callback, "ended_fit", None):
+            stopped_by, words = end
+            return stopped_by, f"{words} after {length}"
+    return "callback", f"a callback has ended the fit after {length}"

@@ -1,14 +1,19 @@
-"""What a stage is asked to do."""
+"""What a stage is asked to do, and the run folder that it does it in."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from neurona.devices.preemption import Preemption
+from neurona.errors import ConfigError
+from neurona.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -22,3 +27,25 @@ class Request:
     overrides: Sequence[str]
     on_exit: contextlib.ExitStack
     preemption: Preemption
+
+    def place(self) -> str:
+        """Where a new run goes: the folder asked for, or one named after experiment or data, and the time."""
+        if self.cfg.folder:
+            return self.cfg.folder
+        group = self.choices.get("experiment") or self.choices["data"]
+        return f"logs/{group}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+
+    def create_folder(self, trainer: Trainer) -> RunFolder:
+        """The folder of a new run, at ``cfg.folder`` or under a name like it, held until the stage has ended.
+
+        Rank 0 makes it, the other processes learn what it is called.
+        """
+        folder = RunFolder.create(Path(self.cfg.folder)) if trainer.is_global_zero else None
+        path = trainer.strategy.broadcast(str(folder.path) if folder else "")
+        return self.on_exit.enter_context(folder or RunFolder(Path(path)))
+
+    def open_folder(self) -> RunFolder:
+        """The folder of the run at ``cfg.run``, held until the stage has ended. Raises ConfigError without one."""
+        if self.cfg.run is None:
+            raise ConfigError("stage", self.cfg.stage, "works on an earlier run: add run=<its folder>")
+        return self.on_exit.enter_context(RunFolder.open(Path(self.cfg.run)))

@@ -53,25 +53,25 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
     """
     before, figures = folder.settings().trainer, folder.metrics()
     for key in FIXED:
-        given, had = OmegaConf.select(now, key), OmegaConf.select(before, key)
-        if given != had:
-            problem = f"was {had} when the run began and stays so; for a new run from its weights use init_from="
-            raise ConfigError(f"trainer.{key}", given, problem)
-    changed = [name for name in LIMITS if before[name] != now[name]]
+        value, former = OmegaConf.select(now, key), OmegaConf.select(before, key)
+        if value != former:
+            problem = f"was {former} when the run began and stays so; for a new run from its weights use init_from="
+            raise ConfigError(f"trainer.{key}", value, problem)
+    limits = [name for name in LIMITS if before[name] != now[name]]
     stopped_early = figures.get("stopped_by") == "early_stopping"
-    given, had = (OmegaConf.select(node, PATIENCE) for node in (now, before))
-    if stopped_early and had is not None and (given is None or given > had):
-        changed.append(PATIENCE)
-    if figures.get("status") == "finished" and not changed:
+    patience, former = (OmegaConf.select(node, PATIENCE) for node in (now, before))
+    if stopped_early and former is not None and (patience is None or patience > former):
+        limits.append(PATIENCE)
+    if figures.get("status") == "finished" and not limits:
         more = PATIENCE if stopped_early else "max_epochs"
         log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
         return None
-    return changed
+    return limits
 
 
 def start(
     last: Path,
-    changed: Sequence[str],
+    limits: Sequence[str],
     folder: RunFolder,
     trainer: Trainer,
     classifier: Classifier,
@@ -79,25 +79,25 @@ def start(
 ) -> int:
     """The optimiser steps that the checkpoint to go on from has made, once it is seen to fit the run.
 
-    last: as ``last_checkpoint`` names it; the one before takes its place where it is damaged. changed: as ``changes``
+    last: as ``last_checkpoint`` names it; the one before takes its place where it is damaged. limits: as ``changes``
     tells. Raises ConfigError for a limit that has been reached, or that the learning-rate schedule depends on, for
     other data or another network, and where both checkpoints are damaged.
     """
-    lengths = [name for name in changed if name in LIMITS]
+    lengths = [name for name in limits if name in LIMITS]
     if lengths and classifier.optimization.schedule.needs_length:
         problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
         raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
     path, contents = checkpoint.read_last(last)
     fingerprint = getattr(datamodule, "fingerprint", None)
     checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
-    if changed:
+    if limits:
         _check_room(trainer, contents, lengths)
     try:
         classifier.load_state_dict(contents["state_dict"])
     except Exception:
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
     before = folder.settings().trainer
-    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in changed)
+    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in limits)
     log.info("going on from epoch %d, step %d%s", contents["epoch"] + 1, contents["global_step"], more)
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous

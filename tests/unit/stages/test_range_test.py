@@ -10,7 +10,7 @@ import pytest
 
 from neurona.classifier import NonFiniteLoss
 from neurona.errors import ConfigError, RunError
-from neurona.stages.lr_find import RangeTest
+from neurona.stages.range_test import RangeTest
 
 
 def listen(test: RangeTest, losses: np.ndarray) -> RangeTest:
