@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from functools import partial
 
@@ -19,6 +20,8 @@ from neurona.data.spec import DataSpec
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.steps.compiled import CompiledSteps
+
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of compiling processes takes longer to start
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 pytestmark = pytest.mark.filterwarnings(
@@ -87,10 +90,14 @@ SCHEDULES = {
 # What a schedule changes, the rate and with one_cycle a momentum, the compiled step is given as tensors.
 PAIRS = [("adam", name) for name in SCHEDULES]
 PAIRS += [(name, other) for name in OPTIMIZERS if name != "adam" for other in ("constant", "one_cycle")]
+SHORT = [("adam", "one_cycle"), ("adamw", "constant"), ("sgd", "one_cycle"), ("rmsprop", "constant")]
 
 
 @needs_compiler
-@pytest.mark.parametrize(("optimizer_name", "schedule_name"), PAIRS)
+@pytest.mark.parametrize(
+    ("optimizer_name", "schedule_name"),
+    [pytest.param(*pair, marks=[] if pair in SHORT else pytest.mark.long) for pair in PAIRS],
+)
 def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
     assert_agrees(optimization=lambda: OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]()))
 
@@ -99,8 +106,8 @@ def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **a: optimizer.sgd(lr=0.1, **a),
-        lambda **a: optimizer.rmsprop(**a),
+        pytest.param(lambda **a: optimizer.sgd(lr=0.1, **a), marks=pytest.mark.long),
+        pytest.param(lambda **a: optimizer.rmsprop(**a), marks=pytest.mark.long),
         lambda **a: optimizer.adam(clip_norm=0.05, **a),
         lambda **a: optimizer.sgd(clip_value=0.01, **a),
     ],
@@ -140,7 +147,9 @@ NETWORKS = {
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "batch_norm" else pytest.mark.long) for name in NETWORKS]
+)
 def test_networks(name):
     assert_agrees(optimization=sgd, network=NETWORKS[name])
 
@@ -160,12 +169,18 @@ def test_networks_on_a_gpu(name, precision):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "options", [{"label_smoothing": 0.1, "class_weights": "balanced"}, {"class_weights": [1, 2, 3, 4]}], ids=str
+    "options",
+    [
+        {"label_smoothing": 0.1, "class_weights": "balanced"},
+        pytest.param({"class_weights": [1, 2, 3, 4]}, marks=pytest.mark.long),
+    ],
+    ids=str,
 )
 def test_loss_options(options):
     assert_agrees(optimization=sgd, **options)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_double_and_bfloat16_precision():
     assert_agrees(optimization=sgd, precision="64-true", rtol=1e-6, atol=1e-8)
@@ -176,10 +191,10 @@ def test_double_and_bfloat16_precision():
 @needs_compiler
 def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
     def network():
-        return MLP(FEATURES, CLASSES, hidden=[64], dropout=0.5)
+        return MLP(FEATURES, CLASSES, hidden=[16], dropout=0.5)
 
     one, same = (fit(compiled=True, optimization=sgd, network=network).state_dict() for _ in range(2))
-    without = fit(compiled=False, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[64])).state_dict()
+    without = fit(compiled=False, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[16])).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.allclose(one["network.linear1.weight"], without["network.linear1.weight"], atol=1e-3)
 
@@ -229,14 +244,23 @@ class Frozen(MLP):
 
 
 @needs_compiler
-@pytest.mark.parametrize("change", [freeze, decay, replace, smooth, restate])
+@pytest.mark.parametrize(
+    "change",
+    [*(pytest.param(change, marks=pytest.mark.long) for change in (freeze, decay)), replace, smooth, restate],
+)
 def test_what_changes_during_a_fit_is_noticed(change):
     assert_agrees(optimization=sgd, callbacks=[Changes(change)])
 
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "make", [adam, sgd, lambda: optimizer.rmsprop(schedule=schedule.constant())], ids=["adam", "sgd", "rmsprop"]
+    "make",
+    [
+        pytest.param(adam, marks=pytest.mark.long),
+        sgd,
+        pytest.param(lambda: optimizer.rmsprop(schedule=schedule.constant()), marks=pytest.mark.long),
+    ],
+    ids=["adam", "sgd", "rmsprop"],
 )
 def test_a_layer_is_trained_from_some_step_on(make):
     assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
@@ -268,7 +292,12 @@ class Unused(MLP):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "make", [adam, lambda: optimizer.sgd(weight_decay=0.1, schedule=schedule.constant())], ids=["adam", "sgd"]
+    "make",
+    [
+        pytest.param(adam, marks=pytest.mark.long),
+        lambda: optimizer.sgd(weight_decay=0.1, schedule=schedule.constant()),
+    ],
+    ids=["adam", "sgd"],
 )
 def test_a_parameter_without_a_gradient_stays_as_it_is(make):
     assert_agrees(optimization=make, network=Unused)
@@ -285,6 +314,7 @@ def test_a_hook_of_the_optimizer_sees_every_step():
     assert len(seen) == 21
 
 
+@pytest.mark.long
 @needs_compiler
 def test_two_fits_in_one_process_do_not_share_a_function():
     for decay in (0.0, 0.5):
