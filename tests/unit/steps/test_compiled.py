@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from functools import partial
 
 import pytest
 import torch
@@ -130,10 +129,6 @@ def sgd():
 
 def adam():
     return optimizer.adam(lr=1e-2, weight_decay=1e-2, schedule=schedule.constant())
-
-
-def own(algorithm, **options):
-    return lambda: optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
 
 
 NETWORKS = {
@@ -266,22 +261,6 @@ def test_a_layer_is_trained_from_some_step_on(make):
     assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
 
 
-def test_the_momentum_of_a_layer_that_is_unfrozen_begins_then():
-    """Torch's SGD can do that where it is not fused, which is the default here."""
-    fused, plain = (
-        fit(
-            compiled=False,
-            optimization=own(torch.optim.SGD, momentum=0.9, fused=is_fused),
-            network=Frozen,
-            callbacks=[Changes(unfreeze)],
-        )
-        for is_fused in (True, False)
-    )
-    assert_close(fused, plain, rtol=1e-5, atol=1e-6)
-    seed_everything(0, verbose=False)
-    assert not torch.equal(fused.network.linear1.bias, Frozen().linear1.bias)  # as it began
-
-
 class Unused(MLP):
     """A network with a parameter that its output does not depend on."""
 
@@ -319,45 +298,6 @@ def test_a_hook_of_the_optimizer_sees_every_step():
 def test_two_fits_in_one_process_do_not_share_a_function():
     for decay in (0.0, 0.5):
         assert_agrees(optimization=lambda d=decay: optimizer.adam(weight_decay=d, schedule=schedule.constant()))
-
-
-class OwnLoss(Classifier):
-    def loss(self, features, targets):
-        value, logits = super().loss(features, targets)
-        return value * (1 + self.current_epoch), logits
-
-
-class EveryStep(Callback):
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        assert all(parameter.grad is not None for parameter in pl_module.network.parameters())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"callbacks": [EveryStep()]}, "EveryStep wants every step"),
-        ({"optimization": lambda: optimizer.adam(schedule=schedule.constant(), accumulate=3)}, "accumulate"),
-        ({"kind": OwnLoss}, "OwnLoss.loss may do more than compute with tensors"),
-        ({"optimization": own(torch.optim.Adam, amsgrad=True)}, "Adam has no compiled update with amsgrad"),
-        ({"optimization": own(torch.optim.AdamW, maximize=True)}, "AdamW has no compiled update with maximize"),
-        (
-            {"optimization": own(torch.optim.SGD, momentum=0.9, dampening=0.5)},
-            "SGD has no compiled update with dampening",
-        ),
-        ({"optimization": own(torch.optim.Adagrad)}, "Adagrad has no compiled update"),
-    ],
-    ids=["callback", "accumulation", "own_loss", "amsgrad", "maximize", "dampening", "adagrad"],
-)
-def test_what_cannot_be_compiled_goes_on_without_and_says_so(arguments, reason, caplog):
-    logging.getLogger("neurona").propagate = True
-    arguments = {"optimization": sgd, **arguments}
-    compiled = fit(compiled=True, **arguments)
-    assert "compile=true: going on without" in caplog.text
-    assert reason in caplog.text
-    eager = fit(compiled=False, **arguments)
-    assert all(
-        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
-    )
 
 
 class Counts(MLP):

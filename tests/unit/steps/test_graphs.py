@@ -19,11 +19,10 @@ from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
-from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
-from neurona.steps import choice, graphs
+from neurona.steps import graphs
 from neurona.steps.graphs import Graph
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import DirectSteps, Steps
@@ -440,70 +439,6 @@ def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypat
     assert messages(caplog, "going on without a CUDA graph: CUDA out of memory") == 1
     monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
     assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
-
-
-class OwnNetwork(MLP):
-    pass
-
-
-class Promises(MLP):
-    compilable = True
-
-
-class Inherits(Promises):
-    pass
-
-
-class OwnLoss(Classifier):
-    def loss(self, features, targets):
-        value, logits = super().loss(features, targets)
-        return 2 * value, logits
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reasons"),
-    [
-        ({}, []),
-        ({"kind": Trusted}, []),
-        ({"kind": Trusted, "network": lambda: OwnNetwork(FEATURES, CLASSES)}, []),
-        ({"kind": OwnLoss}, ["OwnLoss may do more in Python than compute with tensors"]),
-        ({"network": lambda: OwnNetwork(FEATURES, CLASSES)}, ["OwnNetwork may do more"]),
-        ({"network": lambda: Promises(FEATURES, CLASSES)}, []),
-        ({"network": lambda: Inherits(FEATURES, CLASSES)}, ["Inherits may do more"]),
-        ({"optimization": adam(accumulate=2)}, ["optimizer.accumulate is above 1"]),
-    ],
-    ids=[
-        "shipped",
-        "compilable",
-        "compilable_network",
-        "own_loss",
-        "own_network",
-        "promise",
-        "inherited_promise",
-        "accumulate",
-    ],
-)
-def test_what_is_not_recorded(arguments, reasons):
-    classifier = fit(**{"network": mlp(), "optimization": adam(), "accelerator": "cpu", **arguments})
-    found = list(choice.obstacles_to_recording(classifier, Classifier))
-    assert len(found) == len(reasons)
-    assert all(reason in obstacle for reason, obstacle in zip(reasons, found, strict=True))
-
-
-def test_all_that_is_shipped_is_compilable():
-    data = Noise(ROWS, FEATURES, CLASSES)
-    data.features[:, -1].trunc_().abs_()  # ids
-    encoded = encodings.fit(data.features, torch.arange(ROWS), [20], numeric="standard", max_one_hot=2)
-    shipped = [
-        *(MLP(FEATURES, CLASSES, hidden=[8, 8], activation=name, dropout=0.1, residual=True) for name in ACTIVATIONS),
-        *(MLP(FEATURES, CLASSES, hidden=[8], normalization=name) for name in ("batch", "layer", "rms")),
-        Linear(FEATURES, CLASSES),
-        Standardize(FEATURES),
-        encoded,
-        Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers="periodic"),
-    ]
-    modules = {type(module) for network in shipped for module in network.modules()}
-    assert not [kind for kind in modules if not choice.is_compilable(kind)]
 
 
 # On a GPU.

@@ -1,0 +1,140 @@
+"""Which way a fit takes its steps, and why not another."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from noise import Noise
+from torch import nn
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.data.preprocessing import Standardize
+from neurona.models.activations import ACTIVATIONS
+from neurona.models.embedding import Embedding
+from neurona.models.linear import Linear
+from neurona.models.mlp import MLP
+from neurona.steps import choice
+from neurona.steps.steps import DirectSteps, Steps
+from neurona.tables import encoding as encodings
+
+ROWS, FEATURES, CLASSES = 330, 12, 4
+
+
+def mlp():
+    return MLP(FEATURES, CLASSES, hidden=[8])
+
+
+def adam(**arguments):
+    return optimizer.adam(lr=1e-2, schedule=schedule.constant(), **arguments)
+
+
+def own(algorithm, **options):
+    return optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+
+
+class EveryStep(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        assert all(parameter.grad is not None for parameter in pl_module.network.parameters())
+
+
+class OwnNetwork(MLP):
+    pass
+
+
+class Promises(MLP):
+    compilable = True
+
+
+class Inherits(Promises):
+    pass
+
+
+class OwnLoss(Classifier):
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return value * (2 + self.current_epoch), logits
+
+
+class Trusted(Classifier):
+    compilable = True
+
+
+@pytest.mark.parametrize(("callbacks", "kind"), [((), DirectSteps), ((EveryStep(),), Steps)])
+def test_steps_are_taken_directly_unless_somebody_wants_every_one(callbacks, kind, fit_noise):
+    assert type(fit_noise(adam(), *callbacks).kept.steps) is kind
+
+
+@pytest.mark.parametrize(
+    ("optimization", "callbacks", "kind", "reason"),
+    [
+        (adam(), [EveryStep()], Classifier, "EveryStep wants every step"),
+        (adam(accumulate=3), [], Classifier, "optimizer.accumulate above 1"),
+        (adam(), [], OwnLoss, "OwnLoss.loss may do more than compute with tensors"),
+        (own(torch.optim.Adam, amsgrad=True), [], Classifier, "Adam has no compiled update with amsgrad"),
+        (own(torch.optim.AdamW, maximize=True), [], Classifier, "AdamW has no compiled update with maximize"),
+        (own(torch.optim.SGD, momentum=0.9, dampening=0.5), [], Classifier, "SGD has no compiled update with damp"),
+        (own(torch.optim.Adagrad), [], Classifier, "Adagrad has no compiled update"),
+    ],
+    ids=["callback", "accumulation", "own_loss", "amsgrad", "maximize", "dampening", "adagrad"],
+)
+def test_what_cannot_be_compiled_goes_on_without_and_says_so(optimization, callbacks, kind, reason, fit_noise, caplog):
+    logging.getLogger("neurona").propagate = True
+    compiled = fit_noise(optimization, *callbacks, kind=kind, max_epochs=2, compile_steps=True)
+    assert "compile=true: going on without" in caplog.text
+    assert reason in caplog.text
+    eager = fit_noise(optimization, *callbacks, kind=kind, max_epochs=2)
+    assert all(
+        torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "accumulate", "reasons"),
+    [
+        (Classifier, mlp, 1, []),
+        (Trusted, mlp, 1, []),
+        (Trusted, lambda: OwnNetwork(FEATURES, CLASSES), 1, []),
+        (OwnLoss, mlp, 1, ["OwnLoss may do more in Python than compute with tensors"]),
+        (Classifier, lambda: OwnNetwork(FEATURES, CLASSES), 1, ["OwnNetwork may do more"]),
+        (Classifier, lambda: Promises(FEATURES, CLASSES), 1, []),
+        (Classifier, lambda: Inherits(FEATURES, CLASSES), 1, ["Inherits may do more"]),
+        (Classifier, mlp, 2, ["optimizer.accumulate is above 1"]),
+    ],
+    ids=[
+        "shipped",
+        "compilable",
+        "compilable_network",
+        "own_loss",
+        "own_network",
+        "promise",
+        "inherited_promise",
+        "accumulate",
+    ],
+)
+def test_what_is_not_recorded(kind, network, accumulate, reasons, fit_noise):
+    classifier = fit_noise(adam(accumulate=accumulate), kind=kind, network=network)
+    obstacles = list(choice.obstacles_to_recording(classifier, Classifier))
+    assert len(obstacles) == len(reasons)
+    assert all(reason in obstacle for reason, obstacle in zip(reasons, obstacles, strict=True))
+
+
+def test_all_that_is_shipped_is_compilable():
+    data = Noise(ROWS, FEATURES, CLASSES)
+    data.features[:, -1].trunc_().abs_()  # ids
+    encoded = encodings.fit(data.features, torch.arange(ROWS), [20], numeric="standard", max_one_hot=2)
+    shipped = [
+        *(MLP(FEATURES, CLASSES, hidden=[8, 8], activation=name, dropout=0.1, residual=True) for name in ACTIVATIONS),
+        *(MLP(FEATURES, CLASSES, hidden=[8], normalization=name) for name in ("batch", "layer", "rms")),
+        Linear(FEATURES, CLASSES),
+        Standardize(FEATURES),
+        encoded,
+        Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers="periodic"),
+    ]
+    modules = {type(module) for network in shipped for module in network.modules()}
+    assert nn.Dropout in modules
+    assert not [kind for kind in modules if not choice.is_compilable(kind)]

@@ -1,0 +1,106 @@
+"""Steps taken directly are those of a plain loop of torch, to the bit, and notice what has changed around them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback, seed_everything
+from noise import Noise
+from torch import nn
+
+from neurona import optimizer, schedule
+from neurona.data.batches import BatchLoader
+from neurona.models.mlp import MLP
+from neurona.steps.steps import DirectSteps
+
+
+def own(algorithm, **options):
+    return optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+
+
+@pytest.mark.parametrize(
+    ("optimization", "clip"),
+    [
+        (own(torch.optim.AdamW, fused=True), None),
+        (own(torch.optim.Adam, amsgrad=True), None),
+        (own(torch.optim.Adagrad), None),
+        (
+            optimizer.adam(schedule=schedule.constant(), clip_norm=0.1),
+            partial(nn.utils.clip_grad_norm_, max_norm=0.1),
+        ),
+        (
+            optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant(), clip_value=0.01),
+            partial(nn.utils.clip_grad_value_, clip_value=0.01),
+        ),
+    ],
+    ids=["fused", "amsgrad", "adagrad", "clip_norm", "clip_value"],
+)
+def test_direct_steps_have_the_bits_of_a_plain_loop(optimization, clip, fit_noise):
+    classifier = fit_noise(optimization)
+    assert type(classifier.kept.steps) is DirectSteps
+    seed_everything(0, verbose=False)
+    network, data = MLP(12, 4, hidden=[8]), Noise(330, 12, 4)
+    plain = optimization.algorithm(network.parameters())
+    order = BatchLoader(data.features, data.targets, torch.arange(330), 16, shuffle_seed=0).order(0)
+    for rows in order.split(16):
+        plain.zero_grad()
+        nn.functional.cross_entropy(network(data.features[rows]), data.targets[rows]).backward()
+        if clip is not None:
+            clip(network.parameters())
+        plain.step()
+    expected = network.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in classifier.network.state_dict().items())
+
+
+def evaluate(classifier):
+    classifier.network.dropout1.eval()
+
+
+def drop(classifier):
+    classifier.network.dropout1.p = 0.9
+
+
+def replace(classifier):
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone()
+
+
+def freeze(classifier):
+    classifier.network.head.requires_grad_(False)
+
+
+def smooth(classifier):
+    classifier.label_smoothing = 0.5
+
+
+@pytest.mark.parametrize("change", [evaluate, drop, replace, freeze, smooth])
+def test_what_a_function_made_of_the_passes_takes_for_fixed(change, fit_noise):
+    class Looks(Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            self.before = pl_module._steps.fixed()
+            self.again = pl_module._steps.fixed()
+            change(pl_module)
+            self.after = pl_module._steps.fixed()
+
+    looks = Looks()
+    fit_noise(own(torch.optim.SGD), looks, network=lambda: MLP(12, 4, hidden=[8], dropout=0.1))
+    assert looks.before == looks.again != looks.after
+
+
+def test_the_momentum_of_a_layer_that_is_unfrozen_begins_then(fit_noise):
+    """Torch's SGD can do that where it is not fused, which is the default here."""
+
+    class Unfreezes(Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            pl_module.network.linear1.requires_grad_(trainer.current_epoch > 0)
+
+    fused, plain = (
+        fit_noise(own(torch.optim.SGD, momentum=0.9, fused=is_fused), Unfreezes(), max_epochs=2)
+        for is_fused in (True, False)
+    )
+    torch.testing.assert_close(fused.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
+    states = [list(classifier.trainer.optimizers[0].state.values()) for classifier in (fused, plain)]
+    torch.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-6)
+    seed_everything(0, verbose=False)
+    assert not torch.equal(fused.network.linear1.bias, MLP(12, 4, hidden=[8]).linear1.bias)  # as it began
