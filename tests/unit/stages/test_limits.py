@@ -1,0 +1,118 @@
+"""What a fit would fail at later, or have nothing to do with, is refused by its key."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from neurona.classifier import Classifier
+from neurona.config.check import FIGURES
+from neurona.data.base import InMemoryData
+from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError
+from neurona.metrics import EvaluationMetrics
+from neurona.models.linear import Linear
+from neurona.stages import limits
+
+
+@pytest.fixture
+def data() -> InMemoryData:
+    """98 rows to train, 22 to validate, 30 to test: 7, 1 and 1 mini-batches."""
+    data = InMemoryData(batch_size=16)
+    data.train_rows, data.val_rows, data.test_rows = torch.arange(150).split([98, 22, 30])
+    return data
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("check_val_every_n_epoch", 0, "must be at least 1"),
+        ("check_val_every_n_epoch", -1, "must be at least 1"),
+        ("min_epochs", -2, "must be at least 0"),
+        ("log_every_n_steps", -5, "must be at least 0"),
+        ("val_check_interval", 0, "must be above 0"),
+        ("val_check_interval", 8, "an epoch has 7 mini-batches"),
+        ("limit_train_batches", 0.01, "leaves none of the 7 mini-batches of the training part"),
+        ("limit_test_batches", 0, "must be above 0: a fit ends with a test"),
+        ("limit_test_batches", 0.5, "leaves none of the 1 mini-batches of the test part"),
+        ("limit_val_batches", 0.5, "leaves none of the 1 mini-batches of the validation part"),
+        ("overfit_batches", 0.5, "leaves none of the 1 mini-batches of the validation part"),
+        ("max_time", "00:00:00:00", "leaves nothing to train"),
+        ("max_steps", 0, "leaves nothing to train"),
+        ("max_epochs", 0, "leaves nothing to train"),
+        ("max_epochs", None, "needs a number where max_steps and max_time set no limit"),
+        ("gradient_clip_val", 1, "optimizer.clip_norm"),
+        ("accumulate_grad_batches", 2, "optimizer.accumulate"),
+    ],
+)
+def test_values_that_would_fail_later(composed: Any, data: InMemoryData, key: str, value: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        limits.check(composed({f"trainer.{key}": value}).trainer, data)
+    assert caught.value.key == f"trainer.{key}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"trainer.val_check_interval": 7},
+        {"trainer.val_check_interval": 8, "trainer.check_val_every_n_epoch": None},
+        {"trainer.limit_train_batches": 1},
+        {"trainer.max_epochs": None, "trainer.max_time": "00:00:01:00"},
+        {"trainer.overfit_batches": 0.5, "trainer.limit_val_batches": 0},
+    ],
+    ids=str,
+)
+def test_values_that_do_not(composed: Any, data: InMemoryData, values: dict[str, Any]) -> None:
+    limits.check(composed(values).trainer, data)
+
+
+def test_validation_within_the_mini_batches_that_overfitting_leaves(composed: Any, data: InMemoryData) -> None:
+    cfg = composed({"trainer.overfit_batches": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 3})
+    with pytest.raises(ConfigError, match=r"trainer\.val_check_interval=3: an epoch has 2 mini-batches"):
+        limits.check(cfg.trainer, data)
+
+
+def test_of_data_that_do_not_tell_nothing_is_counted(composed: Any) -> None:
+    other: Any = SimpleNamespace()
+    limits.check(composed({"trainer.limit_train_batches": 0.01}).trainer, other)
+
+
+def check_monitors(cfg: Any, kind: type[Classifier] = Classifier) -> None:
+    classifier = kind(torch.nn.Identity(), Linear(4, 2), DataSpec(4, 2, ("rose", "lily")))
+    limits.check_monitors(cfg.trainer, cfg.trainer.callbacks, classifier)
+
+
+@pytest.mark.parametrize("callback", ["checkpoints", "early_stopping"])
+@pytest.mark.parametrize("monitor", ["val/acuracy", "train/loss", "rose", "val/accuracy_of/daisy"])
+def test_a_figure_that_there_will_not_be_is_not_waited_for(composed: Any, callback: str, monitor: str) -> None:
+    key = f"trainer.callbacks.{callback}.monitor"
+    with pytest.raises(ConfigError, match="must be one of val/loss") as caught:
+        check_monitors(composed({key: monitor}))
+    assert caught.value.key == key
+
+
+class Own(Classifier):
+    """May report figures of its own."""
+
+
+@pytest.mark.parametrize(
+    ("monitor", "kind"), [("val/macro_f1", Classifier), ("val/accuracy_of/rose", Classifier), ("val/mine", Own)]
+)
+def test_one_that_there_will_be_is(composed: Any, monitor: str, kind: type[Classifier]) -> None:
+    check_monitors(composed({"trainer.callbacks.checkpoints.monitor": monitor}), kind)
+
+
+def test_early_stopping_needs_a_validation_part(composed: Any) -> None:
+    values = {"trainer.limit_val_batches": 0, "trainer.callbacks.early_stopping.patience": 2}
+    with pytest.raises(ConfigError, match=r"early_stopping\.patience=2: needs a validation part"):
+        check_monitors(composed(values))
+
+
+def test_the_figures_known_beforehand_are_those_that_are_computed() -> None:
+    metrics = EvaluationMetrics(2)
+    metrics.update(torch.eye(2), torch.arange(2))
+    assert set(FIGURES) == metrics.compute().keys() - {"class_accuracy", "confusion_matrix"}
