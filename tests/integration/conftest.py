@@ -168,6 +168,19 @@ def default_run(default_process: tuple[Done, Run], tmp_path: Path) -> Run:
     return Run(copy)
 
 
+@pytest.fixture(scope="session")
+def _iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("iris") / "run"
+    neurona.run(["data=iris", "trainer.max_epochs=2", "quiet=true", f"folder={folder}"])
+    return folder
+
+
+@pytest.fixture
+def iris_run(_iris: Path) -> Run:
+    """A copy of a run of two epochs of iris, fitted once for all tests, as ``logs/iris/run`` of the working folder."""
+    return Run(Path(shutil.copytree(_iris, "logs/iris/run")))
+
+
 @pytest.fixture
 def scalars() -> Callable[[Path], Tags]:
     """TensorBoard's own reading of a run folder: the steps of each scalar, in their order in the files."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,53 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """train.py in an empty folder, naming on stderr the modules of torch it has imported by then."""
-    program = "import runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    program += "finally: print('torch imported:', 'torch' in sys.modules)"
+SERVER = """
+import json, os, runpy, sys
+import neurona.cli.command
+assert "torch" not in sys.modules
+for line in sys.stdin:
+    folder, train, arguments = json.loads(line)
+    if (child := os.fork()) == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT), number)
+        os.chdir(folder)
+        sys.argv = [train, *arguments]
+        try:
+            runpy.run_path(train, run_name="__main__")
+        finally:
+            print("torch imported:", "torch" in sys.modules)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs train.py in one forked process after the other, each telling whether it has imported torch by its end."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
     inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    command = [sys.executable, "-c", program, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def call(server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Any]:
+    """train.py in an empty folder, without torch; status, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        server.stdin.write(json.dumps([str(folder), str(ROOT / "train.py"), arguments]) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        assert list(folder.iterdir()) == []
+        return status, *(folder.with_suffix(f".{name}").read_text() for name in ("out", "err"))
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -43,13 +85,12 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["run=logs/none"], "run=logs/none: is not a run folder"),
     ],
 )
-def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = call(tmp_path, *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == "torch imported: False\n"
-    assert list(tmp_path.iterdir()) == []
+def test_mistakes_are_answered_before_torch_is_imported(call: Any, arguments: list[str], message: str) -> None:
+    status, out, err = call(*arguments)
+    assert status == 2, err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert out == "torch imported: False\n"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +118,8 @@ def test_values_of_another_type_or_out_of_range_leave_no_run_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_the_choices_without_torch(tmp_path: Path) -> None:
-    done = call(tmp_path, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "model: linear, mlp" in done.stdout
-    assert done.stdout.endswith("torch imported: False\n")
+def test_help_names_the_choices_without_torch(call: Any) -> None:
+    status, out, err = call("--help")
+    assert (status, err) == (0, "")
+    assert "model: linear, mlp" in out
+    assert out.endswith("torch imported: False\n")

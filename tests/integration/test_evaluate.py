@@ -77,10 +77,9 @@ def test_predictions_give_scikit_learn_the_same_figures(train: Any, default_run:
     assert [figures[f"test/accuracy_of/{digit}"] for digit in range(10)] == pytest.approx(recalls, abs=1e-6)
 
 
-def test_predicted_rows_are_those_of_the_data_set(fit: Any) -> None:
-    run = fit()
-    neurona.run([f"run={run.folder}", "stage=predict", "quiet=true"])
-    with (run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+def test_predicted_rows_are_those_of_the_data_set(iris_run: Any) -> None:
+    neurona.run([f"run={iris_run.folder}", "stage=predict", "quiet=true"])
+    with (iris_run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     from sklearn.datasets import load_iris
 
@@ -89,15 +88,14 @@ def test_predicted_rows_are_those_of_the_data_set(fit: Any) -> None:
     assert [line["class"] for line in lines] == [str(iris.target_names[int(line["prediction"])]) for line in lines]
 
 
-def test_data_of_other_sizes_is_refused(train: Any, fit: Any) -> None:
-    run = fit()
-    before = run.contents()
+def test_data_of_other_sizes_is_refused(train: Any, iris_run: Any) -> None:
+    before = iris_run.contents()
     for stage in ("test", "validate", "predict", "export"):
-        done = train(f"stage={stage}", f"run={run.folder}", "data=digits")
+        done = train(f"stage={stage}", f"run={iris_run.folder}", "data=digits")
         assert done.status == 2
         assert "num_features is 64, but the run was trained with 4" in done.err
         assert len(done.err.splitlines()) == 1
-    assert run.contents() == before
+    assert iris_run.contents() == before
 
 
 def test_a_stage_needs_a_run(train: Any, tmp_path: Path) -> None:
@@ -116,34 +114,32 @@ def test_a_folder_that_is_not_a_run_is_refused(train: Any, tmp_path: Path) -> No
     assert list((tmp_path / "notes").iterdir()) == []
 
 
-def test_a_run_without_a_checkpoint_is_refused(train: Any, fit: Any) -> None:
-    run = fit()
+def test_a_run_without_a_checkpoint_is_refused(train: Any, iris_run: Any) -> None:
     for checkpoint in ("best", "last"):
-        (run.folder / "checkpoints" / f"{checkpoint}.ckpt").unlink()
+        (iris_run.folder / "checkpoints" / f"{checkpoint}.ckpt").unlink()
     for stage in ("test", "export"):
-        done = train(f"stage={stage}", f"run={run.folder}")
+        done = train(f"stage={stage}", f"run={iris_run.folder}")
         assert done.status == 2
         assert "has lost its checkpoints/best.ckpt" in done.err
-    done = train(f"init_from={run.folder}", "data=iris")
+    done = train(f"init_from={iris_run.folder}", "data=iris")
     assert done.status == 2
     assert done.err.startswith("init_from=")
-    assert not (run.folder / "metrics_test.json").exists()
+    assert not (iris_run.folder / "metrics_test.json").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
 @pytest.mark.parametrize("stage", ["test", "fit"])
-def test_a_damaged_checkpoint_is_refused(train: Any, fit: Any, damage: str, stage: str) -> None:
-    run = fit()
-    for file in (run.folder / "checkpoints").glob("*.ckpt"):
+def test_a_damaged_checkpoint_is_refused(train: Any, iris_run: Any, damage: str, stage: str) -> None:
+    for file in (iris_run.folder / "checkpoints").glob("*.ckpt"):
         whole = file.read_bytes()
         file.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no checkpoint", "empty": b""}[damage])
-    metrics = run.metrics
-    done = train(f"stage={stage}", f"run={run.folder}", "trainer.max_epochs=3")
+    metrics = iris_run.metrics
+    done = train(f"stage={stage}", f"run={iris_run.folder}", "trainer.max_epochs=3")
     assert done.status == 2, done.err
     assert "cannot be read" in done.err
     assert ".ckpt" in done.err
     assert len(done.err.splitlines()) == 1
-    assert run.metrics == metrics
+    assert iris_run.metrics == metrics
 
 
 def test_validate_without_a_validation_part_is_refused(fit: Any) -> None:
@@ -154,10 +150,9 @@ def test_validate_without_a_validation_part_is_refused(fit: Any) -> None:
     assert part(figures, "test") == part(run.metrics, "test")
 
 
-def test_what_belongs_to_the_run_cannot_be_changed(train: Any, fit: Any) -> None:
-    run = fit()
-    before = run.contents()
-    done = train(f"run={run.folder}", "model.hidden=[3]")
+def test_what_belongs_to_the_run_cannot_be_changed(train: Any, iris_run: Any) -> None:
+    before = iris_run.contents()
+    done = train(f"run={iris_run.folder}", "model.hidden=[3]")
     assert done.status == 2
-    assert f"init_from={run.folder}" in done.err
-    assert run.contents() == before
+    assert f"init_from={iris_run.folder}" in done.err
+    assert iris_run.contents() == before
