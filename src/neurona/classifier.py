@@ -45,7 +45,7 @@ class Classifier(LightningModule):
     preprocessing: raw features → what the network sees, fitted on the training part. network: → logits.
     optimization: how a step is made; None for a classifier that is only evaluated.
     model_config, embedding_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
-    compile_steps: see ``neurona.compiled``.
+    compile_steps: see ``neurona.steps.compiled``.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
@@ -75,8 +75,8 @@ class Classifier(LightningModule):
         self.spec = spec
         self.label_smoothing = label_smoothing
         self.balanced = class_weights == "balanced"
-        given = None if class_weights in (None, "balanced") else _given_weights(class_weights, spec)
-        self.register_buffer("class_weights", given, persistent=False)
+        weights = None if class_weights in (None, "balanced") else _weights_of_classes(class_weights, spec)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
         self.compile_steps = compile_steps
@@ -184,7 +184,7 @@ class Classifier(LightningModule):
         assert steps is not None
         steps.begin(batch)
         first_step = self.trainer.global_step + 1 - batch_idx // accumulate
-        taken = []
+        records = []
         for index, mini_batch in enumerate(mini_batches, start=batch_idx):
             first = index - index % accumulate
             share = 1 / min(accumulate, last + 1 - first)
@@ -193,9 +193,9 @@ class Classifier(LightningModule):
             step = first_step + index // accumulate
             norms = self.norms if self._is_logged(step) else None
             loss, logits, y = steps.take(mini_batch, share * own, completes=completes, norms=norms)
-            taken.append((loss if own == 1 else loss * own, logits, y, len(y) if samples is None else samples, step))
-        lightning_internals.advance(self.trainer, len(taken), steps.uncounted)
-        self._record(*zip(*taken, strict=True))
+            records.append((loss if own == 1 else loss * own, logits, y, len(y) if samples is None else samples, step))
+        lightning_internals.advance(self.trainer, len(records), steps.uncounted)
+        self._record(*zip(*records, strict=True))
 
     def _own_part(self, batch: Iterable[Tensor]) -> tuple[float, int | None]:
         """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
@@ -334,11 +334,11 @@ class Classifier(LightningModule):
         self._rng = generators[rank] if rank < len(generators) else None
 
 
-def _given_weights(weights: Any, spec: DataSpec) -> Tensor:
+def _weights_of_classes(weights: Any, spec: DataSpec) -> Tensor:
     if not isinstance(weights, str) and len(weights) == spec.num_classes:
-        given = torch.tensor(weights, dtype=torch.float32)
-        if (given >= 0).all() and 0 < given.sum() < math.inf:
-            return given
+        tensor = torch.tensor(weights, dtype=torch.float32)
+        if (tensor >= 0).all() and 0 < tensor.sum() < math.inf:
+            return tensor
     problem = f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0"
     raise ConfigError("classifier.class_weights", weights, problem)
 
