@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def _one_thread() -> None:
 def _ctrl_c() -> None:
     """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_ever() -> Iterator[None]:
+    """A run in this process takes the project's messages to a console of its own, and so from ``caplog``."""
+    yield
+    logger = logging.getLogger("neurona")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

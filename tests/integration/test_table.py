@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     messy().write_csv(folder / "train.csv")
     data = ["data=table", f"data.path={folder}/train.csv", "data.target=label"]
+    logging.getLogger("neurona").handlers.clear()  # an earlier run's console is another
     with (folder / "console.txt").open("w") as console, contextlib.redirect_stdout(console):
         neurona.run([*data, f"folder={folder}/run", *SHORT])
     neurona.run(["stage=predict", f"run={folder}/run", "quiet=true"])

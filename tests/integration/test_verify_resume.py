@@ -21,6 +21,7 @@ def fit_uninterrupted(folder: Path, *overrides: str) -> None:
     neurona.run([f"folder={folder / 'yours' / 'uninterrupted'}", "quiet=true", *overrides])
 
 
+@pytest.mark.long
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit_uninterrupted(tmp_path, *SETTINGS)
     # This seed draws SIGTERM in the fit, then a power cut while a checkpoint is written: one run, three processes.

@@ -64,12 +64,13 @@ def mlp(part: int, **settings: Any) -> Any:
     return lambda *sizes: MLP(*sizes, hidden=[12] * len(activations), activation=activations, **settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("numeric", "network", "numbers"),
     [
         ("standard", mlp(0, normalization="batch", residual=True, dropout=0.2), "periodic"),
-        pytest.param("robust", mlp(1, normalization="layer", residual=True), "none", marks=pytest.mark.long),
-        pytest.param("quantile", mlp(2, normalization="rms"), "periodic", marks=pytest.mark.long),
+        ("robust", mlp(1, normalization="layer", residual=True), "none"),
+        ("quantile", mlp(2, normalization="rms"), "periodic"),
     ],
 )
 def test_every_encoding_and_layer_is_exported(numeric: Any, network: Any, numbers: Any) -> None:

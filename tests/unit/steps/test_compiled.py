@@ -89,7 +89,7 @@ SCHEDULES = {
 # What a schedule changes, the rate and with one_cycle a momentum, the compiled step is given as tensors.
 PAIRS = [("adam", name) for name in SCHEDULES]
 PAIRS += [(name, other) for name in OPTIMIZERS if name != "adam" for other in ("constant", "one_cycle")]
-SHORT = [("adam", "one_cycle"), ("adamw", "constant"), ("sgd", "one_cycle"), ("rmsprop", "constant")]
+SHORT = [("adam", "one_cycle"), ("sgd", "one_cycle"), ("rmsprop", "constant")]
 
 
 @needs_compiler
@@ -108,7 +108,7 @@ def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
         pytest.param(lambda **a: optimizer.sgd(lr=0.1, **a), marks=pytest.mark.long),
         pytest.param(lambda **a: optimizer.rmsprop(**a), marks=pytest.mark.long),
         lambda **a: optimizer.adam(clip_norm=0.05, **a),
-        lambda **a: optimizer.sgd(clip_value=0.01, **a),
+        pytest.param(lambda **a: optimizer.sgd(clip_value=0.01, **a), marks=pytest.mark.long),
     ],
     ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
 )
@@ -241,7 +241,7 @@ class Frozen(MLP):
 @needs_compiler
 @pytest.mark.parametrize(
     "change",
-    [*(pytest.param(change, marks=pytest.mark.long) for change in (freeze, decay)), replace, smooth, restate],
+    [*(pytest.param(change, marks=pytest.mark.long) for change in (freeze, decay, smooth, restate)), replace],
 )
 def test_what_changes_during_a_fit_is_noticed(change):
     assert_agrees(optimization=sgd, callbacks=[Changes(change)])

@@ -252,7 +252,8 @@ def test_a_hook_sees_every_step_from_the_chunk_on_in_which_it_is_there(how):
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 @pytest.mark.usefixtures("_on_the_cpu")
-@pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.long), "rmsprop"])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_compiled_steps_are_recorded_whole(name, monkeypatch):
     arguments = {"network": mlp(normalization="layer"), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
     replayed = fit(compile_steps=True, **arguments)
