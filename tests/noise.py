@@ -16,6 +16,8 @@ class Noise(LightningDataModule):
     on: cpu or gpu, where they are.
     """
 
+    chunk_aware = True
+
     def __init__(self, rows: int, features: int, classes: int, *, batch_size: int = 16, on: str = "cpu") -> None:
         super().__init__()
         device = "cuda" if on == "gpu" else on
@@ -48,6 +50,6 @@ class KeepsSteps(Callback):
     """Of those launched as a CUDA graph."""
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.steps = pl_module._steps
+        self.steps = pl_module.fast_way.steps if pl_module.fast_way is not None else None
         self.function = getattr(self.steps, "_function", None)
         self.graph = getattr(self.steps, "_graph", None)

@@ -1,41 +1,37 @@
-"""The LightningModule: preprocessing, network, loss, metrics and the optimiser step.
+"""The LightningModule: preprocessing, network, loss, metrics and the optimiser.
 
 features (batch, num_features) raw, float32 or uint8 · targets (batch,) int64 · logits (batch, num_classes)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona.data import chunking
-from neurona.data.batches import Batch, Chunk, Part
+from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
-from neurona.devices import distributed, lightning_internals
-from neurona.errors import ConfigError, RunError, check_range
+from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
-from neurona.steps import choice, randomness
+from neurona.steps import training
+from neurona.steps.fast import FastWay
+from neurona.steps.figures import NonFiniteLoss as NonFiniteLoss
+from neurona.steps.figures import StepFigures
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Steps
+from neurona.steps.steps import DirectSteps
 
-Tensors = tuple[Tensor, ...]
-Counts = tuple[int, ...]
-
-SUMS = ("loss", "correct", "samples")
-REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
-
-
-class NonFiniteLoss(RunError):
-    """The training loss became NaN or infinite."""
+NEVER = sys.maxsize
+"""A frequency, in epochs."""
 
 
 class Classifier(LightningModule):
@@ -51,6 +47,7 @@ class Classifier(LightningModule):
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
     """
 
+    class_weights: Tensor | None
     metrics_class = EvaluationMetrics
     """Of what validation and test report; a subclass of the classifier may name another."""
 
@@ -69,28 +66,30 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         check_range("classifier.label_smoothing", label_smoothing, least=0, below=1)
-        self.automatic_optimization = False
         self.preprocessing = preprocessing
         self.network = network
         self.spec = spec
         self.label_smoothing = label_smoothing
         self.balanced = class_weights == "balanced"
-        weights = None if class_weights in (None, "balanced") else _weights_of_classes(class_weights, spec)
-        self.register_buffer("class_weights", weights, persistent=False)
+        weights: Any = torch.ones(spec.num_classes) if self.balanced else class_weights
+        self.register_buffer(
+            "class_weights", None if weights is None else _weights_of_classes(weights, spec), persistent=False
+        )
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
         self.compile_steps = compile_steps
         self._optimization = optimization
-        self._epoch_sums = dict.fromkeys(SUMS, 0.0)
-        self._log_sums = dict.fromkeys(SUMS, 0.0)
+        self.figures = StepFigures()
+        """Of the training steps."""
+        self.num_correct: Tensor | None = None
+        """Of the mini-batch that ``training_step`` has just been given: samples classified rightly, a scalar."""
         self.confusion_matrix: list[list[int]] = []
         """Of the last validation or test: samples by target (row) and prediction (column)."""
-        self.samples_taken = 0
-        """Training samples taken since this process was started, by all processes."""
         self.norms: StepNorms | None = None
         """What takes the norms of the steps whose loss is logged, if anything is to."""
-        self._rng: dict[str, Any] | None = None
-        self._steps: Steps | None = None
+        self.is_fast = False
+        """Whether this fit steps through chunks of mini-batches, instead of Lightning's automatic optimisation."""
+        self.fast_way: FastWay | None = None
 
     # What researchers change: the loss of one mini-batch.
 
@@ -105,32 +104,50 @@ class Classifier(LightningModule):
 
     # Training.
 
-    def setup(self, stage: str) -> None:
-        """Counts the classes of the training part where the weights are to balance them."""
-        if stage == "fit" and self.balanced:
-            counts = self.trainer.datamodule.class_counts  # type: ignore[attr-defined]
-            self.class_weights = (counts.sum() / (len(counts) * counts)).float().to(self.device)
+    def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> Tensor | None:
+        """The loss of a mini-batch, as ``loss`` has it; or steps through a chunk of them, in the fast way."""
+        if isinstance(batch, Chunk):
+            assert self.fast_way is not None
+            self.fast_way.take(batch, batch_idx)
+            return None
+        features, targets = batch
+        loss, logits = self.loss(features, targets)
+        self.num_correct = (logits.detach().argmax(1) == targets).sum()
+        return loss
 
-    def on_train_start(self) -> None:
-        if self.optimization.accumulate > 1 and math.isinf(self.trainer.num_training_batches):
-            problem = "needs a training loader of known length, to make a step of the epoch's last mini-batches"
-            raise ConfigError("optimizer.accumulate", self.optimization.accumulate, problem)
-        clips = self.optimization.clip_norm is not None or self.optimization.clip_value is not None
-        if clips and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            problem = "scales the gradients, which cannot be clipped then; bf16-mixed does not"
-            raise ConfigError("trainer.precision", self.trainer.precision, problem)
-        if self.trainer.global_rank and self._rng is None:
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)  # other dropout masks for other rows
-        self.take_steps(choice.steps_of(self, Classifier))
+    def configure_callbacks(self) -> list[Any]:
+        """The project's own work at the hooks, before that of any other callback."""
+        training.attach(self.trainer, Classifier)
+        return []
 
-    def take_steps(self, steps: Steps) -> None:
-        """Has the steps from the next Lightning batch on taken in this way."""
-        self._steps = steps
+    def who_asks(self, trainer: Trainer, datamodule: Any) -> list[str]:
+        """Who asks for Lightning's own way in a fit with these; nobody where the fast one will do."""
+        return training.who_asks(self, trainer, datamodule, Classifier)
 
-    def on_fit_end(self) -> None:
-        if self._steps is not None:
-            self._steps.end()
-            self._steps = None
+    def choose_way(self, asked_by: Sequence[str]) -> None:
+        """Takes the fast way for this fit, or Lightning's automatic optimisation if somebody asks for it, with the
+        clipping and the accumulation of ``optimizer``.
+        """
+        trainer: Any = self.trainer
+        is_manual = not (self.automatic_optimization or self.is_fast)  # the user's own
+        self.is_fast = not asked_by and not is_manual
+        if is_manual:
+            return
+        self.automatic_optimization = not self.is_fast
+        if not self.is_fast:
+            trainer.accumulate_grad_batches = self.optimization.accumulate
+            clips_norm = self.optimization.clip_norm is not None
+            trainer.gradient_clip_val = self.optimization.clip_norm if clips_norm else self.optimization.clip_value
+            trainer.gradient_clip_algorithm = "norm" if clips_norm else "value"
+
+    def balance(self, counts: Tensor) -> None:
+        """Weights the classes so that all count as much. counts: training rows of each class, (num_classes,)."""
+        assert self.class_weights is not None
+        self.class_weights.copy_(counts.sum() / (len(counts) * counts))
+
+    def take_steps(self, steps: DirectSteps) -> None:
+        """Has the steps from the next chunk on taken in this way."""
+        self.fast_way = FastWay(self, steps)
 
     @property
     def optimization(self) -> Optimization:
@@ -146,11 +163,11 @@ class Classifier(LightningModule):
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the scheduler over the number of steps that the data and the Trainer's limits make."""
-        optimizer = self.optimization.algorithm(self.network.parameters())
+        optimizer = self.optimization.algorithm(self._trained())
         schedule = self.optimization.schedule
         if schedule.build is None:
             return optimizer
@@ -158,7 +175,21 @@ class Classifier(LightningModule):
         if schedule.needs_length and math.isinf(total_steps):
             problem = "needs a known number of steps: set trainer.max_epochs or trainer.max_steps"
             raise ConfigError("trainer.max_epochs", self.trainer.max_epochs, problem)
-        return [optimizer], [schedule.build(optimizer, int(total_steps) if schedule.needs_length else 0)]
+        scheduler = schedule.build(optimizer, int(total_steps) if schedule.needs_length else 0)
+        if not self.automatic_optimization:
+            return [optimizer], [scheduler]
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):  # ``step_plateau`` does it, before the checkpoint of the epoch
+            config = {"scheduler": scheduler, "interval": "epoch", "frequency": NEVER, "monitor": "train/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _trained(self) -> list[nn.Parameter]:
+        """Every parameter of this module, but what a BaseFinetuning callback has frozen and will add with a rate of its
+        own; what is frozen otherwise is there too, so that it trains once it no longer is.
+        """
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        is_finetuned = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad or not is_finetuned]
 
     def total_steps(self) -> float:
         """Optimiser steps of the whole fit, ``math.inf`` where nothing limits them."""
@@ -171,102 +202,44 @@ class Classifier(LightningModule):
 
     def epoch_means(self) -> tuple[float, float]:
         """Mean training loss and accuracy of this epoch so far."""
-        return _means(self._epoch_sums)
+        return self.figures.epoch_means()
 
-    def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> None:
-        """Takes one mini-batch, or a chunk of them one after the other."""
-        if self._rng is not None:
-            randomness.restore_rng(self._rng)
-            self._rng = None
-        mini_batches: Iterable[Any] = batch.picked() if isinstance(batch, Chunk) else (batch,)
-        accumulate, last = self.optimization.accumulate, self.trainer.num_training_batches - 1
-        steps = self._steps
-        assert steps is not None
-        steps.begin(batch)
-        first_step = self.trainer.global_step + 1 - batch_idx // accumulate
-        records = []
-        for index, mini_batch in enumerate(mini_batches, start=batch_idx):
-            first = index - index % accumulate
-            share = 1 / min(accumulate, last + 1 - first)
-            own, samples = self._own_part(mini_batch)
-            completes = index % accumulate == accumulate - 1 or index == last
-            step = first_step + index // accumulate
-            norms = self.norms if self._is_logged(step) else None
-            loss, logits, y = steps.take(mini_batch, share * own, completes=completes, norms=norms)
-            records.append((loss if own == 1 else loss * own, logits, y, len(y) if samples is None else samples, step))
-        lightning_internals.advance(self.trainer, len(records), steps.uncounted)
-        self._record(*zip(*records, strict=True))
+    @property
+    def samples_taken(self) -> int:
+        """Training samples taken since this process was started, by all processes."""
+        return self.figures.samples
 
-    def _own_part(self, batch: Iterable[Tensor]) -> tuple[float, int | None]:
-        """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
-        number of all rows, None where there are no other processes.
-        """
-        processes = self.trainer.world_size
-        if processes == 1:
-            return 1.0, None
-        _, own = batch
-        if not isinstance(batch, Part):  # an ordinary DataLoader, sharded by Lightning into equal parts
-            return 1 / processes, len(own) * processes
-        if self.class_weights is None:
-            return len(own) / len(batch.whole), len(batch.whole)
-        weights = self.class_weights
-        return (weights[own].sum() / weights[batch.whole].sum()).item(), len(batch.whole)
-
-    def _record(self, losses: Tensors, logits: Tensors, targets: Tensors, samples: Counts, steps: Counts) -> None:
-        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN.
-
-        losses: this process's parts of the mini-batches' losses. samples: rows of the mini-batches, all processes'.
-        steps: the number of the optimiser step that each mini-batch belongs to; the last may not be complete.
-        """
-        correct = (torch.cat(logits).argmax(1) == torch.cat(targets)).sum()
-        figures = torch.stack([*(loss.float() for loss in losses), correct.float()])
-        *values, num_correct = self.trainer.strategy.reduce(figures, reduce_op="sum").tolist()
-        for step, value in zip(steps, values, strict=True):
-            if not math.isfinite(value):
-                where = f"at optimiser step {step} (epoch {self.current_epoch})"
-                raise NonFiniteLoss(f"the training loss became {value} {where}; {REMEDIES}")
-        loss_sum = sum(value * n for value, n in zip(values, samples, strict=True))
-        for sums in (self._epoch_sums, self._log_sums):
-            for name, value in zip(SUMS, (loss_sum, num_correct, sum(samples)), strict=True):
-                sums[name] += value
-        self.samples_taken += sum(samples)
-        if self.trainer.global_step == steps[-1] and self._is_logged(steps[-1]):
-            loss, _ = _means(self._log_sums)
-            _clear(self._log_sums)
-            norms = self.norms.figures() if self.norms is not None else {}
-            self.log_to_loggers({"train/step_loss": loss, "train/lr": self.learning_rate, **norms})
-
-    def _is_logged(self, step: int) -> bool:
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+    def is_logged(self, step: int) -> bool:
+        """Whether the figures of this optimiser step, counted from 1, go to the loggers."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and step % every == 0
+
+    def log_step(self) -> None:
+        """Tells the loggers of the step that has just been made."""
+        norms = self.norms.figures() if self.norms is not None else {}
+        self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), "train/lr": self.learning_rate, **norms})
 
     @property
     def learning_rate(self) -> float:
         """The rate the next step takes (the first parameter group's)."""
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_epoch_end(self) -> None:
-        loss, accuracy = self.epoch_means()
-        _clear(self._epoch_sums)
-        self._report({"train/loss": loss, "train/accuracy": accuracy, "train/lr": self.learning_rate})
-        self.log_to_loggers({"epoch": self.current_epoch})
-        for logger in self.loggers:
-            logger.save()
-        if not self.trainer.enable_validation:
-            self._step_plateau(loss)
-
-    def _step_plateau(self, monitored: float) -> None:
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(monitored)
+    def step_plateau(self) -> None:
+        """Has a schedule of this classifier's own that follows a figure look at it, at the end of each epoch that may
+        have a validation: as Lightning does, whose checkpoint of the epoch would not remember it.
+        """
+        trainer: Any = self.trainer
+        figures, frequency = trainer.callback_metrics, trainer.check_val_every_n_epoch or 1
+        for config in trainer.lr_scheduler_configs:
+            is_ours = self.is_fast or config.frequency == NEVER
+            if (
+                is_ours
+                and isinstance(config.scheduler, ReduceLROnPlateau)
+                and (self.current_epoch + 1) % frequency == 0
+            ):
+                self.lr_scheduler_step(config.scheduler, figures.get("val/loss", figures["train/loss"]))
 
     # Evaluation.
-
-    def on_validation_start(self) -> None:
-        distributed.share(self.network.buffers())  # running averages are of each process's rows: rank 0's count
-
-    def on_test_start(self) -> None:
-        distributed.share(self.state_dict().values())  # another host may still see the checkpoint before the best
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         features, targets = batch
@@ -276,27 +249,6 @@ class Classifier(LightningModule):
 
     test_step = validation_step
 
-    def on_validation_epoch_end(self) -> None:
-        figures = self._finish_evaluation("val")
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self._step_plateau(figures["val/loss"])
-
-    def on_test_epoch_end(self) -> None:
-        self._finish_evaluation("test")
-
-    def _finish_evaluation(self, part: str) -> dict[str, float]:
-        computed = self.metrics.compute()
-        self.metrics.reset()
-        self.confusion_matrix = computed.pop("confusion_matrix").tolist()
-        class_accuracy = computed.pop("class_accuracy")
-        figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
-        if not math.isfinite(figures[f"{part}/loss"]):
-            raise NonFiniteLoss(f"{part}/loss is {figures[f'{part}/loss']}: {REMEDIES}")
-        for name, value in zip(self.spec.class_names, class_accuracy.tolist(), strict=True):
-            figures[f"{part}/accuracy_of/{name}"] = value
-        self._report(figures)
-        return figures
-
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Probabilities (batch, num_classes) float32 and targets (batch,)."""
         features, targets = batch
@@ -304,7 +256,8 @@ class Classifier(LightningModule):
 
     # Reporting: the step axis is optimiser steps, everywhere.
 
-    def _report(self, figures: dict[str, float]) -> None:
+    def report(self, figures: dict[str, float]) -> None:
+        """Figures of an epoch or an evaluation, for callbacks and loggers."""
         if self.trainer.state.fn == "fit":
             # What self.log_dict(figures, logger=False) comes to, in a fiftieth of the time.
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
@@ -319,48 +272,11 @@ class Classifier(LightningModule):
         for logger in self.loggers:
             logger.log_metrics({name: float(value) for name, value in figures.items()}, step=self.trainer.global_step)
 
-    # Checkpoints hold plain containers and tensors only.
-
-    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
-        state["neurona"] = {
-            **blueprint(self),
-            "sums": [self._epoch_sums, self._log_sums],
-            "rng": distributed.gathered(randomness.rng_state()),
-        }
-
-    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
-        self._epoch_sums, self._log_sums = state["neurona"]["sums"]
-        generators, rank = state["neurona"]["rng"], self.trainer.global_rank
-        self._rng = generators[rank] if rank < len(generators) else None
-
 
 def _weights_of_classes(weights: Any, spec: DataSpec) -> Tensor:
     if not isinstance(weights, str) and len(weights) == spec.num_classes:
-        tensor = torch.tensor(weights, dtype=torch.float32)
+        tensor = torch.as_tensor(weights, dtype=torch.float32)
         if (tensor >= 0).all() and 0 < tensor.sum() < math.inf:
             return tensor
     problem = f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0"
     raise ConfigError("classifier.class_weights", weights, problem)
-
-
-def _means(sums: dict[str, float]) -> tuple[float, float]:
-    samples = sums["samples"] or math.nan
-    return sums["loss"] / samples, sums["correct"] / samples
-
-
-def _clear(sums: dict[str, float]) -> None:
-    sums.update(dict.fromkeys(SUMS, 0.0))
-
-
-def blueprint(classifier: Classifier) -> dict[str, Any]:
-    """What rebuilding the classifier needs besides its tensors, as plain data."""
-    preprocessing = type(classifier.preprocessing)
-    datamodule: Any = getattr(classifier.trainer, "datamodule", None)
-    return {
-        "model": classifier.model_config,
-        "embedding": classifier.embedding_config,
-        "fingerprint": getattr(datamodule, "fingerprint", None),
-        "spec": dataclasses.asdict(classifier.spec),
-        "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
-        "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
-    }

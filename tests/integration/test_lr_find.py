@@ -55,7 +55,7 @@ def test_its_losses_are_those_of_a_plain_loop(tested: Path) -> None:
             optimizer.param_groups[0]["lr"] = rates[len(losses)]
             each = [criterion(classifier(x[rows]), y[rows]) for rows in group]
             optimizer.zero_grad()
-            (sum(each) / len(group)).backward()
+            (sum(each) / 2).backward()  # as Lightning has it, also where an epoch ends with one
             torch.nn.utils.clip_grad_norm_(classifier.network.parameters(), 0.5)
             optimizer.step()
             losses.append(sum(a.item() * len(b) for a, b in zip(each, group, strict=True)) / sum(map(len, group)))

@@ -16,10 +16,11 @@ import pytest
 
 import neurona
 from neurona.classifier import Classifier
-from neurona.data import chunking
 from neurona.data.iris import Iris
 from neurona.devices import preemption
 from neurona.devices.preemption import Preemption
+from neurona.steps import ways
+from neurona.steps.fast import FastWay
 
 pytestmark = pytest.mark.usefixtures("_every_epoch")
 
@@ -100,7 +101,7 @@ def test_a_fit_ends_at_a_whole_step_that_no_validation_follows_and_is_continued_
     """
     overrides = [*SETTINGS, f"trainer.val_check_interval={interval}"]
     if not chunked:
-        monkeypatch.setattr(chunking, "listeners", lambda trainer: ["a test"])
+        monkeypatch.setattr(ways, "asked_by", lambda *_: ["a test"])
     neurona.run(overrides)
     uninterrupted, saved_steps = newest(), []
     for batch in range(len(steps)):
@@ -130,9 +131,9 @@ def test_a_signal_at_the_last_step_of_a_fit_that_ends_in_mid_epoch_loses_nothing
     monkeypatch.setattr("neurona.callbacks.save_timer.PAUSE_SECONDS", 3600.0)
     overrides = ["data=iris", "data.batch_size=8", "trainer.max_epochs=5", "logger=none", "quiet=true", *overrides]
     chunks = []
-    record = Classifier._record
+    record = FastWay._record
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "_record", lambda self, *of_chunk: chunks.append(record(self, *of_chunk)))
+        patch.setattr(FastWay, "_record", lambda self, records: chunks.append(record(self, records)))
         neurona.run(overrides)
     uninterrupted = newest()
     for batch in range(max(0, len(chunks) - 2), len(chunks)):

@@ -356,19 +356,21 @@ def test_accumulating_k_mini_batches_is_one_of_k_times_the_size(rows, fitted, k)
     torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)  # float32 sums in another order
 
 
-def test_the_remainder_of_an_epoch_is_the_mean_of_what_it_has(rows, fitted):
-    """Three mini-batches, two to a step: the second step is the third mini-batch's own mean gradient."""
+def test_the_remainder_of_an_epoch_counts_as_much_as_each_of_its_mini_batches_does(rows, fitted):
+    """Three mini-batches, two to a step: the second step is half of the third mini-batch's mean gradient, as in
+    Lightning.
+    """
     features, targets = random_rows(30, 6, 3)
     taken, _ = fitted(rows(features, targets, 10), optimizer.sgd(lr=0.5, accumulate=2, schedule=CONSTANT))
     torch.manual_seed(0)
     network = MLP(6, 3, hidden=[16, 8])
-    for part in (slice(0, 20), slice(20, 30)):
+    for part, share in ((slice(0, 20), 1), (slice(20, 30), 0.5)):
         gradients = torch.autograd.grad(
             nn.functional.cross_entropy(network(features[part]), targets[part]), list(network.parameters())
         )
         with torch.no_grad():
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-                parameter -= 0.5 * gradient
+                parameter -= 0.5 * share * gradient
     expected = nn.utils.parameters_to_vector(network.parameters()).detach()
     torch.testing.assert_close(taken, expected, rtol=1e-5, atol=1e-6)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -48,6 +48,9 @@ class InMemoryData(LightningDataModule):
     After setup: features, targets (the whole data set), train_rows, val_rows, test_rows ((n,) int64, ascending) and
     preprocessing, fitted on the training rows. Raises ConfigError for a value out of range.
     """
+
+    chunk_aware: ClassVar[bool] = True
+    """The training loader hands out chunks of mini-batches where the fast way is taken."""
 
     batch_size: int = 32
     eval_batch_size: int = 4096

@@ -107,6 +107,17 @@ class Chunk:
             batch = Part(self.features.index_select(0, rows[own]), targets[own], targets)
         return batch if self.is_local else batch.to(self.device)
 
+    def equal_part(self) -> Batch:
+        """Of the first mini-batch, this process's rows, as many as every other's: where it cannot be divided, its first
+        rows come twice.
+        """
+        rows = self.rows[: self.batch_size]
+        if self.world_size > 1:
+            each = math.ceil(len(rows) / self.world_size)
+            rows = rows[torch.arange(self.rank * each, (self.rank + 1) * each, device=rows.device) % len(rows)]
+        batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+        return batch if self.is_local else batch.to(self.device)
+
     @property
     def is_local(self) -> bool:
         """Whether the data are where the mini-batches are to be."""
@@ -168,7 +179,7 @@ class BatchLoader:
         while (length := chunking.next_length(trainer)) > 0:
             start = lightning_internals.position(trainer) * self.batch_size
             chunk = self._chunk(order[start : start + length * self.batch_size])
-            yield next(iter(chunk)) if chunking.listeners(trainer) else chunk
+            yield chunk if chunking.takes_chunks(trainer) else chunk.equal_part()
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: the position lives in the Trainer's counters; that there is one tells Lightning of the resume."""

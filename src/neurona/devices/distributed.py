@@ -64,6 +64,13 @@ class DataParallel(DDPStrategy):
         share(self.model.state_dict().values())  # whatever made the weights, they are the same everywhere
 
 
+class WrappedDataParallel(DataParallel):
+    """Lightning's DDPStrategy, in processes that are there already: for Lightning's own way to take a step."""
+
+    def configure_ddp(self) -> None:
+        DDPStrategy.configure_ddp(self)
+
+
 def environment() -> environments.ClusterEnvironment:
     """How the processes of this run were started, asked without guessing: no cluster for a run of one process."""
     if launch.in_torchrun():

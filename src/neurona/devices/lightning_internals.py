@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
-
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
 
@@ -57,28 +54,28 @@ def ends_epoch(trainer: Trainer) -> bool:
     return trainer.is_last_batch or trainer.fit_loop.epoch_loop.done
 
 
-def advance(trainer: Trainer, batches: int, steps: int) -> None:
+def is_last_batch(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended is the last of its epoch, be its number known beforehand or not."""
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def count_step(trainer: Trainer) -> None:
+    """Makes Lightning count an optimiser step that it has not seen; ``trainer.global_step`` is the number of those
+    completed, under manual optimisation in ``manual_optimization.optim_step_progress``.
+    """
+    counter = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    counter.ready, counter.completed = counter.ready + 1, counter.completed + 1
+
+
+def advance(trainer: Trainer, batches: int) -> None:
     """Makes Lightning's counters say ``batches`` mini-batches for the batch it has just run (it counts one itself).
 
-    steps: optimiser steps that it has not seen. ``trainer.global_step`` is the number of completed optimiser steps,
-    ``_batches_that_stepped`` the step that loggers are given, zero-based, increased by one after this.
+    ``_batches_that_stepped`` is the step that loggers are given, zero-based, increased by one after this.
     """
     loop = trainer.fit_loop.epoch_loop
-    counter = loop.manual_optimization.optim_step_progress.total
-    counter.ready, counter.completed = counter.ready + steps, counter.completed + steps
     progress = loop.batch_progress
     for tracker in (progress.total, progress.current):
         for name in ("ready", "started", "processed", "completed"):
             setattr(tracker, name, getattr(tracker, name) + batches - 1)
     progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
     loop._batches_that_stepped = trainer.global_step - 1
-
-
-def every_n_steps(callback: Callback) -> int | None:
-    """Optimiser steps after which a callback is to see the end of a chunk; none, or 0, for no such interval.
-
-    Of Lightning's it is ModelCheckpoint that has one, as ``_every_n_train_steps``.
-    """
-    if isinstance(callback, ModelCheckpoint):
-        return callback._every_n_train_steps
-    return getattr(callback, "every_n_steps", None)

@@ -102,9 +102,17 @@ def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
     return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {threads} thread{'s' * (threads > 1)}"])
 
 
-def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, folder: Path) -> str:
-    """The opening lines: what the run is, and where. Returns the ``summary``."""
-    text = summary(cfg, classifier, trainer)
+def way(classifier: Classifier, trainer: Trainer, datamodule: Any) -> str:
+    """Which way steps are taken, and who asked for Lightning's own."""
+    if not classifier.automatic_optimization and not classifier.is_fast:
+        return f"by hand, in {type(classifier).__module__}.{type(classifier).__qualname__}.training_step"
+    asked_by = classifier.who_asks(trainer, datamodule)
+    return f"one mini-batch at a time: {', '.join(asked_by)}" if asked_by else "in chunks of mini-batches"
+
+
+def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, datamodule: Any, folder: Path) -> str:
+    """The opening lines: what the run is, how its steps are taken, and where. Returns the ``summary``."""
+    text = f"{summary(cfg, classifier, trainer)}\nsteps    {way(classifier, trainer, datamodule)}"
     log.info("%s\nfolder   %s", text, folder)
     return text
 

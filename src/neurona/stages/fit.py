@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.classifier import Classifier
 from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
+from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, begun_before
-from neurona.stages import assembly, console, record, resume
+from neurona.stages import assembly, console, limits, record, resume
 from neurona.stages.request import Request
 from neurona.stages.trainer import build
 
@@ -32,10 +33,10 @@ def run(request: Request) -> dict[str, Any]:
     trainer, folder = _placed(request, earlier, classifier, datamodule)
     steps_made = 0
     if last is not None:
-        limits = resume.changes(cfg.trainer, folder)
-        if limits is None:
+        changed = resume.changes(cfg.trainer, folder)
+        if changed is None:
             return folder.metrics()
-        steps_made = resume.start(last, limits, folder, trainer, classifier, datamodule)
+        steps_made = resume.start(last, changed, folder, trainer, classifier, datamodule)
     if earlier is not None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
@@ -75,6 +76,7 @@ def _placed(
     cfg, place = request.cfg, request.cfg.folder
     cfg.folder = cfg.run or request.place()
     trainer = build(cfg, datamodule, classifier)
+    limits.check_optimizers(classifier, trainer, request.overrides)
     trainer.strategy.setup_environment()
     folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:
@@ -90,7 +92,7 @@ def _introduce(
 ) -> None:
     """Says what the run is: in its folder, on the console and to the loggers."""
     folder.describe(request.cfg, request.overrides)
-    texts = {"summary": console.introduce(request.cfg, classifier, trainer, folder.path)}
+    texts = {"summary": console.introduce(request.cfg, classifier, trainer, datamodule, folder.path)}
     if getattr(datamodule, "card", None):
         texts["data_card"] = console.show_card(datamodule, folder)
     if folder.is_written:
@@ -118,6 +120,8 @@ def _fit_and_test(
     best: dict[str, Any] = trainer.checkpoint_callback.best  # type: ignore[union-attr]
     figures |= {"best_epoch": best["epoch"], **best["figures"]}
     if figures["stopped_by"] != "pruning":
-        trainer.test(classifier, datamodule, ckpt_path=folder.best_checkpoint, weights_only=True, verbose=False)
+        # Not by ``ckpt_path``: a callback that averages weights would put others in the place of the file's.
+        classifier.load_state_dict(checkpoint.read(folder.best_checkpoint)["state_dict"])
+        trainer.test(classifier, datamodule, verbose=False)
         figures |= scalars(trainer)
         folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
-from lightning.pytorch import LightningDataModule
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from omegaconf import DictConfig
 
 from neurona.classifier import Classifier
+from neurona.config import overrides as written
 from neurona.config.check import FIGURES
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
+
+REPLACED: dict[type[Callback], str] = {
+    StochasticWeightAveraging: "it averages after the last validation, so that the average is never validated:"
+    " lightning.pytorch.callbacks.EMAWeightAveraging is validated, kept as the best and tested",
+    LearningRateFinder: "python train.py stage=lr_find suggests a learning rate",
+    BatchSizeFinder: "data are in memory: give data.batch_size",
+}
+"""Callbacks of Lightning's that would do nothing, or harm, and what does it instead."""
+
+RESERVED = {"best", "last", "previous"}
+"""Names of the run's own checkpoints."""
+
+STILL_USED = ("optimizer.clip_norm", "optimizer.clip_value", "optimizer.accumulate")
+"""Settings of the optimiser that hold whoever makes it."""
 
 LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
 
@@ -29,6 +53,50 @@ def check(node: DictConfig, datamodule: LightningDataModule) -> None:
     if isinstance(interval, int) and node.check_val_every_n_epoch is not None and interval > batches:
         problem = f"an epoch has {batches} mini-batches; check_val_every_n_epoch=null counts across epochs"
         raise ConfigError("trainer.val_check_interval", interval, problem)
+
+
+def check_callbacks(callbacks: Sequence[Callback], folder: Path) -> None:
+    """Raises ConfigError for a callback that this project has something else for, or that writes its checkpoints."""
+    for callback in callbacks:
+        for kind, remedy in REPLACED.items():
+            if isinstance(callback, kind):
+                raise ConfigError("trainer.callbacks", type(callback).__qualname__, f"is not taken here; {remedy}")
+        if isinstance(callback, ModelCheckpoint):
+            names = {str(callback.filename), callback.CHECKPOINT_NAME_LAST if callback.save_last else ""}
+            place = Path(callback.dirpath) if callback.dirpath else folder / "checkpoints"
+            is_ours = place.resolve() == (folder / "checkpoints").resolve()
+            if is_ours and (taken := names & RESERVED):
+                problem = "is a name of the run's own checkpoints; give another filename, or another dirpath"
+                raise ConfigError("trainer.callbacks", f"ModelCheckpoint of {min(taken)}.ckpt", problem)
+
+
+def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequence[str]) -> None:
+    """Raises ConfigError where a classifier of one's own leaves settings of the optimiser unused, or has several under
+    automatic optimisation.
+    """
+    kind, optimization = type(classifier), classifier.optimization
+    if not classifier.automatic_optimization:
+        settings = {"clip_norm": None, "clip_value": None, "accumulate": 1}
+        for name, default in settings.items():
+            if (value := getattr(optimization, name)) != default:
+                problem = f"is {kind.__qualname__}'s own to do, which optimises manually; leave it out"
+                raise ConfigError(f"optimizer.{name}", value, problem)
+    if kind.configure_optimizers is Classifier.configure_optimizers:
+        return
+    for override in written.parse(overrides):
+        key = written.key(override)
+        if written.root(override) == "optimizer" and key not in STILL_USED:
+            problem = f"is not used: {kind.__qualname__}.configure_optimizers makes the optimiser; set it there"
+            raise ConfigError(key, written.value(override), problem)
+    classifier.trainer = trainer
+    optimizers = classifier.configure_optimizers()
+    several = isinstance(optimizers, list | tuple) and len(optimizers) > 1
+    if several and all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
+        problem = "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False in"
+        problem = (
+            f"{problem} __init__, and step them in training_step, as Lightning's page on manual optimization shows"
+        )
+        raise ConfigError("classifier._target_", f"{kind.__module__}.{kind.__qualname__}", problem)
 
 
 def check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifier) -> None:

@@ -48,7 +48,7 @@ def run(request: Request) -> dict[str, Any]:
     cfg.folder = str(folder.path)
     with console.train_log(folder), record.recorded(request, folder, trainer, classifier) as figures:
         folder.describe(cfg, request.overrides)
-        console.introduce(cfg, classifier, trainer, folder.path)
+        console.introduce(cfg, classifier, trainer, datamodule, folder.path)
         with record.timed(figures):
             test.fit(trainer, classifier, datamodule)
             suggestion = test.suggestion()

@@ -21,6 +21,9 @@ from neurona.errors import ConfigError
 from neurona.runs import jobs
 from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.stages import limits
+from neurona.steps.training import attach
+
+WRAPPED = "neurona.devices.distributed.WrappedDataParallel"
 
 
 def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifier) -> Trainer:
@@ -31,7 +34,12 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
     limits.check(node, datamodule)
     limits.check_monitors(node, cfg.trainer.callbacks, classifier)
     callbacks = [*_callbacks(cfg), *_of_search(Path(cfg.folder)), instantiate(cfg.inspect, Inspection)]
+    limits.check_callbacks(callbacks, Path(cfg.folder))
     trainer = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
+    if isinstance(trainer.strategy, distributed.DataParallel) and classifier.who_asks(trainer, datamodule):
+        node.strategy["_target_"] = WRAPPED
+        trainer = _make(cfg, node, callbacks=callbacks, logger=trainer.loggers)
+    attach(trainer, Classifier)
     end_epochs_once(trainer)
     return trainer
 

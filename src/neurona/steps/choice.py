@@ -1,25 +1,20 @@
-"""Which way a fit takes its steps: compiled, as CUDA graphs, directly, or through Lightning's hooks."""
+"""How the fast way takes its steps: compiled, as CUDA graphs, or directly."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import torch
-from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
-from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from neurona.data import chunking
-from neurona.devices import distributed
 from neurona.steps import compiled, graphs
-from neurona.steps.steps import Classifier, DirectSteps, Steps
+from neurona.steps.steps import Classifier, DirectSteps
 
 log = logging.getLogger(__name__)
 
 
-def steps_of(classifier: Classifier, shipped: type) -> Steps:
+def steps_of(classifier: Classifier, shipped: type) -> DirectSteps:
     """How a fit takes its steps, compiled if that was asked for and is possible. shipped: the project's own classifier,
     whose methods compute with tensors only.
     """
@@ -31,31 +26,18 @@ def steps_of(classifier: Classifier, shipped: type) -> Steps:
     return _uncompiled(classifier, shipped)
 
 
-def _uncompiled(classifier: Classifier, shipped: type) -> Steps:
-    """Directly if nothing would notice, on a GPU as a graph if that is possible."""
-    if chunking.listeners(classifier.trainer) or not _adds_nothing(classifier.trainer):
-        return Steps(classifier)
+def _uncompiled(classifier: Classifier, shipped: type) -> DirectSteps:
+    """On a GPU as a graph if that is possible, else directly."""
     if graphs.wanted(classifier) and not list(obstacles_to_recording(classifier, shipped)):
         return graphs.GraphedSteps(classifier)
     return DirectSteps(classifier)
 
 
-def _adds_nothing(trainer: Any) -> bool:
-    """Whether strategy and precision leave a backward pass and an optimiser step as they are."""
-    plugin = trainer.precision_plugin
-    unscaled = type(plugin) in (Precision, DoublePrecision, HalfPrecision) or (
-        type(plugin) is MixedPrecision and plugin.scaler is None
-    )
-    return unscaled and isinstance(trainer.strategy, SingleDeviceStrategy | distributed.DataParallel)
-
-
 def obstacles_to_compiling(classifier: Classifier, shipped: type) -> Iterable[str]:
     """Why a fit cannot be compiled, if it cannot."""
     trainer, kind = classifier.trainer, type(classifier)
-    if listeners := chunking.listeners(trainer):
-        yield f"{', '.join(listeners)} wants every step, and a compiled one has no hooks and no .grad"
-    if trainer.world_size > 1 or not _adds_nothing(trainer):
-        yield "several devices and gradient scaling (trainer.precision=16-mixed) are not compiled"
+    if trainer.world_size > 1:
+        yield "several devices are not compiled"
     own = [name for name in ("loss", "forward") if getattr(kind, name) is not getattr(shipped, name)]
     if own and not getattr(kind, "compilable", False):
         name = kind.__name__

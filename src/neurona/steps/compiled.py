@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from neurona.data.batches import size
+from neurona.devices import lightning_internals
 from neurona.optimizer import Optimization
 from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Steps, Taken
+from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class CompiledSteps(DirectSteps):
     otherwise: makes the steps to go on with where the compiler gives up.
     """
 
-    def __init__(self, classifier: Classifier, otherwise: Callable[[], Steps]) -> None:
+    def __init__(self, classifier: Classifier, otherwise: Callable[[], DirectSteps]) -> None:
         super().__init__(classifier)
         self._otherwise = otherwise
         self._function: Callable[..., Any] | None = None
@@ -99,7 +100,7 @@ class CompiledSteps(DirectSteps):
             taken = *self._function(features, targets), targets
         if norms is not None:
             norms.after()
-        self.uncounted += 1
+        lightning_internals.count_step(self.classifier.trainer)
         if self.scheduler is not None:
             self.scheduler.step()
         return taken

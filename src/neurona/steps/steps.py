@@ -11,7 +11,7 @@ from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona.data.batches import Part, Picked
-from neurona.devices import distributed
+from neurona.devices import distributed, lightning_internals
 from neurona.steps import hooks
 from neurona.steps.norms import StepNorms
 
@@ -26,26 +26,23 @@ Taken = tuple[Tensor, Tensor, Tensor]
 PLAIN = (bool, int, float, str, type(None))
 
 
-class Steps:
-    """Takes mini-batches one after the other, through Lightning's ``manual_backward`` and optimiser.
-
-    uncounted: optimiser steps taken that Lightning has not counted.
-    """
+class DirectSteps:
+    """Takes mini-batches one after the other on the tensors themselves, where no hook listens between chunks' ends."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self.optimization = classifier.optimization
-        self.optimizer: Any = classifier.optimizers()
+        self.optimizer: torch.optim.Optimizer = classifier.trainer.optimizers[0]
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self.is_shared = classifier.trainer.world_size > 1
-        self.uncounted = 0
+        self._adam_state: tuple[list[Tensor], ...] | None = None
 
     def begin(self, batch: object) -> None:
         """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
-        self.uncounted = 0
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        _begin_momentum(self.classifier.trainer.optimizers[0])
+        _begin_momentum(self.optimizer)
+        self._adam_state = None
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
@@ -84,37 +81,14 @@ class Steps:
     def passes(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Forward and backward: loss and logits, detached; the gradients are added to the parameters' ``grad``."""
         loss, logits = self.classifier.loss(features, targets)
-        self.backward(loss * share if share != 1 else loss)
+        (loss * share if share != 1 else loss).backward()
         return loss.detach(), logits.detach()
-
-    def backward(self, loss: Tensor) -> None:
-        self.classifier.manual_backward(loss)
 
     def clip(self) -> None:
         if self.optimization.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.optimization.clip_norm)
         elif self.optimization.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.optimization.clip_value)
-
-    def update(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-class DirectSteps(Steps):
-    """The same on the tensors themselves, which takes less time, where no hook listens between the ends of chunks."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__(classifier)
-        self.optimizer = self.optimizer.optimizer
-        self._adam_state: tuple[list[Tensor], ...] | None = None
-
-    def begin(self, batch: object) -> None:
-        super().begin(batch)
-        self._adam_state = None
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
 
     def fixed(self) -> tuple[Any, ...]:
         """What a function made of the passes takes for fixed: where tensors lie, which are trained, and settings."""
@@ -143,7 +117,7 @@ class DirectSteps(Steps):
             self._adam(gradients, *self._adam_state)
         for parameter in self.parameters:
             parameter.grad = None
-        self.uncounted += 1
+        lightning_internals.count_step(self.classifier.trainer)
 
     @torch.no_grad()
     def _adam(self, gradients: list[Any], means: list[Tensor], squares: list[Tensor], steps: list[Tensor]) -> None:

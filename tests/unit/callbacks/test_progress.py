@@ -28,8 +28,8 @@ def fit(rows, make_trainer, make_classifier):
     def run(progress: Progress, **arguments) -> list[dict[str, float]]:
         classifier = make_classifier(Linear(4, 2), 4, 2)
         reported: list[dict[str, float]] = []
-        report = classifier._report
-        classifier._report = lambda figures: (reported.append(figures), report(figures))
+        report = classifier.report
+        classifier.report = lambda figures: (reported.append(figures), report(figures))
         trainer = make_trainer(progress, **{"max_epochs": 3, "limit_val_batches": 1.0} | arguments)
         features = torch.randn(60, 4)
         trainer.fit(classifier, rows(features, (features[:, 0] > 0).long(), 10))

@@ -19,7 +19,7 @@ from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.steps import choice
-from neurona.steps.steps import DirectSteps, Steps
+from neurona.steps.steps import DirectSteps
 from neurona.tables import encoding as encodings
 
 ROWS, FEATURES, CLASSES = 330, 12, 4
@@ -64,7 +64,7 @@ class Trusted(Classifier):
     compilable = True
 
 
-@pytest.mark.parametrize(("callbacks", "kind"), [((), DirectSteps), ((EveryStep(),), Steps)])
+@pytest.mark.parametrize(("callbacks", "kind"), [((), DirectSteps), ((EveryStep(),), type(None))])
 def test_steps_are_taken_directly_unless_somebody_wants_every_one(callbacks, kind, fit_noise):
     assert type(fit_noise(adam(), *callbacks).kept.steps) is kind
 
@@ -72,7 +72,7 @@ def test_steps_are_taken_directly_unless_somebody_wants_every_one(callbacks, kin
 @pytest.mark.parametrize(
     ("optimization", "callbacks", "kind", "reason"),
     [
-        (adam(), [EveryStep()], Classifier, "EveryStep wants every step"),
+        (adam(), [EveryStep()], Classifier, "EveryStep.on_before_optimizer_step asks for one mini-batch at a time"),
         (adam(accumulate=3), [], Classifier, "optimizer.accumulate above 1"),
         (adam(), [], OwnLoss, "OwnLoss.loss may do more than compute with tensors"),
         (own(torch.optim.Adam, amsgrad=True), [], Classifier, "Adam has no compiled update with amsgrad"),

@@ -25,7 +25,7 @@ from neurona.models.mlp import MLP
 from neurona.steps import graphs
 from neurona.steps.graphs import Graph
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import DirectSteps, Steps
+from neurona.steps.steps import DirectSteps
 from neurona.tables import encoding as encodings
 
 # What torch says of itself.
@@ -140,7 +140,6 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_at_a_time(name, monkeyp
     arguments = {"network": mlp(dropout=0.3), "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
     replayed = fit(**arguments)
     assert Recorder.recordings == 1
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: Steps(classifier))
     assert_same(replayed, fit(EveryStep(), **arguments))
 
 
@@ -469,7 +468,7 @@ def assert_recorded_with_the_same_bits(**arguments):
     recorded = fit(accelerator="gpu", **arguments)
     assert recorded.kept.graph._graph is not None
     one_at_a_time = fit(EveryStep(), accelerator="gpu", **arguments)
-    assert type(one_at_a_time.kept.steps) is Steps
+    assert one_at_a_time.kept.steps is None
     assert_same(recorded, one_at_a_time)
 
 

@@ -1,0 +1,87 @@
+"""The fast way: a Lightning batch is a chunk of mini-batches, stepped one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neurona.data.batches import Batch, Chunk, Part, Picked
+from neurona.devices import lightning_internals
+from neurona.steps.figures import require_finite
+from neurona.steps.steps import Classifier, DirectSteps
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One mini-batch that has been taken. loss: this process's share of it, a scalar. logits: (batch, num_classes).
+    targets: (batch,). samples: rows of all processes. step: the number of the optimiser step that it belongs to.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    targets: Tensor
+    samples: int
+    step: int
+
+
+class FastWay:
+    """steps: how each mini-batch becomes a step, or, where gradients are accumulated, a part of one."""
+
+    def __init__(self, classifier: Classifier, steps: DirectSteps) -> None:
+        self.classifier, self.steps = classifier, steps
+
+    def take(self, chunk: Chunk, batch_idx: int) -> None:
+        """Steps through a chunk whose first mini-batch has this index in its epoch."""
+        classifier, trainer = self.classifier, self.classifier.trainer
+        accumulate, last = classifier.optimization.accumulate, trainer.num_training_batches - 1
+        steps, records = self.steps, list[StepRecord]()
+        steps.begin(chunk)
+        first_step = trainer.global_step + 1 - batch_idx // accumulate
+        for index, mini_batch in enumerate(chunk.picked(), start=batch_idx):
+            own, samples = self._own_part(mini_batch)
+            step = first_step + index // accumulate
+            loss, logits, targets = steps.take(
+                mini_batch,
+                own / accumulate,
+                completes=index % accumulate == accumulate - 1 or index == last,
+                norms=classifier.norms if self._is_logged(step) else None,
+            )
+            loss = loss if own == 1 else loss * own
+            records.append(StepRecord(loss, logits, targets, len(targets) if samples is None else samples, step))
+        lightning_internals.advance(trainer, len(records))
+        self._record(records)
+
+    def end(self) -> None:
+        """The fit is over."""
+        self.steps.end()
+
+    def _own_part(self, mini_batch: Picked | Batch | Part) -> tuple[float, int | None]:
+        """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
+        number of all rows, None where there are no other processes.
+        """
+        if not isinstance(mini_batch, Part):
+            return 1.0, None
+        own, whole, weights = mini_batch.targets, mini_batch.whole, self.classifier.class_weights
+        if weights is None:
+            return len(own) / len(whole), len(whole)
+        return (weights[own].sum() / weights[whole].sum()).item(), len(whole)
+
+    def _record(self, records: list[StepRecord]) -> None:
+        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN."""
+        classifier, trainer = self.classifier, self.classifier.trainer
+        logits, targets = torch.cat([r.logits for r in records]), torch.cat([r.targets for r in records])
+        correct = (logits.argmax(1) == targets).sum()
+        figures = torch.stack([*(record.loss.float() for record in records), correct.float()])
+        *losses, num_correct = trainer.strategy.reduce(figures, reduce_op="sum").tolist()
+        for record, loss in zip(records, losses, strict=True):
+            require_finite(loss, record.step, trainer.current_epoch)
+        classifier.figures.add(losses, [record.samples for record in records], num_correct)
+        if trainer.global_step == records[-1].step and self._is_logged(records[-1].step):
+            classifier.log_step()
+
+    def _is_logged(self, step: int) -> bool:
+        every: Any = self.classifier.trainer.log_every_n_steps
+        return bool(every) and step % every == 0

@@ -1,0 +1,68 @@
+"""The figures of training steps: means over the epoch so far, and since the last step that was logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from neurona.errors import RunError
+
+SUMS = ("loss", "correct", "samples")
+REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
+
+
+class NonFiniteLoss(RunError):
+    """The training loss became NaN or infinite."""
+
+
+class StepFigures:
+    """samples: training samples taken since this process was started, by all processes."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._epoch = dict.fromkeys(SUMS, 0.0)
+        self._since_logged = dict.fromkeys(SUMS, 0.0)
+
+    def add(self, losses: Sequence[float], samples: Sequence[int], correct: float) -> None:
+        """Adds those of some mini-batches: the mean loss and the number of samples of each, and of all together the
+        samples that were classified rightly.
+        """
+        loss_sum = sum(loss * number for loss, number in zip(losses, samples, strict=True))
+        for sums in (self._epoch, self._since_logged):
+            for name, value in zip(SUMS, (loss_sum, correct, sum(samples)), strict=True):
+                sums[name] += value
+        self.samples += sum(samples)
+
+    def epoch_means(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch so far, NaN before its first mini-batch."""
+        return _means(self._epoch)
+
+    def begin_epoch(self) -> None:
+        """Leaves the epoch before behind."""
+        self._epoch = dict.fromkeys(SUMS, 0.0)
+
+    def logged_loss(self) -> float:
+        """The mean loss since this was asked last."""
+        loss, _ = _means(self._since_logged)
+        self._since_logged = dict.fromkeys(SUMS, 0.0)
+        return loss
+
+    def state(self) -> list[dict[str, float]]:
+        """For a checkpoint."""
+        return [self._epoch, self._since_logged]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Goes on from what ``state`` gave."""
+        self._epoch, self._since_logged = state
+
+
+def require_finite(loss: float, step: int, epoch: int) -> None:
+    """Raises NonFiniteLoss for a loss that is none."""
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f"the training loss became {loss} at optimiser step {step} (epoch {epoch}); {REMEDIES}")
+
+
+def _means(sums: dict[str, float]) -> tuple[float, float]:
+    samples = sums["samples"] or math.nan
+    return sums["loss"] / samples, sums["correct"] / samples

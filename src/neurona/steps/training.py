@@ -1,0 +1,206 @@
+"""The project's own work at the hooks of a fit and of an evaluation.
+
+It sits in objects of its own, so that whoever overrides a hook of the classifier, without ``super()`` too, loses
+nothing of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor
+
+from neurona.data import chunking
+from neurona.devices import distributed
+from neurona.steps import choice, randomness, ways
+from neurona.steps.fast import FastWay
+from neurona.steps.figures import REMEDIES, NonFiniteLoss, require_finite
+from neurona.steps.steps import Classifier
+
+log = logging.getLogger(__name__)
+
+MOST_PENDING = 50
+"""Mini-batches whose figures may wait on a GPU, so that not every step waits for them."""
+
+
+class Pending(NamedTuple):
+    """Figures of a mini-batch that are still on the device. correct: None where the step does not tell."""
+
+    loss: Tensor
+    correct: Tensor | None
+    samples: int
+    step: int
+
+
+class Training(Callback):
+    """Has a fit take its steps, and keeps their figures. shipped: the project's own classifier."""
+
+    def __init__(self, shipped: type) -> None:
+        self.shipped = shipped
+        self._rng: dict[str, Any] | None = None
+        self._asked_by = ""
+        self._pending: list[Pending] = []
+
+    def setup(self, trainer: Trainer, pl_module: Classifier, stage: str) -> None:
+        if stage != "fit":
+            return
+        if pl_module.balanced:
+            pl_module.balance(trainer.datamodule.class_counts)  # type: ignore[attr-defined]
+        asked_by = who_asks(pl_module, trainer, trainer.datamodule, self.shipped)  # type: ignore[attr-defined]
+        self._asked_by = ", ".join(asked_by)
+        pl_module.choose_way(asked_by)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if trainer.global_rank and self._rng is None:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
+        if pl_module.is_fast:
+            pl_module.fast_way = FastWay(pl_module, choice.steps_of(pl_module, self.shipped))
+        elif trainer.world_size > 1:
+            log.info(
+                "of a mini-batch that %d processes cannot share evenly, its first rows come twice", trainer.world_size
+            )
+        if pl_module.compile_steps and not pl_module.is_fast:
+            log.warning("compile=true: going on without, as %s asks for one mini-batch at a time", self._asked_by)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        pl_module.figures.begin_epoch()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
+        if self._rng is not None:
+            randomness.restore_rng(self._rng)
+            self._rng = None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Classifier, optimizer: Any) -> None:
+        if pl_module.norms is not None and pl_module.is_logged(trainer.global_step + 1):
+            pl_module.norms.before()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Records a mini-batch that Lightning has taken."""
+        if pl_module.is_fast or not outputs or "loss" not in outputs:
+            return
+        completes = chunking.is_step_complete(trainer)
+        step = trainer.global_step + (not completes)
+        loss = outputs["loss"] * trainer.accumulate_grad_batches
+        self._pending.append(Pending(loss, pl_module.num_correct, extract_batch_size(batch), step))
+        pl_module.num_correct = None
+        is_logged = completes and pl_module.is_logged(step)
+        if is_logged and pl_module.norms is not None:
+            pl_module.norms.after()
+        if is_logged or loss.device.type == "cpu" or len(self._pending) >= MOST_PENDING:
+            self._flush(trainer, pl_module)
+        if is_logged:
+            pl_module.log_step()
+
+    def _flush(self, trainer: Trainer, pl_module: Classifier) -> None:
+        """Adds the figures that are pending to the sums; stops at a NaN."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        counts = [one.correct for one in pending if one.correct is not None]
+        correct = torch.stack(counts).sum() if counts else torch.tensor(math.nan, device=pending[0].loss.device)
+        figures = torch.stack([*(one.loss.float() for one in pending), correct.float()])
+        *losses, mean_correct = trainer.strategy.reduce(figures, reduce_op="mean").tolist()  # all have as many rows
+        for one, loss in zip(pending, losses, strict=True):
+            require_finite(loss, one.step, trainer.current_epoch)
+        samples = [one.samples * trainer.world_size for one in pending]
+        pl_module.figures.add(losses, samples, mean_correct * trainer.world_size)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        self._flush(trainer, pl_module)
+        loss, accuracy = pl_module.figures.epoch_means()
+        figures = {"train/loss": loss, "train/lr": pl_module.learning_rate}
+        if not math.isnan(accuracy):
+            figures["train/accuracy"] = accuracy
+        pl_module.report(figures)
+        pl_module.log_to_loggers({"epoch": trainer.current_epoch})
+        for logger in trainer.loggers:
+            logger.save()
+        pl_module.step_plateau()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if pl_module.fast_way is not None:
+            pl_module.fast_way.end()
+            pl_module.fast_way = None
+
+    # Checkpoints hold plain containers and tensors only.
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
+        self._flush(trainer, pl_module)
+        checkpoint["neurona"] = {
+            **blueprint(pl_module),
+            "sums": pl_module.figures.state(),
+            "rng": distributed.gathered(randomness.rng_state()),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
+        pl_module.figures.restore(checkpoint["neurona"]["sums"])
+        generators, rank = checkpoint["neurona"]["rng"], trainer.global_rank
+        self._rng = generators[rank] if rank < len(generators) else None
+
+
+class Evaluation(Callback):
+    """Reports what the metrics of a validation or a test come to."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        distributed.share(pl_module.network.buffers())  # running averages are of each process's rows: rank 0's count
+
+    def on_test_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        distributed.share(pl_module.state_dict().values())  # another host may still see the checkpoint before the best
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        _finish(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        _finish(pl_module, "test")
+
+
+def _finish(classifier: Classifier, part: str) -> None:
+    computed = classifier.metrics.compute()
+    classifier.metrics.reset()
+    classifier.confusion_matrix = computed.pop("confusion_matrix").tolist()
+    class_accuracy = computed.pop("class_accuracy")
+    figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
+    if not math.isfinite(figures[f"{part}/loss"]):
+        raise NonFiniteLoss(f"{part}/loss is {figures[f'{part}/loss']}: {REMEDIES}")
+    for name, value in zip(classifier.spec.class_names, class_accuracy.tolist(), strict=True):
+        figures[f"{part}/accuracy_of/{name}"] = value
+    classifier.report(figures)
+
+
+def who_asks(classifier: Classifier, trainer: Trainer, datamodule: Any, shipped: type) -> list[str]:
+    """Who asks for Lightning's own way in a fit with this Trainer; nobody where the fast one will do."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    others = [callback for callback in callbacks if not isinstance(callback, Training | Evaluation)]
+    asked_by = ways.asked_by(classifier, datamodule, others, shipped)
+    if changes := ways.scales_or_wraps(trainer):
+        asked_by.append(changes)
+    return asked_by
+
+
+def attach(trainer: Trainer, shipped: type) -> None:
+    """Puts the project's own callbacks before all others, which may want the figures of an epoch as it ends."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if not any(isinstance(callback, Training) for callback in callbacks):
+        callbacks[:0] = [Training(shipped), Evaluation()]
+
+
+def blueprint(classifier: Classifier) -> dict[str, Any]:
+    """What rebuilding the classifier needs besides its tensors, as plain data."""
+    preprocessing = type(classifier.preprocessing)
+    datamodule: Any = getattr(classifier.trainer, "datamodule", None)
+    return {
+        "model": classifier.model_config,
+        "embedding": classifier.embedding_config,
+        "fingerprint": getattr(datamodule, "fingerprint", None),
+        "spec": dataclasses.asdict(classifier.spec),
+        "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
+        "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
+    }
