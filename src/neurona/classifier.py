@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from neurona.data import chunking
 from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
+from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
@@ -254,7 +255,7 @@ class Classifier(LightningModule):
         features, targets = batch
         return torch.softmax(self(features).float(), dim=1), targets
 
-    # Reporting: the step axis is optimiser steps, everywhere.
+    # Reporting: the step axis is optimiser steps, counted from 0, everywhere.
 
     def report(self, figures: dict[str, float]) -> None:
         """Figures of an epoch or an evaluation, for callbacks and loggers."""
@@ -266,11 +267,11 @@ class Classifier(LightningModule):
         self.log_to_loggers(figures)
 
     def log_to_loggers(self, figures: dict[str, Any]) -> None:
-        """Figures at the present optimiser step; nothing in the sanity check."""
+        """Figures of the optimiser step that was made last, counted from 0; nothing in the sanity check."""
         if self.trainer.sanity_checking:
             return
         for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in figures.items()}, step=self.trainer.global_step)
+            logger.log_metrics({name: float(value) for name, value in figures.items()}, step=logged_step(self.trainer))
 
 
 def _weights_of_classes(weights: Any, spec: DataSpec) -> Tensor:

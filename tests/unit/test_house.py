@@ -75,7 +75,7 @@ def test_the_reading_sees_every_kind_of_import() -> None:
     guarded = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from h import i\n"
     wanted = {"a.b", "c", "c.d", "e", "e.g", "neurona.x.Y", "h", "h.i", "typing", "typing.TYPE_CHECKING"}
     assert named(ast.parse(text + guarded)) == wanted
-    assert "neurona.steps.choice" in IMPORTS["neurona.classifier"]
+    assert "neurona.steps.training" in IMPORTS["neurona.classifier"]
     assert "neurona.classifier" in IMPORTS["neurona.stages.fit"]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neurona.classifier import Classifier
 from neurona.data.base import InMemoryData
+from neurona.devices.lightning_internals import logged_step
 from neurona.errors import check_range
 from neurona.inspection.loggers import TensorBoard
 from neurona.runs.files import replacing
@@ -108,7 +109,7 @@ class Boundary(Callback):
             Image.fromarray(picture).save(file, "PNG")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.experiment.add_image("boundary", picture, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image("boundary", picture, logged_step(trainer), dataformats="HWC")
         self._drawn = epoch
 
 

@@ -15,6 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from torch import Tensor, nn
 
 from neurona.classifier import Classifier
+from neurona.devices.lightning_internals import logged_step
 from neurona.errors import check_range
 from neurona.inspection import drawing
 from neurona.inspection.drawing import Picture
@@ -137,15 +138,17 @@ class Inspection(Callback):
             pictures["confusion"] = sample.confusion()
         if self.curves:
             for name, scores, positive in sample.by_class():
-                logger.experiment.add_pr_curve(f"precision_recall_{part}/{name}", positive, scores, trainer.global_step)
+                logger.experiment.add_pr_curve(
+                    f"precision_recall_{part}/{name}", positive, scores, logged_step(trainer)
+                )
             pictures |= {"roc": sample.roc(), "reliability": sample.reliability()}
         if self.examples and len(wrong := sample.most_wrong()):
             if sample.spec.image_shape is not None:
                 pictures["most_wrong"] = sample.wrong_images(wrong)
             else:
-                logger.experiment.add_text(f"most_wrong/{part}", sample.wrong_rows(wrong), trainer.global_step)
+                logger.experiment.add_text(f"most_wrong/{part}", sample.wrong_rows(wrong), logged_step(trainer))
         for name, picture in pictures.items():
-            logger.log_picture(f"{name}/{part}", picture, trainer.global_step)
+            logger.log_picture(f"{name}/{part}", picture, logged_step(trainer))
         return sample
 
     def _show_weights(self, logger: TensorBoard, trainer: Trainer, classifier: Classifier) -> None:
@@ -160,7 +163,7 @@ class Inspection(Callback):
         name, first = linear[0]
         filters = first.weight.detach()[:MOST_FILTERS].float().cpu().numpy().reshape(-1, *shape)
         picture = drawing.mosaic(drawing.signed(filters), [], f"{name}: weights of {len(filters)} units")
-        logger.log_picture(f"weights/{name}", picture, trainer.global_step)
+        logger.log_picture(f"weights/{name}", picture, logged_step(trainer))
 
     def _show_histograms(self, logger: TensorBoard, trainer: Trainer, classifier: Classifier) -> None:
         if not self.histograms:
@@ -172,7 +175,7 @@ class Inspection(Callback):
             kinds["activations"] = self._units.outputs
         for kind, tensors in kinds.items():
             for name, tensor in tensors.items():
-                logger.experiment.add_histogram(f"{kind}/{name}", tensor.detach().float(), trainer.global_step)
+                logger.experiment.add_histogram(f"{kind}/{name}", tensor.detach().float(), logged_step(trainer))
 
 
 def peak_memory_mb() -> float:

@@ -59,6 +59,18 @@ def is_last_batch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
+def begin_mini_batch(trainer: Trainer, rows: int) -> None:
+    """Makes what ``self.log`` is given count for so many rows: ``_results.batch_size`` is what it asks."""
+    trainer._results.batch_size = rows
+
+
+def logged_step(trainer: Trainer) -> int:
+    """The step that loggers are given now: in a fit zero-based, as ``self.log`` has it; in a test after it, the number
+    of steps, as Lightning's own logging has it.
+    """
+    return max(trainer.global_step - 1, 0) if trainer.state.fn == "fit" else trainer.global_step
+
+
 def count_step(trainer: Trainer) -> None:
     """Makes Lightning count an optimiser step that it has not seen; ``trainer.global_step`` is the number of those
     completed, under manual optimisation in ``manual_optimization.optim_step_progress``.

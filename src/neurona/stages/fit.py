@@ -40,7 +40,7 @@ def run(request: Request) -> dict[str, Any]:
     if earlier is not None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard | Csv):
-                logger.forget_after(steps_made if last else -1)
+                logger.forget_after(steps_made - 1)  # the axis of steps begins at 0
 
     checkpoints = trainer.checkpoint_callback
     assert isinstance(checkpoints, BestAndLast)

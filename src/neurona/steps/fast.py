@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurona.data.batches import Batch, Chunk, Part, Picked
+from neurona.data.batches import Batch, Chunk, Part, Picked, size
 from neurona.devices import lightning_internals
 from neurona.steps.figures import require_finite
 from neurona.steps.steps import Classifier, DirectSteps
@@ -41,6 +41,7 @@ class FastWay:
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
         for index, mini_batch in enumerate(chunk.picked(), start=batch_idx):
+            lightning_internals.begin_mini_batch(trainer, size(mini_batch))
             own, samples = self._own_part(mini_batch)
             step = first_step + index // accumulate
             loss, logits, targets = steps.take(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError
 from neurona.inspection.loggers import TensorBoard
 from neurona.runs.files import replacing, write_atomically
@@ -66,7 +67,7 @@ class Importance(Callback):
                 figure.savefig(file, format="png", dpi=120)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoard):
-                    logger.experiment.add_figure("importance", figure, trainer.global_step)
+                    logger.experiment.add_figure("importance", figure, logged_step(trainer))
 
 
 @torch.inference_mode()

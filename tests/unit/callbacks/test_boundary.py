@@ -115,7 +115,7 @@ def test_frames_come_at_their_epochs_and_change_no_bit(fit, tmp_path):
     for name, tensor in plain.state_dict().items():
         assert torch.equal(watched.state_dict()[name], tensor), name
     assert frames(tmp_path) == [0, 4, 8, 10]
-    assert images(tmp_path) == [0, 4 * 22, 8 * 22, 10 * 22]
+    assert images(tmp_path) == [0, 4 * 22 - 1, 8 * 22 - 1, 10 * 22 - 1]
     with Image.open(tmp_path / "boundary.gif") as animation:
         assert (animation.n_frames, animation.info["loop"]) == (4, 0)
     assert (tmp_path / "boundary.png").read_bytes() == (tmp_path / "boundary" / "0010.png").read_bytes()
@@ -130,7 +130,7 @@ def test_more_frames_than_are_wanted_are_spread(fit, tmp_path):
 @pytest.mark.usefixtures("_blank_pictures")
 def test_a_fit_of_no_set_length_thins_its_frames_out(fit, tmp_path):
     fit(Boundary(max_frames=3), max_epochs=-1, max_steps=7 * 22 - 1)
-    assert images(tmp_path) == [22 * epoch for epoch in (0, 1, 2, 3, 4, 6)] + [7 * 22 - 1]
+    assert images(tmp_path) == [0, *(22 * epoch - 1 for epoch in (1, 2, 3, 4, 6)), 7 * 22 - 2]
     assert frames(tmp_path) == [0, 4, 7]
 
 

@@ -41,10 +41,10 @@ def fit(rows, make_trainer, make_classifier):
 def test_the_step_axis_counts_optimiser_steps(fit, tmp_path):
     trainer = fit(TensorBoard(save_dir=str(tmp_path)))
     board = events(tmp_path)
-    assert [event.step for event in board.Scalars("train/step_loss")] == [20, 40, 60, 80, 100]
-    assert [event.step for event in board.Scalars("train/lr")] == [20, 40, 55, 60, 80, 100, 110]
+    assert [event.step for event in board.Scalars("train/step_loss")] == [19, 39, 59, 79, 99]
+    assert [event.step for event in board.Scalars("train/lr")] == [19, 39, 54, 59, 79, 99, 109]
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_of/class 1"):
-        assert [event.step for event in board.Scalars(name)] == [55, 110], name
+        assert [event.step for event in board.Scalars(name)] == [54, 109], name
     assert [event.value for event in board.Scalars("epoch")] == [0, 1]
     for name in ("train/loss", "val/loss", "val/auroc"):
         expected = trainer.callback_metrics[name].item()
@@ -136,8 +136,8 @@ def test_csv_of_a_fit_has_the_figures_of_every_epoch(fit, tmp_path):
     trainer = fit(Csv(save_dir=str(tmp_path)))
     header, *records = lines(tmp_path)
     values = {(int(step), name): float(value) for step, name, value in records}
-    assert [step for step, name in values if name == "val/loss"] == [55, 110]
-    assert values[110, "val/loss"] == pytest.approx(trainer.callback_metrics["val/loss"].item(), rel=1e-6)
+    assert [step for step, name in values if name == "val/loss"] == [54, 109]
+    assert values[109, "val/loss"] == pytest.approx(trainer.callback_metrics["val/loss"].item(), rel=1e-6)
     assert header == ["step", "metric", "value"]
 
 

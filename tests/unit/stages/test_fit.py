@@ -39,6 +39,7 @@ def test_the_trainer_is_built_for_the_folder_that_there_is(
         return SimpleNamespace(is_global_zero=True, strategy=strategy, folder=cfg.folder)
 
     monkeypatch.setattr(fit, "build", build)
+    monkeypatch.setattr(fit.limits, "check_optimizers", lambda *_: None)
     monkeypatch.setattr(fit.log, "propagate", True)
     request = make_request({"folder": str(tmp_path / "mine")})
     classifier: Any = None

@@ -78,10 +78,10 @@ def smooth(classifier):
 def test_what_a_function_made_of_the_passes_takes_for_fixed(change, fit_noise):
     class Looks(Callback):
         def on_train_epoch_end(self, trainer, pl_module) -> None:
-            self.before = pl_module._steps.fixed()
-            self.again = pl_module._steps.fixed()
+            self.before = pl_module.fast_way.steps.fixed()
+            self.again = pl_module.fast_way.steps.fixed()
             change(pl_module)
-            self.after = pl_module._steps.fixed()
+            self.after = pl_module.fast_way.steps.fixed()
 
     looks = Looks()
     fit_noise(own(torch.optim.SGD), looks, network=lambda: MLP(12, 4, hidden=[8], dropout=0.1))

@@ -1,0 +1,58 @@
+"""The project's own callbacks come first, and their figures are there for whoever comes after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from neurona import optimizer, schedule
+from neurona.classifier import Classifier
+from neurona.steps.training import Evaluation, Training
+
+
+class History(Callback):
+    """Reads an epoch's figures as it ends."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.order: list[type] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        self.order = [type(callback) for callback in trainer.callbacks]
+
+
+class EveryStep(History):
+    def on_train_batch_end(self, *_: Any) -> None: ...
+
+
+class Returns(Classifier):
+    """A training_step of one's own: what it returns is the loss, and no accuracy is known."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        features, targets = batch
+        return 2 * torch.nn.functional.cross_entropy(self(features), targets)
+
+
+def sgd(rate: float = 1e-30) -> optimizer.Optimization:
+    return optimizer.sgd(lr=rate, schedule=schedule.constant())  # a rate that moves no weight
+
+
+@pytest.mark.parametrize("kind", [History, EveryStep])
+def test_the_figures_of_an_epoch_are_there_as_it_ends(fit_noise: Any, kind: type[History]) -> None:
+    history = kind()
+    classifier = fit_noise(sgd(), history, max_epochs=3)
+    assert history.order[:2] == [Training, Evaluation]
+    assert len(set(history.losses)) == 1
+    assert history.losses[0] == pytest.approx(classifier.epoch_means()[0])
+
+
+def test_of_a_training_step_of_ones_own_the_loss_is_what_it_returns(fit_noise: Any) -> None:
+    usual, own = History(), History()
+    fit_noise(sgd(), usual, max_epochs=1)
+    classifier = fit_noise(sgd(), own, kind=Returns, max_epochs=1)
+    assert own.losses[0] == pytest.approx(2 * usual.losses[0])
+    assert "train/accuracy" not in classifier.trainer.callback_metrics
