@@ -40,12 +40,19 @@ def _ctrl_c() -> None:
 
 @pytest.fixture(autouse=True)
 def _logger_as_ever() -> Iterator[None]:
-    """A run in this process takes the project's messages to a console of its own, and so from ``caplog``."""
+    """A run in this process takes the project's messages to a console of its own, and so from ``caplog``; Hydra may
+    disable all loggers that there are, and have the root take errors only.
+    """
+    level = logging.root.level
     yield
+    logging.root.setLevel(level)
     logger = logging.getLogger("neurona")
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+    for name, one in logging.root.manager.loggerDict.items():
+        if name.startswith("neurona") and isinstance(one, logging.Logger):
+            one.disabled = False
 
 
 @pytest.fixture(autouse=True)

@@ -116,12 +116,12 @@ def test_the_command_and_python_return_the_same(train: Any, iris_run: Any, newes
     assert newest().weights() == iris_run.weights()
 
 
-def test_a_folder_that_is_taken_is_not_written_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_is_taken_is_not_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["data=iris", "trainer.max_epochs=1", "logger=none", f"folder={tmp_path}/mine"]
     first, second = neurona.run(overrides), neurona.run(overrides)
     assert (first["folder"], second["folder"]) == (f"{tmp_path}/mine", f"{tmp_path}/mine-2")
-    warnings = [record.getMessage() for record in caplog.records if "exists already" in record.getMessage()]
-    assert set(warnings) == {f"{tmp_path}/mine exists already: this run's folder is {tmp_path}/mine-2"}
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "exists already" in line]
+    assert warnings == [f"{tmp_path}/mine exists already: this run's folder is {tmp_path}/mine-2"]
     assert neurona.run([f"run={tmp_path}/mine", "stage=test"])["folder"] == f"{tmp_path}/mine"
 
 
