@@ -27,12 +27,14 @@ def fit_noise(make_trainer: Callable[..., Any], make_classifier: Callable[..., A
         *callbacks: Any,
         network: Callable[[], nn.Module] = small,
         max_epochs: int = 1,
+        limit_val_batches: float = 0,
         **options: Any,
     ) -> Classifier:
         seed_everything(0, verbose=False)
         classifier = make_classifier(network(), 12, 4, optimization, **options)
         classifier.kept = KeepsSteps()
-        make_trainer(*callbacks, classifier.kept, max_epochs=max_epochs).fit(classifier, Noise(330, 12, 4))
+        trainer = make_trainer(*callbacks, classifier.kept, max_epochs=max_epochs, limit_val_batches=limit_val_batches)
+        trainer.fit(classifier, Noise(330, 12, 4))
         return classifier
 
     return fit

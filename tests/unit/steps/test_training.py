@@ -37,6 +37,13 @@ class Returns(Classifier):
         return 2 * torch.nn.functional.cross_entropy(self(features), targets)
 
 
+class Validates(Classifier):
+    """A validation_step of one's own that leaves the metrics alone."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", 7.0, batch_size=len(batch[1]))
+
+
 def sgd(rate: float = 1e-30) -> optimizer.Optimization:
     return optimizer.sgd(lr=rate, schedule=schedule.constant())  # a rate that moves no weight
 
@@ -48,6 +55,12 @@ def test_the_figures_of_an_epoch_are_there_as_it_ends(fit_noise: Any, kind: type
     assert history.order[:2] == [Training, Evaluation]
     assert len(set(history.losses)) == 1
     assert history.losses[0] == pytest.approx(classifier.epoch_means()[0])
+
+
+def test_a_validation_step_of_ones_own_reports_what_it_likes(fit_noise: Any) -> None:
+    classifier = fit_noise(sgd(), kind=Validates, limit_val_batches=1.0)
+    figures = classifier.trainer.callback_metrics
+    assert (figures["val/loss"], "val/accuracy" in figures) == (7, False)
 
 
 def test_of_a_training_step_of_ones_own_the_loss_is_what_it_returns(fit_noise: Any) -> None:
