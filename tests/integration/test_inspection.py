@@ -64,7 +64,7 @@ def test_inspection_changes_no_bit(runs: Path, read_run: Any) -> None:
 def test_scalars(ask: Any, runs: Path) -> None:
     tags = ask("scalars/tags")
     steps = {tag: [step for _, step, _ in ask("scalars/scalars", tag=tag)] for tag in tags["full"]}
-    logged, epochs = list(range(20, 4 * STEPS + 1, 20)), list(range(STEPS, 4 * STEPS + 1, STEPS))
+    logged, epochs = list(range(19, 4 * STEPS, 20)), list(range(STEPS - 1, 4 * STEPS, STEPS))  # counted from 0
     for layer in ("linear1", "linear2", "head"):
         assert steps[f"gradient_norm/{layer}"] == steps[f"update_ratio/{layer}"] == logged
     assert steps["gradient_norm/all"] == steps["train/step_loss"] == logged
@@ -100,7 +100,7 @@ def test_one_row_of_hyperparameters_for_each_run(ask: Any, runs: Path, read_run:
         assert group["hparams"]["optimizer.lr"] == 1e-3
         for name in ("val/loss", "test/accuracy"):
             assert values[name] == pytest.approx(metrics[name], abs=1e-6)
-        (last,) = [value for _, step, value in ask("scalars/scalars", tag="val/loss") if step == 4 * STEPS]
+        (last,) = [value for _, step, value in ask("scalars/scalars", tag="val/loss") if step == 4 * STEPS - 1]
         assert values["last_val/loss"] == pytest.approx(last, abs=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_precision_and_recall_of_each_class(ask: Any) -> None:
     assert curve["step"] == 4 * STEPS
     assert curve["recall"][0] == 1  # every row is taken for a 3
     assert curve["precision"][0] == pytest.approx(37 / 359, abs=1e-3)  # so many of the test part are
-    assert [c["step"] for c in ask("pr_curves/pr_curves", tag="precision_recall_val/3")["full"]] == [74, 148, 148]
+    assert [c["step"] for c in ask("pr_curves/pr_curves", tag="precision_recall_val/3")["full"]] == [73, 147, 148]
 
 
 def test_pictures(ask: Any) -> None:
@@ -129,7 +129,7 @@ def test_histograms_of_weights_gradients_and_activations(ask: Any) -> None:
     expected |= {name.replace("weights", "gradients") for name in expected}
     assert set(tags) == expected | {"activations/activation1", "activations/activation2"}
     histograms = ask("histograms/histograms", tag="weights/linear1.weight")
-    assert [step for _, step, _ in histograms] == [74, 148]
+    assert [step for _, step, _ in histograms] == [73, 147]
     assert sum(count for _, _, count in histograms[0][2]) == pytest.approx(64 * 128)
 
 

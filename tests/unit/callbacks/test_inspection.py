@@ -113,7 +113,7 @@ def test_during_the_fit(make_trainer: Any, classifier: Classifier, data: Digits,
         for part in ("weight", "bias")
     }
     assert set(board.Tags()["histograms"]) == names | {"activations/activation1"}
-    assert [event.step for event in board.Histograms("gradients/head.bias")] == [80]
+    assert [event.step for event in board.Histograms("gradients/head.bias")] == [79]
 
 
 def test_what_does_not_apply_is_left_out_and_named_in_one_line(tested: Any, caplog: pytest.LogCaptureFixture) -> None:
