@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from neurona.config import hints, signatures
+from neurona.config import hints, own, signatures
 from neurona.config.hints import key_paths
 from neurona.config.make import is_within
 from neurona.config.nodes import root_of
@@ -72,7 +72,8 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     for part in parent.split(".") if parent else []:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
-    signature = signatures.from_source(target) if target and signatures.is_library(target) else None
+    is_read = target and (signatures.is_library(target) or own.definition(target))
+    signature = signatures.from_source(target) if is_read else None
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from neurona.config import hints, signatures
+from neurona.config import hints, own, signatures
 from neurona.config.nodes import key_of, root_of
 from neurona.config.registry import current
 from neurona.errors import ConfigError, UserError, did_you_mean
@@ -33,8 +33,9 @@ def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collecti
     """The object that a plain node with a ``_target_`` describes; what is described further in is made first.
 
     A stranger's configuration could name anything, so nothing is called but subclasses of ``base_class`` (further in:
-    of networks and Lightning's components), the functions of ``FUNCTIONS``, and what the modules under ``allow``
-    define. Raises ConfigError for anything else, or if a library's constructor refuses its arguments.
+    of networks and Lightning's components), the functions of ``FUNCTIONS``, and what the modules under ``allow`` and
+    those beside ``train.py`` define. Raises ConfigError for anything else, or if a library's constructor refuses its
+    arguments.
     """
     instance = _make(key, node, base_class, allow, arguments)
     if not isinstance(instance, base_class):
@@ -63,11 +64,35 @@ def check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -
     for name in hints.ATTRIBUTES[1:]:
         if name in node:
             raise ConfigError(join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
+    if not is_within(target, PACKAGES) and not is_own(key, target, allow):
+        raise ConfigError(path, target, _not_permitted(target))
+
+
+def is_own(key: str, target: str, allow: Collection[str]) -> bool:
+    """Whether a target is code of the user's own that a node at a key may name: anything in a module under ``allow``;
+    of those beside ``train.py`` a class that is defined there or, for an optimiser, a function.
+    """
+    return is_within(target, allow) or isinstance(own.definition(target), _definitions(key))
+
+
+def _definitions(key: str) -> tuple[type[ast.stmt], ...]:
+    return (ast.ClassDef, ast.FunctionDef) if key.partition(".")[0] == "optimizer" else (ast.ClassDef,)
+
+
+def _not_permitted(target: str) -> str:
+    module, _, name = target.rpartition(".")
     package = target.partition(".")[0]
-    if not is_within(target, (*PACKAGES, *allow)):
-        near = get_close_matches(package, PACKAGES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"if you trust that module, add allow=[{package}]"
-        raise ConfigError(path, target, f"is none of {', '.join(PACKAGES)}; {hint}")
+    trust = f"if you trust that module, add allow=[{package}]"
+    if (file := own.source(module)) is not None:
+        names = own.statements(file)
+        classes = [f"{module}.{other}" for other, statement in names.items() if isinstance(statement, ast.ClassDef)]
+        hint = "" if name in names else did_you_mean(target, classes)
+        return f"{file} defines no class {name}{hint or f'; {trust}'}"
+    near = get_close_matches(package, [*PACKAGES, *own.modules()], n=1)
+    hint = f"did you mean {near[0]}?" if near and near[0] != package else trust
+    project = own.folder()
+    beside = f", nor code of your own beside train.py in {project}" if project else ""
+    return f"is none of {', '.join(PACKAGES)}{beside}; {hint}"
 
 
 def _make(
@@ -92,14 +117,14 @@ def _permitted_target(key: str, node: Mapping[str, Any], base_class: type | None
     check_permitted(key, node, allow)
     path, name = join(key, "_target_"), node["_target_"]
     target = import_target(key, name)
-    is_own = is_within(f"{target.__module__}.{getattr(target, '__qualname__', '')}", allow)
+    is_users = is_own(key, f"{target.__module__}.{getattr(target, '__qualname__', '')}", allow)
     if not isinstance(target, type):
-        if not is_own and target.__module__ not in FUNCTIONS:
+        if not is_users and target.__module__ not in FUNCTIONS:
             raise ConfigError(path, name, "must be a class, or a function of your own")
     elif base_class:
         if not issubclass(target, base_class):
             raise ConfigError(path, name, f"must be a {base_class.__qualname__}")
-    elif not is_own and not issubclass(target, _components()):
+    elif not is_users and not issubclass(target, _components()):
         names = ", ".join(component.__name__ for component in _components())
         raise ConfigError(path, name, f"must be one of {names}; if you trust it, add allow=[{target.__module__}]")
     return target
@@ -133,8 +158,8 @@ def _components() -> tuple[type, ...]:
 def import_target(key: str, target: str) -> Any:
     module, _, name = current(target).rpartition(".")
     try:
-        imported = import_module(module)
-    except ModuleNotFoundError as error:
+        imported = own.load(module)
+    except ImportError as error:
         raise ConfigError(join(key, "_target_"), target, f"cannot be imported: {error}") from None
     if not callable(getattr(imported, name, None)):
         hint = did_you_mean(name, [other for other in dir(imported) if not other.startswith("_")])

@@ -7,23 +7,27 @@ from __future__ import annotations
 import ast
 import inspect
 import sysconfig
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec, resolve_name
+from importlib.util import find_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Union, get_type_hints
+from typing import Any, NamedTuple, Union, get_type_hints
 
-Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+from neurona.config import own
+from neurona.config.own import Definition
 
 
 @dataclass(frozen=True)
 class Signature:
     """parameters: the annotation of each by its name, Any where the source was read. required: those without a default
-    that are keyword-only (code provides the others). is_open: takes further keywords (``**kwargs``).
+    that are keyword-only (code provides the others). is_open: takes further keywords (``**kwargs``), whichever they
+    are; those that a constructor hands on to its parent's are among the parameters.
     """
 
     parameters: Mapping[str, Any]
@@ -40,13 +44,29 @@ def from_source(target: str) -> Signature | None:
     if place is None:
         return None
     module, definition = place
-    return _constructor(module, definition) if isinstance(definition, ast.ClassDef) else _arguments(definition)
+    if isinstance(definition, ast.ClassDef):
+        return _constructor(list(_lineage(module, definition)))
+    return _arguments(definition)
 
 
 def from_object(target: Callable[..., Any]) -> Signature | None:
     """The signature of an imported class or function; None where Python does not tell."""
+    signature = _as_called(target)
+    if signature is None or not signature.is_open or not isinstance(target, type):
+        return signature
+    constructors = [vars(kind)["__init__"] for kind in target.__mro__[:-1] if "__init__" in vars(kind)]
+    for constructor, parent in pairwise(constructors):
+        further = _as_called(parent, skip=1)
+        if not signature.is_open or further is None or (handing := _handing(_definition_of(constructor))) is None:
+            break
+        signature = _joined(signature, further, handing)
+    return signature
+
+
+def _as_called(target: Callable[..., Any], skip: int = 0) -> Signature | None:
+    """What Python itself tells, but for the first parameters."""
     try:
-        parameters = inspect.signature(target).parameters.values()
+        parameters = list(inspect.signature(target).parameters.values())[skip:]
     except (TypeError, ValueError):
         return None
     annotations = _annotations(target)
@@ -59,6 +79,51 @@ def from_object(target: Callable[..., Any]) -> Signature | None:
         frozenset(p.name for p in named if p.kind is p.KEYWORD_ONLY and p.default is p.empty),
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
+
+
+class Handing(NamedTuple):
+    """How a constructor hands its ``**kwargs`` on to its parent's: arguments that it gives itself, by their number and
+    by name. is_all: nothing else is done with them.
+    """
+
+    positional: int
+    names: frozenset[str]
+    is_all: bool
+
+
+def _handing(function: ast.stmt | None) -> Handing | None:
+    """None where they are not handed on, or the source does not tell."""
+    if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
+        return None
+    rest = function.args.kwarg.arg
+    uses = sum(isinstance(node, ast.Name) and node.id == rest for node in ast.walk(function))
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Attribute(value=owner, attr="__init__"), args=args, keywords=keywords) if any(
+                keyword.arg is None and ast.unparse(keyword.value) == rest for keyword in keywords
+            ):
+                others = [argument for argument in args if not isinstance(argument, ast.Starred)]
+                names = frozenset(keyword.arg for keyword in keywords if keyword.arg)
+                return Handing(len(others) - (not isinstance(owner, ast.Call)), names, is_all=uses == 1)
+    return None
+
+
+def _joined(signature: Signature, parent: Signature, handing: Handing) -> Signature:
+    """The signature of a constructor that hands its ``**kwargs`` on to its parent's."""
+    fixed = {*list(parent.parameters)[: handing.positional], *handing.names, *signature.parameters}
+    further = {name: annotation for name, annotation in parent.parameters.items() if name not in fixed}
+    return Signature(
+        {**signature.parameters, **further},
+        signature.required | (parent.required & further.keys()),
+        is_open=parent.is_open or not handing.is_all,
+    )
+
+
+def _definition_of(function: Callable[..., Any]) -> ast.stmt | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return None
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
@@ -83,24 +148,46 @@ def is_library(module: str) -> bool:
     return not spec.has_location or bool(installed) or origin.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def _constructor(module: str, definition: ast.ClassDef) -> Signature | None:
+Lineage = Sequence[tuple[str, ast.ClassDef] | None]
+"""Classes and their modules, in the order in which Python looks for a constructor; None: one that is not to be read."""
+
+
+def _lineage(module: str, definition: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef] | None]:
+    """A class and what it inherits from, depth first."""
+    yield module, definition
+    if definition.keywords:
+        yield None
+    for base in definition.bases:
+        parent = _class(module, base)
+        yield from _lineage(*parent) if parent else [None]
+
+
+def _constructor(lineage: Lineage) -> Signature | None:
+    if not lineage:
+        return Signature({})
+    if lineage[0] is None:
+        return None
+    module, definition = lineage[0]
     for member in definition.body:
         if isinstance(member, ast.FunctionDef) and member.name in ("__init__", "__new__"):
-            return _arguments(member, skip=1)
-    parent = _parent(module, definition)
-    if definition.keywords or (definition.bases and parent is None):
-        return None
+            signature, handing = _arguments(member, skip=1), _handing(member)
+            parent = _constructor(lineage[1:]) if handing else None
+            if handing and parent:
+                return _joined(signature, parent, handing)
+            return signature if handing is None or is_library(module) else None
     if _is_dataclass(definition):
+        if None in lineage:
+            return None
         fields = _fields(module, definition)
         return Signature(dict.fromkeys(fields, Any), frozenset(name for name in fields if fields[name]))
     if definition.decorator_list:
         return None
-    return _constructor(*parent) if parent else Signature({})
+    return _constructor(lineage[1:])
 
 
 def _fields(module: str, definition: ast.ClassDef) -> dict[str, bool]:
     """The fields that a dataclass takes, those it inherits first, and whether they have no default."""
-    parent = _parent(module, definition)
+    parent = _class(module, definition.bases[0]) if definition.bases else None
     fields = _fields(*parent) if parent and _is_dataclass(parent[1]) else {}
     for statement in definition.body:
         match statement:
@@ -116,12 +203,11 @@ def _is_dataclass(definition: ast.ClassDef) -> bool:
     return any(ast.unparse(decorator).startswith("dataclass") for decorator in definition.decorator_list)
 
 
-def _parent(module: str, definition: ast.ClassDef) -> tuple[str, ast.ClassDef] | None:
-    """The first base class and its module, if it can be found by its name."""
-    base = definition.bases[0] if definition.bases else None
+def _class(module: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
+    """The class that a module means by a name, and its own module, if it can be read."""
     match _lookup(module, base.id) if isinstance(base, ast.Name) else None:
-        case (where, ast.ClassDef() as parent):
-            return where, parent
+        case (where, ast.ClassDef() as definition):
+            return where, definition
     return None
 
 
@@ -158,37 +244,25 @@ def _lookup(module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset
     statement = _names(module).get(name)
     if not isinstance(statement, ast.ImportFrom):
         return (module, statement) if statement is not None else None
-    package = module if _folders(module) else module.rpartition(".")[0]
-    source = resolve_name("." * statement.level + (statement.module or ""), package)
-    original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
+    source, original = own.origin(statement, name, module, is_package=bool(_folders(module)))
     return _lookup(source, original, seen | {(module, name)}) if source and _spec(source) else None
 
 
-@cache
-def _names(module: str) -> dict[str, ast.stmt]:
-    """The statements that define a module's names, last one first in line; imports of whole modules are left out."""
+def _names(module: str) -> Mapping[str, ast.stmt]:
     spec = _spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return {}
-    names: dict[str, ast.stmt] = {}
-    pending = list(ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body)
-    while pending:
-        statement = pending.pop(0)
-        match statement:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                names[name] = statement
-            case ast.ImportFrom(names=aliases):
-                names |= {alias.asname or alias.name: statement for alias in aliases}
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                names[name] = statement
-            case ast.If(body=body, orelse=orelse) | ast.Try(body=body, orelse=orelse):
-                pending = [*body, *orelse, *pending]
-    return names
+    return own.statements(Path(spec.origin))
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """As importlib's find_spec, which would import the parents; it also finds what lies beside ``train.py``."""
+    file = own.source(module)
+    return _spec_on_path(module) if file is None else spec_from_file_location(module, file)
 
 
 @cache
-def _spec(module: str) -> ModuleSpec | None:
-    """As importlib's find_spec, which would import the parents."""
+def _spec_on_path(module: str) -> ModuleSpec | None:
     parent, _, name = module.rpartition(".")
     try:
         if not parent:

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from neurona.config import registry
-from neurona.config.make import is_within, make, targets
+from neurona.config.make import is_own, make, targets
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError
 from neurona.models.embedding import Embedding
@@ -133,15 +133,16 @@ def spec(contents: dict[str, Any]) -> DataSpec:
 def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
     """Preprocessing and network as the checkpoint describes them, with its weights.
 
-    allow: modules besides this project's and its libraries whose classes it may name; a class inside the network's
-    description must be in one of them, whosever it is. Raises ConfigError if description and weights do not fit.
+    allow: modules besides this project's, its libraries and those beside ``train.py`` whose classes it may name; a
+    class inside the network's description must be in one of them, or beside ``train.py``. Raises ConfigError if
+    description and weights do not fit.
     """
     described, sizes = contents["neurona"], spec(contents)
     settings = described.get("preprocessing_settings") or {"num_features": sizes.num_features}
     parts = {"model": described["model"], "embedding": described.get("embedding"), "preprocessing": settings}
     for key, node in targets("", parts):
         target = node["_target_"]
-        if key not in ("model", "embedding") and not is_within(str(target), allow):
+        if key not in ("model", "embedding") and not is_own(key, str(target), allow):
             problem = f"is made by a checkpoint within its network; if you trust it, add allow=[{target}]"
             raise ConfigError(f"{key}._target_", target, problem)
     try:

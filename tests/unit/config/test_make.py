@@ -99,7 +99,7 @@ def test_a_class_that_runs_a_program_is_not_made(hostile: dict[str, object], pla
     "target",
     [
         "neurona.cli.python.run",
-        "neurona.config.make.import_module",
+        "neurona.config.own.import_module",
         "neurona.optimizer.partial",
         "neurona.runs.folder.Path",
         "neurona.runs.checkpoint.make",

@@ -1,0 +1,158 @@
+"""Code of one's own: what the modules beside ``train.py`` define, which a configuration may name without ``allow``.
+
+A run folder from a stranger names code, and lies below the project more often than not. So a module counts only where
+Python finds it as a file of the project's own folder, not through a link, nor in what holds runs or data; and of what
+is in it only what its source defines, which is read before anything is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from importlib import import_module, invalidate_caches
+from importlib.machinery import PathFinder
+from importlib.util import resolve_name
+from pathlib import Path
+from types import ModuleType
+
+from neurona.config.hints import CONFIG_DIR
+from neurona.errors import UserError
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+PROJECT = ("train.py", "configs/train.yaml")
+"""Files by which the project's folder is known."""
+
+EXCLUDED = ("logs", "data", "tests", "benchmarks", "train")
+"""What lies beside ``train.py`` and is not to be named, in small letters."""
+
+
+def folder() -> Path | None:
+    """The folder of ``train.py``: of the program that runs, else the one of this source; None where it is installed
+    without one.
+    """
+    places = (Path(sys.argv[0]).absolute().parent, CONFIG_DIR.parent)
+    return next((place for place in places if all((place / name).is_file() for name in PROJECT)), None)
+
+
+def source(module: str) -> Path | None:
+    """The file of a module beside ``train.py``; None for any other."""
+    project = folder()
+    first, *others = module.split(".")
+    if project is None or first.casefold() in EXCLUDED or first in sys.builtin_module_names:
+        return None
+    file = _found(first, project)
+    if file is not None and file.name == "__init__.py" and _holds_runs(file.parent):
+        return None
+    for name in others:
+        file = _found(name, file.parent) if file is not None and file.name == "__init__.py" else None
+    return file
+
+
+def _found(name: str, place: Path) -> Path | None:
+    """The file that Python imports for a module of a folder, if it is one of source, and no link leads to it."""
+    spec = PathFinder.find_spec(name, [str(place)]) if name.isidentifier() else None
+    if spec is None or spec.origin is None:
+        return None
+    file, real = Path(spec.origin), place.resolve()
+    is_plain = file.resolve() in (real / f"{name}.py", real / name / "__init__.py")
+    return file if is_plain else None
+
+
+@functools.cache
+def _holds_runs(package: Path) -> bool:
+    return any(package.rglob("overrides.yaml"))
+
+
+def modules() -> list[str]:
+    """The names of the modules and packages beside ``train.py``."""
+    project = folder()
+    names = sorted(file.stem for file in project.iterdir()) if project else []
+    return [name for name in dict.fromkeys(names) if source(name) is not None]
+
+
+def definition(target: str) -> Definition | None:
+    """The statement that defines the class or function at a dotted path, if it stands in a module beside ``train.py``.
+
+    A package may have it from another module beside ``train.py``. Raises UserError for a source that is not Python.
+    """
+    module, _, name = target.rpartition(".")
+    seen = set[tuple[str, str]]()
+    while (file := source(module)) is not None and (module, name) not in seen:
+        seen.add((module, name))
+        match statements(file).get(name):
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() as statement:
+                return statement
+            case ast.ImportFrom() as statement:
+                module, name = origin(statement, name, module, is_package=file.name == "__init__.py")
+            case _:
+                return None
+    return None
+
+
+def load(module: str) -> ModuleType:
+    """A module, imported: of those beside ``train.py``, that very one, wherever Python was started.
+
+    Raises ImportError where another of its name has been imported before.
+    """
+    project = folder()
+    if project is None or source(module) is None:
+        return import_module(module)
+    first = module.partition(".")[0]
+    before = getattr(sys.modules.get(first), "__file__", None)
+    if first in sys.modules and (before is None or Path(before).resolve() != _real(first)):
+        raise ImportError(f"another {first}, {before}, has been imported; rename one of them")
+    with _on_path(project):
+        return import_module(module)
+
+
+def _real(module: str) -> Path | None:
+    file = source(module)
+    return file and file.resolve()
+
+
+@contextlib.contextmanager
+def _on_path(project: Path) -> Iterator[None]:
+    invalidate_caches()
+    sys.path.insert(0, str(project))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(project))
+
+
+def origin(statement: ast.ImportFrom, name: str, module: str, *, is_package: bool) -> tuple[str, str]:
+    """The module that a statement of another module imports a name from, and the name there."""
+    package = module if is_package else module.rpartition(".")[0]
+    original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
+    return resolve_name("." * statement.level + (statement.module or ""), package), original
+
+
+def statements(file: Path) -> dict[str, ast.stmt]:
+    """The statements that define a source's names, last one first in line; imports of whole modules are left out."""
+    return _statements(file, file.stat().st_mtime_ns)
+
+
+@functools.cache
+def _statements(file: Path, changed: int) -> dict[str, ast.stmt]:
+    names: dict[str, ast.stmt] = {}
+    try:
+        pending = ast.parse(file.read_bytes()).body
+    except SyntaxError as error:
+        raise UserError(f"{file}, line {error.lineno}: {error.msg}") from None
+    while pending:
+        statement = pending.pop(0)
+        match statement:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names[name] = statement
+            case ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name: statement for alias in aliases}
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names[name] = statement
+            case ast.If(body=body, orelse=orelse) | ast.Try(body=body, orelse=orelse):
+                pending = [*body, *orelse, *pending]
+    return names
