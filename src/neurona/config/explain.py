@@ -72,8 +72,8 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     for part in parent.split(".") if parent else []:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
-    is_read = target and (signatures.is_library(target) or own.definition(target))
-    signature = signatures.from_source(target) if is_read else None
+    is_others = target and (signatures.is_library(target) or own.definition(target) is not None)
+    signature = signatures.from_source(str(target)) if is_others else None
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):

@@ -31,10 +31,11 @@ EXCLUDED = ("logs", "data", "tests", "benchmarks", "train")
 
 
 def folder() -> Path | None:
-    """The folder of ``train.py``: of the program that runs, else the one of this source; None where it is installed
-    without one.
+    """The folder of ``train.py``: of the one that runs, else of the one that came with this source; None where there is
+    none, as in a folder of installed packages.
     """
-    places = (Path(sys.argv[0]).absolute().parent, CONFIG_DIR.parent)
+    program = Path(next(iter(sys.argv), "")).absolute()
+    places = (*([program.parent] if program.name == "train.py" else []), CONFIG_DIR.parent)
     return next((place for place in places if all((place / name).is_file() for name in PROJECT)), None)
 
 
