@@ -121,15 +121,18 @@ def fit(newest: Callable[[], Run]) -> Callable[..., Run]:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """``python train.py …`` in this process, for all but what only a process of its own can show."""
+    """``python train.py …`` in this process, for all but what only a process of its own can show: the working folder's
+    train.py, if it has one.
+    """
 
     def call(*arguments: str) -> Done:
+        program = Path("train.py").absolute() if Path("train.py").exists() else TRAIN
         logging.getLogger("neurona").handlers.clear()
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        monkeypatch.setattr(sys, "argv", [str(TRAIN), *arguments])
+        monkeypatch.setattr(sys, "argv", [str(program), *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TRAIN), run_name="__main__")
+            runpy.run_path(str(program), run_name="__main__")
         assert isinstance(end.value.code, int)
         return Done(end.value.code, *capsys.readouterr())
 

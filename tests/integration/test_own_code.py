@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+import neurona
+
+SHIPPED = Path(__file__).parents[2]
+PAGE = (SHIPPED / "docs" / "extending.md").read_text(encoding="utf-8")
 MODULE = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 YAMLS = dict(re.findall(r"`configs/(\S+\.yaml)`[^`]*```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = re.findall(r"^```bash\npython train.py (.*?)\n```$", PAGE, re.MULTILINE)
@@ -33,7 +38,6 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen.append(trainer.global_step)
 '''
-CONFIGS = ["--config-dir", "own_configs"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning's advice on DataLoaders
 
 
@@ -44,37 +48,42 @@ def arguments(word: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The module mine, and its yamls in the folder own_configs."""
+def project(tmp_path: Path) -> Iterator[Path]:
+    """The working folder: train.py, the page's classes beside it in mine.py, its yamls among the shipped ones."""
+    shutil.copy(SHIPPED / "train.py", tmp_path)
+    shutil.copytree(SHIPPED / "configs", tmp_path / "configs")
     (tmp_path / "mine.py").write_text("\n".join(["from __future__ import annotations", MODULE, MORE]))
     for name, text in YAMLS.items():
-        file = tmp_path / "own_configs" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    yield ["allow=[mine]"]
+        (tmp_path / "configs" / name).write_text(text)
+    yield tmp_path
     sys.modules.pop("mine", None)
 
 
+@pytest.fixture
+def allowed(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """For ``neurona.run`` of another project's folder, which has the module mine from elsewhere."""
+    monkeypatch.syspath_prepend(project)
+    return ["allow=[mine]"]
+
+
 def test_the_page_has_an_example_of_everything() -> None:
-    assert set(YAMLS) == {"model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml"}
-    assert len(COMMANDS) == 6
+    assert set(YAMLS) == {"model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"}
+    assert len(COMMANDS) == 7
 
 
-def test_a_network_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *arguments("model=bottleneck"), "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.03")
+def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
+    done = train(*arguments("model=bottleneck"), "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.03")
     assert done.status == 0, done.err
     run = newest()
     assert run.metrics["num_parameters"] == 4 * 64 + 64 + 64 * 4 + 4 + 4 * 3 + 3
     assert run.metrics["test/accuracy"] > 0.85
-    done = train(*CONFIGS, *own, "stage=test", f"run={run.folder}")
+    done = train("stage=test", f"run={run.folder}")
     assert done.status == 0, done.err
     assert run.read("metrics_test.json")["test/loss"] == run.metrics["test/loss"]
 
 
 def test_data_of_ones_own(train: Any, newest: Any) -> None:
-    done = train(*CONFIGS, *arguments("data=quadrants"), "trainer.max_epochs=5", "optimizer.lr=0.01")
+    done = train(*arguments("data=quadrants"), "trainer.max_epochs=5", "optimizer.lr=0.01")
     assert done.status == 0, done.err
     run = newest()
     assert run.metrics["steps"] == 5 * np.ceil(2000 * 0.7 / 32)
@@ -82,12 +91,12 @@ def test_data_of_ones_own(train: Any, newest: Any) -> None:
     assert "test/accuracy_of/north east" in run.metrics
 
 
-def test_a_metric_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *arguments("mine.Top2"), "data=iris", "trainer.max_epochs=3")
+def test_a_metric_of_ones_own(train: Any, newest: Any) -> None:
+    done = train(*arguments("mine.Top2"), "data=iris", "trainer.max_epochs=3")
     assert done.status == 0, done.err
     run = newest()
     assert re.search(r"^top2_accuracy +\d", done.out, re.MULTILINE)
-    done = train(*CONFIGS, *own, "stage=predict", f"run={run.folder}")
+    done = train("stage=predict", f"run={run.folder}")
     assert done.status == 0, done.err
     table = np.genfromtxt(run.folder / "predictions.csv", delimiter=",", skip_header=1, usecols=(1, 4, 5, 6))
     best_two = np.argsort(table[:, 1:], axis=1)[:, -2:]
@@ -96,13 +105,25 @@ def test_a_metric_of_ones_own(train: Any, newest: Any, own: list[str]) -> None:
 
 
 def test_a_loss_of_ones_own_from_the_page(train: Any, newest: Any) -> None:
-    done = train(*CONFIGS, *arguments("mine.Margin"), "data=iris")
+    done = train(*arguments("mine.Margin"), "data=iris")
     assert done.status == 0, done.err
     assert newest().metrics["train/loss"] < 0.1 < newest().metrics["test/loss"]
 
 
+def test_a_loss_with_a_key_of_its_own(train: Any, newest: Any) -> None:
+    smoothed = ["classifier.label_smoothing=0.1", "data=iris", "trainer.max_epochs=30", "optimizer.lr=0.01"]
+    done = train(*arguments("mixup"), *smoothed)
+    assert done.status == 0, done.err
+    run = newest()
+    classifier = {"_target_": "mine.Mixup", "alpha": 0.2, "label_smoothing": 0.1, "class_weights": None}
+    assert OmegaConf.load(run.folder / "config.yaml").classifier == classifier
+    assert run.metrics["test/accuracy"] > 0.85
+    done = train(*arguments("mixup"), "+classifier.alfa=1")
+    assert "did you mean classifier.alpha?" in done.err
+
+
 def test_a_callback_of_ones_own(train: Any, newest: Any, scalars: Any) -> None:
-    done = train(*CONFIGS, *arguments("WeightNorm"), "data=iris", "trainer.max_epochs=2", "logger=[tensorboard,csv]")
+    done = train(*arguments("WeightNorm"), "data=iris", "trainer.max_epochs=2", "logger=[tensorboard,csv]")
     assert done.status == 0, done.err
     weights = [tensor for name, tensor in newest().checkpoint()["state_dict"].items() if name.startswith("network.")]
     expected = torch.cat([tensor.flatten() for tensor in weights]).norm().item()
@@ -111,50 +132,82 @@ def test_a_callback_of_ones_own(train: Any, newest: Any, scalars: Any) -> None:
     assert len(scalars(newest().folder)["weight_norm"]) == 2
 
 
-def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *own, "model=bottleneck", "model.widht=16", "data=iris")
+def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any) -> None:
+    done = train("model=bottleneck", "model.widht=16", "data=iris")
     assert done.status == 2
     assert "did you mean model.width?" in done.err
 
 
-def test_ordinary_data_loaders(train: Any, newest: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *own, "data=streamed", "trainer.max_epochs=10", "optimizer.lr=0.01")
+def test_ordinary_data_loaders(train: Any, newest: Any) -> None:
+    done = train("data=streamed", "trainer.max_epochs=10", "optimizer.lr=0.01")
     assert done.status == 0, done.err
     run = newest()
     assert run.metrics["steps"] == 10 * 25
     assert run.metrics["test/accuracy"] > 0.9
     for stage in ("validate", "test", "predict"):
-        done = train(*CONFIGS, *own, f"stage={stage}", f"run={run.folder}")
+        done = train(f"stage={stage}", f"run={run.folder}")
         assert done.status == 0, done.err
     assert run.read("metrics_test.json")["test/loss"] == run.metrics["test/loss"]
     table = np.genfromtxt(run.folder / "predictions.csv", delimiter=",", skip_header=1, usecols=(1, 2))
     assert np.mean(table[:, 0] == table[:, 1]) == pytest.approx(run.metrics["test/accuracy"])
 
 
-def test_a_loss_of_ones_own(fit: Any, own: list[str]) -> None:
+def test_a_loss_of_ones_own(fit: Any, allowed: list[str]) -> None:
     plain = fit("optimizer=sgd", "optimizer.lr=0.05")
-    halved = fit(*own, "optimizer=sgd", "optimizer.lr=0.1", "classifier._target_=mine.Halved")
+    halved = fit(*allowed, "optimizer=sgd", "optimizer.lr=0.1", "classifier._target_=mine.Halved")
     for name, tensor in plain.checkpoint()["state_dict"].items():
         torch.testing.assert_close(halved.checkpoint()["state_dict"][name], tensor)
     assert halved.metrics["train/loss"] == pytest.approx(plain.metrics["train/loss"] / 2, rel=1e-5)
 
 
-def test_a_callback_that_wants_every_step_gets_it_and_changes_nothing(fit: Any, own: list[str]) -> None:
+def test_a_callback_that_wants_every_step_gets_it_and_changes_nothing(fit: Any, allowed: list[str]) -> None:
     plain = fit()
-    watched = fit(*own, "+trainer.callbacks.steps._target_=mine.Steps")
+    watched = fit(*allowed, "+trainer.callbacks.steps._target_=mine.Steps")
     assert sys.modules["mine"].Steps.seen == list(range(1, watched.metrics["steps"] + 1))
     assert watched.weights() == plain.weights()
 
 
-def test_a_module_that_is_not_allowed_is_refused(train: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, "model=bottleneck", "data=iris")
+def test_a_module_from_elsewhere_is_refused(train: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    (project / "mine.py").rename(elsewhere / "theirs.py")
+    monkeypatch.syspath_prepend(elsewhere)
+    done = train("model._target_=theirs.Bottleneck", "~model.hidden", "data=iris")
     assert done.status == 2
-    assert "allow=[mine]" in done.err
+    assert "allow=[theirs]" in done.err
+    assert "theirs" not in sys.modules
+
+
+def test_a_strangers_run_brings_no_code(train: Any, iris_run: Any) -> None:
+    (iris_run.folder / "evil.py").write_text("open('executed', 'w')\nclass X: pass\n")
+    for folder in (iris_run.folder, *iris_run.folder.parents):
+        if folder.name:
+            (folder / "__init__.py").touch()
+    for target in ("logs.iris.run.evil.X", "mine.nn"):
+        lines = f"overrides: [data=iris, classifier._target_={target}]\nabsolute: {{}}\n"
+        (iris_run.folder / "overrides.yaml").write_text(lines)
+        done = train(f"run={iris_run.folder}", "stage=test")
+        assert done.status == 2
+        assert done.err.startswith(f"classifier._target_={target}: ")
+    assert not Path("executed").exists()
     assert "mine" not in sys.modules
 
 
-def test_classes_are_not_balanced_where_the_data_do_not_count_them(train: Any, own: list[str]) -> None:
-    done = train(*CONFIGS, *own, "data=streamed", "classifier.class_weights=balanced")
+def test_python_finds_what_lies_beside_train_py_wherever_it_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, newest: Any
+) -> None:
+    for module in ("neurona.cli.python", "neurona.config.own"):
+        monkeypatch.setattr(f"{module}.CONFIG_DIR", project / "configs")
+    monkeypatch.chdir(project / "configs")
+    path = list(sys.path)
+    figures = neurona.run(["model=bottleneck", "classifier=mixup", "data=iris", "trainer.max_epochs=1", "quiet=true"])
+    assert len(neurona.load(figures["folder"]).predict([[5.1, 3.5, 1.4, 0.2]])) == 1
+    assert sys.modules["mine"].__file__ == str(project / "mine.py")
+    assert sys.path == path
+
+
+def test_classes_are_not_balanced_where_the_data_do_not_count_them(train: Any) -> None:
+    done = train("data=streamed", "classifier.class_weights=balanced")
     assert done.status == 2
     assert done.err.startswith("classifier.class_weights=balanced: needs data that count their classes")
     assert not Path("logs").exists()
