@@ -81,6 +81,7 @@ TREE = {
 MY_NETWORKS = """
     import typing
     import torch
+    from neurona.models.mlp import MLP
 
     raise RuntimeError("must not be imported by a check")
 
@@ -90,6 +91,10 @@ MY_NETWORKS = """
 
     class Deep(Base):
         pass
+
+    class Focused(MLP):
+        def __init__(self, *args, gamma: float = 2.0, **kwargs):
+            super().__init__(*args, **kwargs)
 """
 
 
@@ -289,6 +294,11 @@ def test_a_module_of_the_users_is_read_without_importing_it(tree: Path) -> None:
         check(tree, "model=mine")
     with pytest.raises(ConfigError, match=r"did you mean model\.block\.in_features"):
         check(tree, *allow, "+model.block.in_featurs=3")
+    focused = ["model._target_=my_networks.Focused", "allow=[my_networks]"]
+    check(tree, *focused, "+model.gamma=3", "model.dropout=0.1")
+    for key, meant in (("gama", "gamma"), ("dropuot", "dropout")):
+        with pytest.raises(ConfigError, match=rf"did you mean model\.{meant}\?"):
+            check(tree, *focused, f"+model.{key}=3")
     assert "my_networks" not in sys.modules
 
 

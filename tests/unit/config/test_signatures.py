@@ -45,6 +45,39 @@ MODULE = """
         depth: int | None = None
         hidden: int = field(default=2, init=False)
 """
+HANDING = """
+    from neurona.models.mlp import MLP as Base
+    import neurona.models.mlp as library
+
+    class Mixin:
+        pass
+
+    class Deep(Mixin, Base):
+        def __init__(self, *args, gamma: float = 2.0, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class Deeper(Deep):
+        def __init__(self, *args, depth: int, **kwargs):
+            Deep.__init__(self, *args, gamma=1.0, **kwargs)
+
+    class Placed(Base):
+        def __init__(self, inputs, classes, **kwargs):
+            super().__init__(inputs, classes, **kwargs)
+
+    class Kept(Base):
+        def __init__(self, size, **kwargs):
+            super().__init__(size, 2)
+            self.more = kwargs
+
+    class Taken(Base):
+        def __init__(self, *args, **kwargs):
+            self.rate = kwargs.pop("rate", 0.1)
+            super().__init__(*args, **kwargs)
+
+    class Elsewhere(library.MLP):
+        def __init__(self, *args, size=1, **kwargs):
+            super().__init__(*args, **kwargs)
+"""
 
 
 @pytest.fixture
@@ -69,6 +102,35 @@ def test_the_parameters_are_those_that_python_tells(target: str) -> None:
     assert asked is not None
     assert (asked.parameters.keys(), asked.required) == (parameters.keys(), required)
     assert asked.is_open == signature.is_open
+
+
+def test_what_a_constructor_hands_on_its_parent_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hands_on.py").write_text(textwrap.dedent(HANDING))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inherited = set(inspect.signature(MLP).parameters)
+    expected = {
+        "Deep": ({"gamma", *inherited}, set(), False),
+        "Deeper": ({"depth", *inherited}, {"depth"}, False),
+        "Placed": ({"inputs", "classes", *inherited} - {"num_features", "num_classes"}, set(), False),
+        "Kept": ({"size"}, set(), True),
+        "Taken": (inherited, set(), True),
+        "Elsewhere": ({"size", *inherited}, set(), False),
+    }
+    module = import_module("hands_on")
+    for name, (parameters, required, is_open) in expected.items():
+        asked = signatures.from_object(getattr(module, name))
+        assert asked is not None
+        assert (set(asked.parameters), set(asked.required), asked.is_open) == (parameters, required, is_open), name
+        signature = signatures.from_source(f"hands_on.{name}")
+        if name == "Elsewhere":
+            assert signature is None  # until it is imported
+        else:
+            assert signature is not None
+            assert (signature.parameters.keys(), signature.is_open) == (asked.parameters.keys(), is_open), name
+            assert required <= signature.required
+    deep = signatures.from_object(module.Deep)
+    assert deep is not None
+    assert deep.parameters["hidden"] == Sequence[int] | int
 
 
 def test_annotations_are_found_wherever_a_parameter_comes_from() -> None:
