@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def allowed(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def permission(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """For ``neurona.run`` of another project's folder, which has the module mine from elsewhere."""
     monkeypatch.syspath_prepend(project)
     return ["allow=[mine]"]
@@ -152,17 +152,17 @@ def test_ordinary_data_loaders(train: Any, newest: Any) -> None:
     assert np.mean(table[:, 0] == table[:, 1]) == pytest.approx(run.metrics["test/accuracy"])
 
 
-def test_a_loss_of_ones_own(fit: Any, allowed: list[str]) -> None:
+def test_a_loss_of_ones_own(fit: Any, permission: list[str]) -> None:
     plain = fit("optimizer=sgd", "optimizer.lr=0.05")
-    halved = fit(*allowed, "optimizer=sgd", "optimizer.lr=0.1", "classifier._target_=mine.Halved")
+    halved = fit(*permission, "optimizer=sgd", "optimizer.lr=0.1", "classifier._target_=mine.Halved")
     for name, tensor in plain.checkpoint()["state_dict"].items():
         torch.testing.assert_close(halved.checkpoint()["state_dict"][name], tensor)
     assert halved.metrics["train/loss"] == pytest.approx(plain.metrics["train/loss"] / 2, rel=1e-5)
 
 
-def test_a_callback_that_wants_every_step_gets_it_and_changes_nothing(fit: Any, allowed: list[str]) -> None:
+def test_a_callback_that_wants_every_step_gets_it_and_changes_nothing(fit: Any, permission: list[str]) -> None:
     plain = fit()
-    watched = fit(*allowed, "+trainer.callbacks.steps._target_=mine.Steps")
+    watched = fit(*permission, "+trainer.callbacks.steps._target_=mine.Steps")
     assert sys.modules["mine"].Steps.seen == list(range(1, watched.metrics["steps"] + 1))
     assert watched.weights() == plain.weights()
 

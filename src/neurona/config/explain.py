@@ -72,8 +72,9 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     for part in parent.split(".") if parent else []:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
-    is_others = target and (signatures.is_library(target) or own.definition(target) is not None)
-    signature = signatures.from_source(str(target)) if is_others else None
+    signature = None
+    if isinstance(target, str) and (signatures.is_library(target) or own.definition(target)):
+        signature = signatures.from_source(target)
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):

@@ -65,7 +65,7 @@ def check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -
         if name in node:
             raise ConfigError(join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
     if not is_within(target, PACKAGES) and not is_own(key, target, allow):
-        raise ConfigError(path, target, _not_permitted(target))
+        raise ConfigError(path, target, _refusal(target))
 
 
 def is_own(key: str, target: str, allow: Collection[str]) -> bool:
@@ -79,7 +79,7 @@ def _definitions(key: str) -> tuple[type[ast.stmt], ...]:
     return (ast.ClassDef, ast.FunctionDef) if key.partition(".")[0] == "optimizer" else (ast.ClassDef,)
 
 
-def _not_permitted(target: str) -> str:
+def _refusal(target: str) -> str:
     module, _, name = target.rpartition(".")
     package = target.partition(".")[0]
     trust = f"if you trust that module, add allow=[{package}]"

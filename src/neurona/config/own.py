@@ -45,15 +45,15 @@ def source(module: str) -> Path | None:
     first, *others = module.split(".")
     if project is None or first.casefold() in EXCLUDED or first in sys.builtin_module_names:
         return None
-    file = _found(first, project)
+    file = _file(first, project)
     if file is not None and file.name == "__init__.py" and _holds_runs(file.parent):
         return None
     for name in others:
-        file = _found(name, file.parent) if file is not None and file.name == "__init__.py" else None
+        file = _file(name, file.parent) if file is not None and file.name == "__init__.py" else None
     return file
 
 
-def _found(name: str, place: Path) -> Path | None:
+def _file(name: str, place: Path) -> Path | None:
     """The file that Python imports for a module of a folder, if it is one of source, and no link leads to it."""
     spec = PathFinder.find_spec(name, [str(place)]) if name.isidentifier() else None
     if spec is None or spec.origin is None:
@@ -103,16 +103,11 @@ def load(module: str) -> ModuleType:
     if project is None or source(module) is None:
         return import_module(module)
     first = module.partition(".")[0]
-    before = getattr(sys.modules.get(first), "__file__", None)
-    if first in sys.modules and (before is None or Path(before).resolve() != _real(first)):
+    file, before = source(first), getattr(sys.modules.get(first), "__file__", None)
+    if first in sys.modules and not (file and before and file.resolve() == Path(before).resolve()):
         raise ImportError(f"another {first}, {before}, has been imported; rename one of them")
     with _on_path(project):
         return import_module(module)
-
-
-def _real(module: str) -> Path | None:
-    file = source(module)
-    return file and file.resolve()
 
 
 @contextlib.contextmanager

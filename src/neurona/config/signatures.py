@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ def from_object(target: Callable[..., Any]) -> Signature | None:
         further = _as_called(parent, skip=1)
         if not signature.is_open or further is None or (handing := _handing(_definition_of(constructor))) is None:
             break
-        signature = _joined(signature, further, handing)
+        signature = _with_further(signature, further, handing)
     return signature
 
 
@@ -108,7 +109,7 @@ def _handing(function: ast.stmt | None) -> Handing | None:
     return None
 
 
-def _joined(signature: Signature, parent: Signature, handing: Handing) -> Signature:
+def _with_further(signature: Signature, parent: Signature, handing: Handing) -> Signature:
     """The signature of a constructor that hands its ``**kwargs`` on to its parent's."""
     fixed = {*list(parent.parameters)[: handing.positional], *handing.names, *signature.parameters}
     further = {name: annotation for name, annotation in parent.parameters.items() if name not in fixed}
@@ -173,7 +174,7 @@ def _constructor(lineage: Lineage) -> Signature | None:
             signature, handing = _arguments(member, skip=1), _handing(member)
             parent = _constructor(lineage[1:]) if handing else None
             if handing and parent:
-                return _joined(signature, parent, handing)
+                return _with_further(signature, parent, handing)
             return signature if handing is None or is_library(module) else None
     if _is_dataclass(definition):
         if None in lineage:
@@ -223,6 +224,8 @@ def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) 
 def _locate(target: str) -> tuple[str, Definition] | None:
     module, *names = target.split(".")
     if _spec(module) is None:
+        if module in sys.modules:  # the cells of a notebook
+            return None
         raise LookupError(f"there is no package {module}; if it is a missing dependency, install it")
     while names and _spec(f"{module}.{names[0]}") is not None:
         module = f"{module}.{names.pop(0)}"
