@@ -122,10 +122,15 @@ def _on_path(project: Path) -> Iterator[None]:
 
 
 def origin(statement: ast.ImportFrom, name: str, module: str, *, is_package: bool) -> tuple[str, str]:
-    """The module that a statement of another module imports a name from, and the name there."""
+    """The module that a statement of another module imports a name from, and the name there; no module where a relative
+    import leads out of the package.
+    """
     package = module if is_package else module.rpartition(".")[0]
     original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
-    return resolve_name("." * statement.level + (statement.module or ""), package), original
+    try:
+        return resolve_name("." * statement.level + (statement.module or ""), package), original
+    except ImportError:
+        return "", original
 
 
 def statements(file: Path) -> dict[str, ast.stmt]:

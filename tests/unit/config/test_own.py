@@ -16,7 +16,7 @@ from neurona.errors import UserError
 FILES = {
     "train.py": "class X: pass",
     "configs/train.yaml": "",
-    "mine.py": "from os import system\nfrom evil import Y as Z\nW = system\nclass X: pass\ndef build(): pass\n",
+    "mine.py": "from os import system\nfrom evil import Y as Z\nfrom .evil import V\nW = system\nclass X: pass\ndef build(): pass\n",
     "again.py": "from mine import X as Mine\nfrom nets.wide import Wide\nfrom again import Loop\n",
     "nets/__init__.py": "from .wide import Wide\ntry: from logs.stranger.evil import X\nexcept ImportError: pass\n",
     "nets/wide.py": "class Wide: pass",
@@ -65,7 +65,7 @@ def test_what_is_defined_there_may_be_named(target: str) -> None:
     [
         *("logs.stranger.evil.X", "link.evil.X", "linked.X", "nets.linked.evil.X", "nets.X", "runs.X", "runs.evil.X"),
         *("train.X", "Data.X", "data.X", "tests.X", "benchmarks.X", ".hidden.X", "evil.nowhere.X", "nets.plain.deep.X"),
-        *("mine.system", "mine.os.system", "mine.W", "mine.Z", "mine.Y", "again.Loop", "mine.X.Y", "mine", "..mine.X"),
+        *("mine.system", "mine.os.system", "mine.W", "mine.Z", "mine.V", "again.Loop", "mine.X.Y", "mine", "..mine.X"),
         *("os.system", "sys.exit", "subprocess.Popen", "torch.nn.Linear", "logs/stranger/evil.X", "../project/mine.X"),
     ],
 )

@@ -21,6 +21,16 @@ from neurona.runs import checkpoint
 from neurona.runs.checkpoint import AtomicCheckpointIO
 
 NETWORK = {"_target_": "neurona.models.mlp.MLP", "hidden": [8, 8], "normalization": "batch", "activation": "tanh"}
+STORED_NETS = """
+from neurona.models.mlp import MLP
+
+class Part:
+    pass
+
+class Net(MLP):
+    def __init__(self, *args, part: Part, **kwargs):
+        super().__init__(*args, **kwargs)
+"""
 FEATURES = 4 * torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) + 2
 TARGETS = torch.arange(60) % 3
 
@@ -205,6 +215,19 @@ def test_a_checkpoint_names_its_network_and_nothing_else(written, key, value, me
     contents = checkpoint.read(written[0])
     (contents["neurona"] if key in contents["neurona"] else contents["neurona"]["model"])[key] = value
     with pytest.raises(ConfigError, match=message):
+        checkpoint.modules(contents)
+
+
+def test_a_checkpoint_may_name_what_lies_beside_train_py(written, tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    for name, text in {"train.py": "", "configs/train.yaml": "", "stored_nets.py": STORED_NETS}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("neurona.config.own.CONFIG_DIR", tmp_path / "configs")
+    contents = checkpoint.read(written[0])
+    contents["neurona"]["model"] |= {"_target_": "stored_nets.Net", "part": {"_target_": "stored_nets.Part"}}
+    assert type(checkpoint.modules(contents)[1]).__module__ == "stored_nets"
+    contents["neurona"]["model"]["part"] = {"_target_": "stored_nets.MLP"}
+    with pytest.raises(ConfigError, match=r"add allow=\[stored_nets\.MLP\]"):
         checkpoint.modules(contents)
 
 
