@@ -16,7 +16,8 @@ from neurona.errors import UserError
 FILES = {
     "train.py": "class X: pass",
     "configs/train.yaml": "",
-    "mine.py": "from os import system\nfrom evil import Y as Z\nfrom .evil import V\nW = system\nclass X: pass\ndef build(): pass\n",
+    "mine.py": "from os import system\nfrom evil import Y as Z\nfrom .evil import V\n"
+    "W = system\nclass X: pass\ndef build(): pass\n",
     "again.py": "from mine import X as Mine\nfrom nets.wide import Wide\nfrom again import Loop\n",
     "nets/__init__.py": "from .wide import Wide\ntry: from logs.stranger.evil import X\nexcept ImportError: pass\n",
     "nets/wide.py": "class Wide: pass",
