@@ -15,7 +15,6 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
-from itertools import pairwise
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Union, get_type_hints
@@ -52,22 +51,23 @@ def from_source(target: str) -> Signature | None:
 
 def from_object(target: Callable[..., Any]) -> Signature | None:
     """The signature of an imported class or function; None where Python does not tell."""
-    signature = _as_called(target)
-    if signature is None or not signature.is_open or not isinstance(target, type):
-        return signature
-    constructors = [vars(kind)["__init__"] for kind in target.__mro__[:-1] if "__init__" in vars(kind)]
-    for constructor, parent in pairwise(constructors):
-        further = _as_called(parent, skip=1)
-        if not signature.is_open or further is None or (handing := _handing(_definition_of(constructor))) is None:
-            break
-        signature = _with_further(signature, further, handing)
-    return signature
+    if not isinstance(target, type):
+        return _as_called(target)
+    return _of_classes([kind for kind in target.__mro__[:-1] if "__init__" in vars(kind)] or [target])
 
 
-def _as_called(target: Callable[..., Any], skip: int = 0) -> Signature | None:
-    """What Python itself tells, but for the first parameters."""
+def _of_classes(lineage: Sequence[type]) -> Signature | None:
+    """The signature of the first of those classes, each of which inherits from the next and has a constructor."""
+    signature = _as_called(lineage[0])
+    handing = _handing(_definition_of(lineage[0].__init__)) if signature and signature.is_open else None  # type: ignore[misc]
+    parent = _of_classes(lineage[1:]) if handing and lineage[1:] else None
+    return _with_further(signature, parent, handing) if signature and parent and handing else signature
+
+
+def _as_called(target: Callable[..., Any]) -> Signature | None:
+    """What Python itself tells."""
     try:
-        parameters = list(inspect.signature(target).parameters.values())[skip:]
+        parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return None
     annotations = _annotations(target)

@@ -58,7 +58,7 @@ HANDING = """
 
     class Deeper(Deep):
         def __init__(self, *args, depth: int, **kwargs):
-            Deep.__init__(self, *args, gamma=1.0, **kwargs)
+            Deep.__init__(self, *args, gamma=1.0, dropout=0.5, **kwargs)
 
     class Placed(Base):
         def __init__(self, inputs, classes, **kwargs):
@@ -110,7 +110,7 @@ def test_what_a_constructor_hands_on_its_parent_takes(tmp_path: Path, monkeypatc
     inherited = set(inspect.signature(MLP).parameters)
     expected = {
         "Deep": ({"gamma", *inherited}, set(), False),
-        "Deeper": ({"depth", *inherited}, {"depth"}, False),
+        "Deeper": ({"depth", *inherited} - {"dropout"}, {"depth"}, False),
         "Placed": ({"inputs", "classes", *inherited} - {"num_features", "num_classes"}, set(), False),
         "Kept": ({"size"}, set(), True),
         "Taken": (inherited, set(), True),
