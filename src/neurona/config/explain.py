@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -72,7 +73,10 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     for part in parent.split(".") if parent else []:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
-    signature = signatures.from_source(target) if target and signatures.is_library(target) else None
+    signature = None
+    if target and (parent == "optimizer" or signatures.is_library(target)):
+        with suppress(LookupError):
+            signature = signatures.at(parent, target, signatures.from_source)
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):
