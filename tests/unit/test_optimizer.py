@@ -267,6 +267,26 @@ def test_muon_is_torchs_own_for_matrices_and_adamw_for_the_rest(is_resumed):
     assert all(torch.equal(*pair) for pair in zip(taken, expected, strict=True))
 
 
+def test_lbfgs_gets_its_closure_and_steps_as_in_a_plain_loop(rows, make_trainer, make_classifier):
+    mine, plain = network(), network()
+    chosen = Optimization.of(torch.optim.LBFGS, lr=0.1, max_iter=4)
+    trainer = make_trainer(max_epochs=3)
+    trainer.fit(make_classifier(mine, 2, 2, chosen), rows(FEATURES, TARGETS, 3))
+    by_hand = torch.optim.LBFGS(plain.parameters(), lr=0.1, max_iter=4)
+
+    def closure():
+        by_hand.zero_grad()
+        loss = nn.functional.cross_entropy(plain(FEATURES), TARGETS)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        by_hand.step(closure)
+    assert trainer.global_step == 3
+    for parameter, other in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)
+
+
 def test_who_needs_a_closure():
     assert Optimization.of(torch.optim.LBFGS).needs_closure
     assert not any(Optimization.of(kind).needs_closure for kind in (*KINDS.values(), Muon, torch.optim.NAdam))
