@@ -88,6 +88,8 @@ class Optimization:
             optimizer = self.kind(groups, **defaults, **_plain(self.arguments))
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
             raise ConfigError("optimizer", self.name, " ".join(str(error).split())) from error
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError("optimizer", self.name, "must make a torch.optim.Optimizer of the parameters it is given")
         for pattern, options in (self.groups or {}).items():
             for name in options:
                 if name not in optimizer.defaults and any(name in group for group in optimizer.param_groups):

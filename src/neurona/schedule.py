@@ -96,7 +96,7 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
         rate = optimizer.defaults["lr"]
-        floors = [min_lr * group["lr"] / rate for group in optimizer.param_groups]
+        floors = [min_lr * (group["lr"] / rate) for group in optimizer.param_groups]
         # Where all are the same, one number also holds for groups that are added in mid-fit.
         floor = min_lr if set(floors) == {min_lr} else floors
         return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=floor)

@@ -18,7 +18,7 @@ from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
-from neurona.optimizer import Optimization, RMSprop
+from neurona.optimizer import Muon, Optimization, RMSprop
 
 ROWS, FEATURES, CLASSES, BATCH = 700, 20, 5, 16
 BATCHES = 44  # ceil(700 / 16); the last has 12 rows
@@ -73,6 +73,8 @@ def fit(*callbacks, optimization=None, network=None, tmp_path=None, **trainer_ar
 OPTIMIZERS = {
     "adam": partial(Optimization.of, torch.optim.Adam),
     "adamw": partial(Optimization.of, torch.optim.AdamW),
+    "nadam": partial(Optimization.of, torch.optim.NAdam),
+    "muon": partial(Optimization.of, Muon, groups={"*.bias": {"lr": 1e-2}}),
     "sgd": lambda **arguments: Optimization.of(torch.optim.SGD, momentum=0.9, nesterov=True, **arguments),
     "rmsprop": lambda **arguments: Optimization.of(RMSprop, momentum=0.5, centered=True, **arguments),
 }
