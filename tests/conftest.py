@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
-from neurona import optimizer, schedule
 from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 from neurona.data.spec import DataSpec
+from neurona.optimizer import Optimization
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,13 +142,13 @@ def make_classifier() -> Callable[..., Classifier]:
         network: nn.Module,
         num_features: int,
         num_classes: int,
-        optimization: optimizer.Optimization | None = None,
+        optimization: Optimization | None = None,
         *,
         kind: type[Classifier] = Classifier,
         **arguments: Any,
     ) -> Classifier:
         spec = DataSpec(num_features, num_classes, tuple(f"class {index}" for index in range(num_classes)))
-        optimization = optimization or optimizer.sgd(lr=0.1, schedule=schedule.constant())
+        optimization = optimization or Optimization.of(torch.optim.SGD, lr=0.1)
         return kind(nn.Identity(), network, spec, optimization, **arguments)
 
     return make

@@ -168,7 +168,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the scheduler over the number of steps that the data and the Trainer's limits make."""
-        optimizer = self.optimization.algorithm(self._trained())
+        optimizer = self.optimization.optimizer(self.parameters_by_name(), self._left_to_callbacks())
         schedule = self.optimization.schedule
         if schedule.build is None:
             return optimizer
@@ -184,13 +184,18 @@ class Classifier(LightningModule):
             config = {"scheduler": scheduler, "interval": "epoch", "frequency": NEVER, "monitor": "train/loss"}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def _trained(self) -> list[nn.Parameter]:
-        """Every parameter of this module, but what a BaseFinetuning callback has frozen and will add with a rate of its
-        own; what is frozen otherwise is there too, so that it trains once it no longer is.
+    def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        """Every parameter of this module; those of the network by their names in it."""
+        return [(name.removeprefix("network."), parameter) for name, parameter in self.named_parameters()]
+
+    def _left_to_callbacks(self) -> set[nn.Parameter]:
+        """What a BaseFinetuning callback has frozen and will add with a rate of its own; what is frozen otherwise is in
+        the optimiser, so that it trains once it no longer is.
         """
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        is_finetuned = any(isinstance(callback, BaseFinetuning) for callback in callbacks)
-        return [parameter for parameter in self.parameters() if parameter.requires_grad or not is_finetuned]
+        if not any(isinstance(callback, BaseFinetuning) for callback in callbacks):
+            return set()
+        return {parameter for parameter in self.parameters() if not parameter.requires_grad}
 
     def total_steps(self) -> float:
         """Optimiser steps of the whole fit, ``math.inf`` where nothing limits them."""

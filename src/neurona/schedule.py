@@ -1,4 +1,7 @@
-"""Learning-rate schedules by name, counted in optimiser steps; the total is inferred from the data and the Trainer."""
+"""Learning-rate schedules by name, counted in optimiser steps; the total is inferred from the data and the Trainer.
+
+They keep the ratios of the rates of parameter groups.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +68,11 @@ def one_cycle(
     check_range("optimizer.schedule.final_divisor", final_divisor, above=0)
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        rates = [group["lr"] for group in optimizer.param_groups]
         has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
         return OneCycleLR(
             optimizer,
-            max_lr=optimizer.defaults["lr"],
+            max_lr=rates,
             total_steps=total_steps,
             pct_start=rise_fraction if rise_fraction * total_steps > 1 else 0.0,  # at exactly 1 torch divides by zero
             div_factor=start_divisor,
@@ -83,7 +87,7 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
     """Multiplies the rate by ``factor`` after more than ``patience`` validations without a lower ``val/loss``.
 
     torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: the
-    smallest relative improvement.
+    smallest relative improvement. min_lr: where ``optimizer.lr`` stops; other groups' rates stop in proportion.
     """
     check_range("optimizer.schedule.factor", factor, above=0, below=1)
     check_range("optimizer.schedule.patience", patience, least=0)
@@ -91,7 +95,11 @@ def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
     check_range("optimizer.schedule.min_lr", min_lr, least=0)
 
     def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=min_lr)
+        rate = optimizer.defaults["lr"]
+        floors = [min_lr * (group["lr"] / rate) for group in optimizer.param_groups]
+        # Where all are the same, one number also holds for groups that are added in mid-fit.
+        floor = min_lr if set(floors) == {min_lr} else floors
+        return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=threshold, min_lr=floor)
 
     return Schedule(build=build, needs_length=False)
 

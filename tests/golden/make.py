@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data.digits import Digits
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 
 FILE = Path(__file__).with_name("digits.json")
 FIGURES = ("train/loss", "val/loss")
@@ -42,7 +43,7 @@ def loss_curve() -> dict[str, list[float]]:
     torch.manual_seed(0)
     data = Digits(batch_size=32)
     network = MLP(data.spec.num_features, data.spec.num_classes, hidden=[128, 64])
-    optimization = optimizer.adam(lr=1e-3, schedule=schedule.cosine())
+    optimization = Optimization.of(torch.optim.Adam, lr=1e-3, schedule=schedule.cosine())
     curve = Curve()
     trainer = Trainer(
         accelerator="cpu",

@@ -97,6 +97,12 @@ def test_a_network_learns_with_every_optimizer() -> None:
         assert neurona.run(run)["test/accuracy"] > 0.85, optimizer
 
 
+def test_the_name_that_older_configurations_have_for_an_optimizer_gives_the_same_bits(fit: Any) -> None:
+    run = fit("optimizer=rmsprop", "trainer.max_epochs=2")
+    older = fit("optimizer=rmsprop", "trainer.max_epochs=2", "optimizer._target_=neurona.optimizer.rmsprop")
+    assert older.weights() == run.weights()
+
+
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
 def test_a_logger_without_its_package_names_it(package: str, tmp_path: Path) -> None:
     overrides = ["data=iris", f"logger={package}", *SHORT]

@@ -67,8 +67,11 @@ def permission(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_page_has_an_example_of_everything() -> None:
-    assert set(YAMLS) == {"model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"}
-    assert len(COMMANDS) == 7
+    assert set(YAMLS) == {
+        *("model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"),
+        *("optimizer/adamax.yaml", "experiment/layerwise.yaml"),
+    }
+    assert len(COMMANDS) == 9
 
 
 def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
@@ -130,6 +133,23 @@ def test_a_callback_of_ones_own(train: Any, newest: Any, scalars: Any) -> None:
     last = next(line for line in reversed((newest().folder / "metrics.csv").read_text().splitlines()) if "norm" in line)
     assert float(last.split(",")[2]) == pytest.approx(expected, rel=1e-5)
     assert len(scalars(newest().folder)["weight_norm"]) == 2
+
+
+def test_an_optimizer_by_its_class_alone(train: Any, newest: Any) -> None:
+    done = train(*arguments("optimizer=adamax"), "data=iris", "trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    (state,) = newest().checkpoint()["optimizer_states"]
+    assert {"exp_avg", "exp_inf"} <= state["state"][0].keys(), "what Adamax alone keeps"
+    done = train("optimizer=adamax", "data=iris", "optimizer.bettas=[0,0]")
+    assert (done.status, "did you mean optimizer.betas?" in done.err) == (2, True)
+
+
+def test_rates_of_single_layers(train: Any, newest: Any) -> None:
+    done = train(*arguments("layerwise"), "data=iris", "trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    (state,) = newest().checkpoint()["optimizer_states"]
+    groups = [(group["max_lr"], group["weight_decay"], len(group["params"])) for group in state["param_groups"]]
+    assert groups == [(1e-3, 0.01, 2), (1e-4, 0.01, 2), (1e-3, 0.0, 2)]
 
 
 def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any) -> None:

@@ -67,7 +67,7 @@ def test_what_is_given_comes_before_the_tables_defaults(table: Path, tmp_path: P
     choices = ["model=linear", "optimizer=sgd", "trainer.callbacks.early_stopping.patience=7"]
     cfg = OmegaConf.load(short(table, tmp_path / "run", *choices) / "config.yaml")
     assert cfg.model._target_ == "neurona.models.linear.Linear"
-    assert cfg.optimizer._target_ == "neurona.optimizer.sgd"
+    assert cfg.optimizer._target_ == "torch.optim.SGD"
     assert (cfg.trainer.callbacks.early_stopping.patience, cfg.trainer.max_epochs) == (7, 3)
 
 

@@ -14,13 +14,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.data import preprocessing
 from neurona.data.batches import BatchLoader, Chunk
 from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 
 CONSTANT = schedule.constant()
 
@@ -105,7 +106,7 @@ def test_the_lessons_network_follows_the_textbook_for_twenty_steps(rows, make_tr
     batches = [(features[part].double().numpy(), targets[part].numpy()) for part in order.split(32)]
     losses = textbook(weights, batches)
 
-    adam = optimizer.adam(lr=1e-3, schedule=CONSTANT)
+    adam = Optimization.of(torch.optim.Adam, lr=1e-3)
     classifier = make_classifier(network, 100, 10, adam, kind=NotedLosses)
     make_trainer().fit(classifier, rows(features, targets, 32, shuffle_seed=7))
 
@@ -123,7 +124,7 @@ def test_that_fit_was_one_chunk_of_twenty_steps(rows, make_trainer, make_classif
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
             seen.append((type(batch), len(batch), trainer.global_step))
 
-    classifier = make_classifier(MLP(100, 10, hidden=[64, 64]), 100, 10, optimizer.adam(schedule=CONSTANT))
+    classifier = make_classifier(MLP(100, 10, hidden=[64, 64]), 100, 10, Optimization.of(torch.optim.Adam))
     make_trainer(Spy()).fit(classifier, rows(*random_rows(20 * 32, 100, 10), 32))
     assert seen == [(Chunk, 20, 20)]
 
@@ -197,7 +198,7 @@ def test_training_figures_are_the_means_over_the_epochs_samples(rows, make_train
     targets[-6:] = features[-6:].argmax(1) % 4  # the odd batch differs from the others
     # Biases of zero would move, and decide between the classes of a row that no hidden unit answers to.
     network, noted = MLP(6, 4, hidden=[8], initialization="torch"), Noted()
-    classifier = make_classifier(network, 6, 4, optimizer.sgd(lr=STANDING, schedule=CONSTANT))
+    classifier = make_classifier(network, 6, 4, Optimization.of(torch.optim.SGD, lr=STANDING))
     trainer = make_trainer(*callbacks, logger=noted, max_epochs=2)
     trainer.fit(classifier, rows(features, targets, BATCH, shuffle_seed=0))
 
@@ -217,7 +218,7 @@ def test_training_figures_are_the_means_over_the_epochs_samples(rows, make_train
 def test_step_figures_are_logged_once_at_their_steps(rows, make_trainer, make_classifier, callbacks, accumulate):
     """The mean since the figure before, over the mini-batches of whole optimiser steps."""
     noted = Noted()
-    optimization = optimizer.sgd(lr=0.01, schedule=CONSTANT, accumulate=accumulate)
+    optimization = Optimization.of(torch.optim.SGD, lr=0.01, accumulate=accumulate)
     classifier = make_classifier(MLP(6, 4, hidden=[8]), 6, 4, optimization, kind=NotedLosses)
     trainer = make_trainer(*callbacks, logger=noted, log_every_n_steps=10)
     trainer.fit(classifier, rows(*random_rows(40 * BATCH * accumulate, 6, 4), BATCH))
@@ -280,7 +281,7 @@ def test_testing_and_predicting_apply_the_preprocessing(rows, make_trainer, make
 def test_a_nan_is_named_by_its_optimiser_step(rows, make_trainer, make_classifier, callbacks, accumulate, batch, step):
     features, targets = random_rows(71 * 4, 6, 3)
     features[4 * batch + 2, 1] = math.nan
-    optimization = optimizer.sgd(schedule=CONSTANT, accumulate=accumulate)
+    optimization = Optimization.of(torch.optim.SGD, lr=0.01, accumulate=accumulate)
     trainer = make_trainer(*callbacks)
     with pytest.raises(NonFiniteLoss, match=rf"became nan at optimiser step {step} \(epoch 0\)"):
         trainer.fit(make_classifier(Linear(6, 3), 6, 3, optimization), rows(features, targets, 4))
@@ -320,7 +321,7 @@ class Ordinary(LightningDataModule):
 def fitted(make_trainer, make_classifier):
     """The weights and the final figures of a small network after a fit on a data module."""
 
-    def run(data: LightningDataModule, optimization: optimizer.Optimization, **trainer_arguments):
+    def run(data: LightningDataModule, optimization: Optimization, **trainer_arguments):
         torch.manual_seed(0)
         network = MLP(6, 3, hidden=[16, 8])
         trainer = make_trainer(**{"limit_val_batches": 1.0} | trainer_arguments)
@@ -336,7 +337,7 @@ def test_an_ordinary_dataloader_gives_the_weights_of_the_loader_in_memory(rows, 
     features, targets = random_rows(203, 6, 3)
 
     def optimization():
-        return optimizer.adam(lr=1e-2, schedule=schedule.cosine(), accumulate=accumulate)
+        return Optimization.of(torch.optim.Adam, lr=1e-2, schedule=schedule.cosine(), accumulate=accumulate)
 
     ours, our_trainer = fitted(rows(features, targets, 10), optimization(), max_epochs=2)
     theirs, their_trainer = fitted(Ordinary(features, targets, 10), optimization(), max_epochs=2)
@@ -350,8 +351,10 @@ def test_an_ordinary_dataloader_gives_the_weights_of_the_loader_in_memory(rows, 
 def test_accumulating_k_mini_batches_is_one_of_k_times_the_size(rows, fitted, k):
     features, targets = random_rows(200, 6, 3)
     sgd = {"lr": 0.5, "momentum": 0.9, "schedule": CONSTANT}
-    large, _ = fitted(rows(features, targets, 20), optimizer.sgd(**sgd), max_epochs=3)
-    small, trainer = fitted(rows(features, targets, 20 // k), optimizer.sgd(**sgd, accumulate=k), max_epochs=3)
+    large, _ = fitted(rows(features, targets, 20), Optimization.of(torch.optim.SGD, **sgd), max_epochs=3)
+    small, trainer = fitted(
+        rows(features, targets, 20 // k), Optimization.of(torch.optim.SGD, **sgd, accumulate=k), max_epochs=3
+    )
     assert trainer.global_step == 30
     torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)  # float32 sums in another order
 
@@ -361,7 +364,7 @@ def test_the_remainder_of_an_epoch_counts_as_much_as_each_of_its_mini_batches_do
     Lightning.
     """
     features, targets = random_rows(30, 6, 3)
-    taken, _ = fitted(rows(features, targets, 10), optimizer.sgd(lr=0.5, accumulate=2, schedule=CONSTANT))
+    taken, _ = fitted(rows(features, targets, 10), Optimization.of(torch.optim.SGD, lr=0.5, accumulate=2))
     torch.manual_seed(0)
     network = MLP(6, 3, hidden=[16, 8])
     for part, share in ((slice(0, 20), 1), (slice(20, 30), 0.5)):

@@ -9,14 +9,22 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.errors import ConfigError
+from neurona.optimizer import Optimization
 
 
-def rates(chosen: schedule.Schedule, total: int, name: str = "lr", make=optimizer.sgd, **arguments) -> np.ndarray:
+def optimizer_of(*names: str, kind=torch.optim.SGD, **arguments) -> torch.optim.Optimizer:
+    """Of parameters with these names."""
+    parameters = [(name, nn.Parameter(torch.zeros(1))) for name in names or ("weight",)]
+    return Optimization.of(kind, **arguments).optimizer(parameters)
+
+
+def rates(chosen: schedule.Schedule, total: int, name: str = "lr", kind=torch.optim.SGD, **arguments) -> np.ndarray:
     """What each of ``total`` steps is taken with; name: the parameter group's key."""
-    algorithm = make(lr=0.2, schedule=chosen, **arguments).algorithm([nn.Parameter(torch.zeros(1))])
+    algorithm = optimizer_of(lr=0.2, kind=kind, **arguments)
     scheduler = chosen.build(algorithm, total)
     taken = []
     for _ in range(total):
@@ -46,7 +54,7 @@ def test_cosine_warms_up_linearly_and_falls_by_half_a_cosine(warmup_fraction, fi
 
 def test_cosine_stays_at_its_final_rate_beyond_the_total():
     chosen = schedule.cosine(warmup_fraction=0.0, final_fraction=0.25)
-    algorithm = optimizer.sgd(lr=0.2, schedule=chosen).algorithm([nn.Parameter(torch.zeros(1))])
+    algorithm = optimizer_of(lr=0.2)
     scheduler = chosen.build(algorithm, 5)
     for _ in range(9):
         algorithm.step()
@@ -76,7 +84,7 @@ def test_one_cycle_rises_and_falls_and_momentum_goes_the_other_way():
 
 
 def test_one_cycle_moves_adams_first_beta():
-    betas = rates(schedule.one_cycle(), 30, "betas", make=optimizer.adam)
+    betas = rates(schedule.one_cycle(), 30, "betas", kind=torch.optim.Adam)
     np.testing.assert_allclose(betas[:, 0], one_cycle(30, 0.3, 0.95, 0.85, 0.95), rtol=1e-12)
     assert set(betas[:, 1]) == {0.999}
 
@@ -92,6 +100,36 @@ def test_one_cycle_of_any_length_is_finite(total, rise_fraction):
     taken = rates(schedule.one_cycle(rise_fraction=rise_fraction), total)
     assert np.isfinite(taken).all()
     assert taken.max() <= 0.2
+
+
+GROUPS = {"head": {"lr": 0.4}, "stem": {"lr": 0.02}}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        schedule.cosine(warmup_fraction=0.25, final_fraction=0.1),
+        schedule.one_cycle(),
+        schedule.plateau(factor=0.5, patience=0, min_lr=0.01),
+        schedule.geometric(first_lr=1e-4, last_lr=1.0, steps=20),
+    ],
+    ids=["cosine", "one_cycle", "plateau", "geometric"],
+)
+def test_every_schedule_keeps_the_ratios_of_groups(chosen):
+    alone, grouped = optimizer_of(lr=0.2), optimizer_of("stem", "body", "head", lr=0.2, groups=GROUPS)
+    schedulers = [chosen.build(algorithm, 20) for algorithm in (alone, grouped)]
+    seen = set()
+    for _ in range(20):
+        rate = alone.param_groups[0]["lr"]
+        seen.add(rate)
+        # The rest comes first, then the groups in the order of their patterns.
+        assert [group["lr"] for group in grouped.param_groups] == pytest.approx([rate, 2 * rate, rate / 10], rel=1e-12)
+        for algorithm, scheduler in zip((alone, grouped), schedulers, strict=True):
+            algorithm.step()
+            scheduler.step(*[1.0] * isinstance(scheduler, ReduceLROnPlateau))
+    assert len(seen) > 4
+    if isinstance(schedulers[0], ReduceLROnPlateau):
+        assert min(seen) == 0.01, "the floor is reached"
 
 
 NOT_FINITE = (math.nan, math.inf)
@@ -145,7 +183,7 @@ def fit(rows, make_trainer, make_classifier):
 
     def run(chosen: schedule.Schedule, *, accumulate: int = 1, **trainer_arguments):
         noted = Rates()
-        optimization = optimizer.sgd(lr=0.1, schedule=chosen, accumulate=accumulate)
+        optimization = Optimization.of(torch.optim.SGD, lr=0.1, schedule=chosen, accumulate=accumulate)
         classifier = make_classifier(nn.Linear(3, 2, bias=False), 3, 2, optimization)
         data = rows(torch.zeros(100, 3), torch.arange(100) % 2, 10)
         trainer = make_trainer(noted, **trainer_arguments)

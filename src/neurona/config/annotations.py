@@ -41,7 +41,8 @@ def alternatives(annotation: Any) -> list[Alternative]:
     """The members of the union that an annotation is, or itself as the only one."""
     outer, inner = get_origin(annotation) or annotation, get_args(annotation)
     if outer in (Union, UnionType):
-        return [alternative for member in inner for alternative in alternatives(member)]
+        members = [member for member in inner if not _is_tensor(member)] or inner
+        return [alternative for member in members for alternative in alternatives(member)]
     if outer is Annotated:
         return alternatives(inner[0])
     if outer is Literal:
@@ -58,6 +59,11 @@ def alternatives(annotation: Any) -> list[Alternative]:
 def _is_among(value: Any, choices: tuple[Any, ...]) -> bool:
     """1, 1.0 and true are equal, but not the same choice."""
     return any(type(value) is type(choice) and value == choice for choice in choices)
+
+
+def _is_tensor(annotation: Any) -> bool:
+    """Which no configuration can write, such as the learning rate that may be a number, too."""
+    return getattr(annotation, "__module__", "") == "torch" and getattr(annotation, "__name__", "") == "Tensor"
 
 
 def _is_number(value: Any, types: type | UnionType) -> bool:

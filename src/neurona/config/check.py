@@ -85,9 +85,14 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
 def check_imported(unread: Unread) -> None:
     """Checks types, and what the source did not tell ``check``, importing each ``_target_``. Raises ConfigError."""
     for key, node, base in unread:
-        signature = signatures.from_object(import_target(key, node["_target_"]))
+        read = functools.partial(_from_object, key)
+        signature = signatures.at(key, node["_target_"], read)
         if signature is not None:
             check_arguments(key, node, base, signature)
+
+
+def _from_object(key: str, target: str) -> Signature | None:
+    return signatures.from_object(import_target(key, target))
 
 
 def from_groups(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], unre
 def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
     target = node["_target_"]
     try:
-        signature = signatures.from_source(registry.current(target))
+        signature = signatures.at(key, registry.current(target), signatures.from_source)
     except LookupError as error:
         raise ConfigError(join(key, "_target_"), target, str(error)) from None
     unread.append((key, node, base))
@@ -200,6 +205,20 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
     for name in signature.parameters:
         if name in signature.required and name not in node:
             raise ConfigError(join(key, name), "", f"is missing: {node['_target_']} needs it")
+    if key == "optimizer":
+        _check_groups(node, signature)
+
+
+def _check_groups(node: dict[str, Any], signature: Signature) -> None:
+    """Groups of parameters take the arguments that the optimiser takes, each as it likes."""
+    own = signatures.from_source(registry.OPTIMIZATION)
+    assert own is not None
+    names = {name: kind for name, kind in signature.parameters.items() if name not in own.parameters}
+    of_group = Signature(names, is_open=signature.is_open)
+    groups = node.get("groups")
+    for pattern, options in groups.items() if isinstance(groups, dict) else ():
+        if isinstance(options, dict):
+            check_arguments(f"optimizer.groups.{pattern}", options, {}, of_group)
 
 
 def _further_names(node: dict[str, Any], base: dict[str, Any]) -> Collection[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -73,8 +74,9 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
     signature = None
-    if isinstance(target, str) and (signatures.is_library(target) or own.definition(target)):
-        signature = signatures.from_source(target)
+    if isinstance(target, str) and (parent == "optimizer" or signatures.is_library(target) or own.definition(target)):
+        with suppress(LookupError):
+            signature = signatures.at(parent, target, signatures.from_source)
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):

@@ -17,7 +17,7 @@ from neurona.errors import ConfigError, UserError, did_you_mean
 T = TypeVar("T")
 
 PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
-FUNCTIONS = ("neurona.optimizer", "neurona.schedule")  # whose functions it may name as well
+FUNCTIONS = ("neurona.schedule",)  # whose functions it may name as well
 
 
 def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
@@ -25,8 +25,7 @@ def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T
     node's configuration is allowed. arguments: what the code, not the yaml, provides.
     """
     allow = OmegaConf.select(root_of(node), "allow", default=[])
-    plain: Any = OmegaConf.to_container(node, resolve=True)
-    return make(key_of(node), plain, base_class, allow, **arguments)
+    return make(key_of(node), _plain(node), base_class, allow, **arguments)
 
 
 def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
@@ -41,6 +40,19 @@ def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collecti
     if not isinstance(instance, base_class):
         raise ConfigError(join(key, "_target_"), node["_target_"], f"must make a {base_class.__qualname__}")
     return instance
+
+
+def described(node: DictConfig, base_class: type) -> tuple[Any, dict[str, Any]]:
+    """What a node with a ``_target_`` names, and the arguments it is described with, made: for code that calls it
+    itself, later and as often as it likes. It is a subclass of ``base_class`` or a function that ``allow`` allows.
+    """
+    allow = OmegaConf.select(root_of(node), "allow", default=[])
+    key, plain = key_of(node), _plain(node)
+    return _permitted_target(key, plain, base_class, allow), _arguments(key, plain, allow)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
 def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,14 +114,17 @@ def _make(
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     target = _permitted_target(key, node, base_class, allow)
-    described = {name: _with_objects(join(key, name), child, allow) for name, child in node.items()}
-    del described["_target_"]
     try:
-        return target(**described | arguments)
+        return target(**_arguments(key, node, allow) | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
         if isinstance(error, UserError) or not signatures.is_library(target.__module__):
             raise
         raise ConfigError(key or "_target_", node["_target_"], " ".join(str(error).split())) from error
+
+
+def _arguments(key: str, node: Mapping[str, Any], allow: Collection[str]) -> dict[str, Any]:
+    """What a node gives beside its ``_target_``, what is described in it made."""
+    return {name: _with_objects(join(key, name), child, allow) for name, child in node.items() if name != "_target_"}
 
 
 def _permitted_target(key: str, node: Mapping[str, Any], base_class: type | None, allow: Collection[str]) -> Any:

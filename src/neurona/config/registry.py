@@ -24,6 +24,9 @@ SWEEP = "neurona.sweep.command"
 TABLE_SPEC = "neurona.tables.spec"
 """The module of ``TableSpec``, the spec of data with a schema."""
 
+OPTIMIZATION = "neurona.optimizer.Optimization"
+"""The class whose own keys stand beside those of the optimiser that the node ``optimizer`` names."""
+
 MOVED = {
     "neurona.callbacks.importance": "neurona.tables.importance",
     "neurona.data.encoding": "neurona.tables.encoding",
@@ -31,8 +34,12 @@ MOVED = {
     "neurona.distributed": "neurona.devices.distributed",
     "neurona.loggers": "neurona.inspection.loggers",
     "neurona.lr_find": "neurona.stages.range_test",
+    "neurona.optimizer.adam": "torch.optim.Adam",
+    "neurona.optimizer.adamw": "torch.optim.AdamW",
+    "neurona.optimizer.rmsprop": "neurona.optimizer.RMSprop",
+    "neurona.optimizer.sgd": "torch.optim.SGD",
 }
-"""Modules whose classes an older configuration or checkpoint may name, and where those are now."""
+"""Modules and functions that an older configuration or checkpoint may name, and where what they had is now."""
 
 
 def load(module: str) -> Any:
@@ -45,4 +52,4 @@ def current(target: str) -> str:
     moved.
     """
     module, _, name = target.rpartition(".")
-    return f"{MOVED.get(module, module)}.{name}"
+    return MOVED.get(target, f"{MOVED.get(module, module)}.{name}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Union, get_type_hints
 
-from neurona.config import own
+from neurona.config import own, registry
 from neurona.config.own import Definition
 
 
@@ -33,6 +33,24 @@ class Signature:
     parameters: Mapping[str, Any]
     required: frozenset[str] = frozenset()
     is_open: bool = False
+
+
+Reader = Callable[[str], Signature | None]
+"""From a dotted path to the signature of what is there."""
+
+
+def at(key: str, target: str, read: Reader) -> Signature | None:
+    """What a node at a key may have beside its ``_target_``. What the node ``optimizer`` names takes its ``params``
+    from code; beside its arguments stand those of the step, which have defaults where code does not provide them.
+    """
+    signature = read(target)
+    if key != "optimizer" or signature is None:
+        return signature
+    step = read(registry.OPTIMIZATION)
+    assert step is not None
+    own = {name: annotation for name, annotation in step.parameters.items() if name not in step.required}
+    arguments = {name: annotation for name, annotation in signature.parameters.items() if name != "params"}
+    return Signature({**arguments, **own}, signature.required, signature.is_open)
 
 
 def from_source(target: str) -> Signature | None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neurona.classifier import Classifier
-from neurona.config.make import instantiate
+from neurona.config.make import described, instantiate
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -30,7 +30,8 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
     threads: CPU threads to use unless the configuration says; another number gives other bits. Raises ConfigError or
     DataError for what cannot be fitted.
     """
-    optimization = instantiate(cfg.optimizer, Optimization)
+    algorithm, arguments = described(cfg.optimizer, torch.optim.Optimizer)
+    optimization = Optimization.of(algorithm, **arguments)
     _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
     datamodule = _read_data(cfg)
@@ -49,6 +50,7 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
         embedding_config=_plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
+    optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule

@@ -73,7 +73,8 @@ class RangeTest(Logger):
         """A fit's configuration, with the schedule and the length of the test in place of its own."""
         cfg = copy.deepcopy(cfg)
         ends = {"first_lr": self.lowest, "last_lr": self.highest, "steps": self.steps}
-        cfg.optimizer.schedule = {"_target_": "neurona.schedule.geometric", **ends}
+        with open_dict(cfg.optimizer):
+            cfg.optimizer.schedule = {"_target_": "neurona.schedule.geometric", **ends}
         no_end = {"max_epochs": -1, "min_epochs": None, "min_steps": None, "max_time": None}
         no_validation = {"limit_val_batches": 0, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
         with open_dict(cfg.trainer):

@@ -19,7 +19,7 @@ from torch.func import functional_call, grad_and_value
 
 from neurona.data.batches import size
 from neurona.devices import lightning_internals
-from neurona.optimizer import Optimization
+from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
@@ -288,7 +288,13 @@ def _rmsprop(group: dict[str, Any]) -> Update:
     return update
 
 
-_RULES = {torch.optim.Adam: _adam, torch.optim.AdamW: _adam, torch.optim.SGD: _sgd, torch.optim.RMSprop: _rmsprop}
+_RULES = {
+    torch.optim.Adam: _adam,
+    torch.optim.AdamW: _adam,
+    torch.optim.SGD: _sgd,
+    torch.optim.RMSprop: _rmsprop,
+    RMSprop: _rmsprop,
+}
 
 
 def _momentum(group: dict[str, Any]) -> float:

@@ -182,6 +182,9 @@ def who_asks(classifier: Classifier, trainer: Trainer, datamodule: Any, shipped:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     others = [callback for callback in callbacks if not isinstance(callback, Training | Evaluation)]
     asked_by = ways.asked_by(classifier, datamodule, others, shipped)
+    optimization = classifier.optimization
+    if optimization.needs_closure:
+        asked_by.append(f"{optimization.name} needs a closure")
     if changes := ways.scales_or_wraps(trainer):
         asked_by.append(changes)
     return asked_by

@@ -13,10 +13,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from neurona import optimizer, schedule
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.errors import ConfigError
 from neurona.models.linear import Linear
+from neurona.optimizer import Optimization
 from neurona.runs.checkpoint import AtomicCheckpointIO
 
 pytestmark = pytest.mark.usefixtures("_every_epoch")
@@ -55,7 +55,7 @@ def fit(rows, make_trainer, make_classifier, with_val_losses, tmp_path):
     ) -> tuple[BestAndLast, Trainer]:
         keeper = BestAndLast(folder=str(tmp_path / "checkpoints"), **options or {})
         keeper.timer.clock = clock
-        optimization = optimizer.sgd(lr=0.5, schedule=schedule.constant(), accumulate=accumulate)
+        optimization = Optimization.of(torch.optim.SGD, lr=0.5, accumulate=accumulate)
         arguments = {"max_epochs": 5, "limit_val_batches": 1.0 if val_losses else 0} | arguments
         arguments["plugins"] = [AtomicCheckpointIO()]
         trainer = make_trainer(*callbacks, keeper, enable_checkpointing=True, **arguments)

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from neurona import optimizer, schedule
 from neurona.callbacks.inspection import Inspection
 from neurona.classifier import Classifier
 from neurona.data.digits import Digits
 from neurona.errors import ConfigError
 from neurona.inspection.loggers import TensorBoard
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 
 SWITCHES = (
     *("norms", "units", "speed", "histograms"),
@@ -44,7 +45,7 @@ def data() -> Digits:
 
 @pytest.fixture
 def classifier(data: Digits) -> Classifier:
-    optimization = optimizer.sgd(lr=0.1, schedule=schedule.constant())
+    optimization = Optimization.of(torch.optim.SGD, lr=0.1)
     return Classifier(data.preprocessing, MLP(64, 10, hidden=[4]), data.spec, optimization)
 
 

@@ -45,7 +45,7 @@ TREE = {
     "model/unset": "{_target_: neurona.models.mlp.MLP, hidden: '???'}",
     "optimizer/adam": """
         defaults: [{schedule: constant}, _self_]
-        _target_: neurona.optimizer.adam
+        _target_: torch.optim.Adam
         lr: 1e-3
         betas: [0.9, 0.999]
         """,
@@ -153,6 +153,8 @@ def check(tree: Path, *overrides: str) -> Unread:
         [],
         ["experiment=good"],
         ["optimizer/schedule=cosine", "optimizer.schedule.warmup_fraction=0"],
+        ["optimizer._target_=torch.optim.NAdam", "+optimizer.momentum_decay=0.1", "+optimizer.clip_norm=1"],
+        ["~optimizer.schedule", "+optimizer.groups={head.*:{lr:0.1},*.bias:{weight_decay:0,betas:[0,0.5]}}"],
         ["model.hidden=3"],
         ["model.hidden=[3,4]", "model.activation=[relu,tanh]", "model.dropout=0"],
         ["~model.hidden"],
@@ -190,7 +192,14 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["+trainer.callbacks.stopping.patient=1"], "did you mean trainer.callbacks.stopping.patience?"),
         (["+logger.csv.save=1"], "logger.csv.save=1: no such key; did you mean logger.csv.save_dir?"),
         (["model=unset"], "model.hidden=???: has no value yet"),
-        (["~optimizer.schedule"], "optimizer.schedule=: is missing: neurona.optimizer.adam needs it"),
+        (
+            ["optimizer.schedule._target_=neurona.schedule.geometric"],
+            "optimizer.schedule.first_lr=: is missing: neurona.schedule.geometric needs it",
+        ),
+        (["+optimizer.params=[1]"], "optimizer.params=[1]: no such key"),
+        (["+optimizer.acumulate=2"], "did you mean optimizer.accumulate?"),
+        (["+optimizer.groups={head.*:{weight_deca:0}}"], "did you mean optimizer.groups.head.*.weight_decay?"),
+        (["+optimizer.groups={head.*:{clip_norm:1}}"], "optimizer.groups.head.*.clip_norm=1: no such key"),
         (["trainer.callbacks.stopping=off"], "trainer.callbacks.stopping=off: needs a _target_"),
         (
             ["+trainer.devices=1.5"],
@@ -244,6 +253,9 @@ def test_refused(tree: Path, overrides: list[str], message: str) -> None:
         ("optimizer.lr=null", "optimizer.lr=null: must be a number"),
         ("optimizer.lr=true", "optimizer.lr=True: must be a number"),
         ("optimizer.schedule=null", "optimizer.schedule=null: must be a mapping whose _target_ makes a Schedule"),
+        ("+optimizer.clip_norm=a", "optimizer.clip_norm=a: must be a number or null"),
+        ("+optimizer.groups=[1]", "optimizer.groups=[1]: must be a mapping or null"),
+        ("+optimizer.groups={head.*:{lr:a}}", "optimizer.groups.head.*.lr=a: must be a number"),
         ("trainer.max_epochs=abc", "trainer.max_epochs=abc: must be a whole number or null"),
         ("trainer.max_epochs=1e3", "trainer.max_epochs=1000.0: must be a whole number or null"),
         ("trainer.precision=17", "trainer.precision=17: must be one of 64, 32, 16, transformer-engine"),

@@ -100,7 +100,7 @@ def test_a_class_that_runs_a_program_is_not_made(hostile: dict[str, object], pla
     [
         "neurona.cli.python.run",
         "neurona.config.own.import_module",
-        "neurona.optimizer.partial",
+        "neurona.schedule.check_range",
         "neurona.runs.folder.Path",
         "neurona.runs.checkpoint.make",
         "torch.hub.load_state_dict_from_url",

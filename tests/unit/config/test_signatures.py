@@ -16,14 +16,16 @@ from neurona.config import signatures
 from neurona.config.signatures import Signature
 from neurona.data.lesson import Lesson
 from neurona.models.mlp import MLP
-from neurona.optimizer import adamw
+from neurona.schedule import one_cycle
 
 TARGETS = [
     "neurona.data.iris.Iris",
     "neurona.data.lesson.Lesson",
     "neurona.data.mnist.Mnist",
     "neurona.models.mlp.MLP",
-    "neurona.optimizer.adamw",
+    "neurona.schedule.one_cycle",
+    "neurona.optimizer.Optimization",
+    "torch.optim.NAdam",
     "neurona.callbacks.checkpoints.BestAndLast",
     "lightning.pytorch.Trainer",
     "read_here.Child",
@@ -138,7 +140,7 @@ def test_annotations_are_found_wherever_a_parameter_comes_from() -> None:
     for target, name, annotation in (
         (Lesson, "scaling", Literal["standard", "unit", "none"]),
         (Lesson, "noise", float),
-        (adamw, "betas", Sequence[float]),
+        (one_cycle, "cycle_momentum", bool),
         (type("Deep", (MLP,), {}), "hidden", Sequence[int] | int),
     ):
         signature = signatures.from_object(target)
@@ -153,5 +155,5 @@ def test_what_no_signature_can_be_told_of(monkeypatch: pytest.MonkeyPatch) -> No
     assert signatures.from_source("json.loads") is not None
     assert signatures.from_source("sys.exit") is None
     assert signatures.from_object(dict) is None
-    with pytest.raises(LookupError, match=r"neurona\.optimizer has no adm; did you mean neurona\.optimizer\.adam\?"):
-        signatures.from_source("neurona.optimizer.adm")
+    with pytest.raises(LookupError, match=r"neurona\.optimizer has no Muom; did you mean neurona\.optimizer\.Muon\?"):
+        signatures.from_source("neurona.optimizer.Muom")

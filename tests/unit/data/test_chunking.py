@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from noise import Noise
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data import chunking
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
+from neurona.optimizer import Muon, Optimization, RMSprop
 
 ROWS, FEATURES, CLASSES, BATCH = 700, 20, 5, 16
 BATCHES = 44  # ceil(700 / 16); the last has 12 rows
@@ -52,9 +54,7 @@ def fit(*callbacks, optimization=None, network=None, tmp_path=None, **trainer_ar
     seed_everything(0, verbose=False)
     network = network or MLP(FEATURES, CLASSES, hidden=[16, 16], dropout=0.2)
     spec = DataSpec(FEATURES, CLASSES, tuple("abcde"))
-    classifier = Classifier(
-        Standardize(FEATURES), network, spec, optimization or optimizer.adam(schedule=schedule.constant())
-    )
+    classifier = Classifier(Standardize(FEATURES), network, spec, optimization or Optimization.of(torch.optim.Adam))
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
@@ -71,10 +71,12 @@ def fit(*callbacks, optimization=None, network=None, tmp_path=None, **trainer_ar
 
 
 OPTIMIZERS = {
-    "adam": optimizer.adam,
-    "adamw": optimizer.adamw,
-    "sgd": lambda **arguments: optimizer.sgd(momentum=0.9, nesterov=True, **arguments),
-    "rmsprop": lambda **arguments: optimizer.rmsprop(momentum=0.5, centered=True, **arguments),
+    "adam": partial(Optimization.of, torch.optim.Adam),
+    "adamw": partial(Optimization.of, torch.optim.AdamW),
+    "nadam": partial(Optimization.of, torch.optim.NAdam),
+    "muon": partial(Optimization.of, Muon, groups={"*.bias": {"lr": 1e-2}}),
+    "sgd": lambda **arguments: Optimization.of(torch.optim.SGD, momentum=0.9, nesterov=True, **arguments),
+    "rmsprop": lambda **arguments: Optimization.of(RMSprop, momentum=0.5, centered=True, **arguments),
 }
 SCHEDULES = {
     "constant": schedule.constant,
@@ -127,8 +129,12 @@ def test_options_change_nothing_between_chunks_and_single_steps(arguments):
     options = arguments.pop("optimization", {})
 
     def both():
-        yield fit(optimization=optimizer.adam(schedule=schedule.cosine(), **options), **arguments)
-        yield fit(EveryStep(), optimization=optimizer.adam(schedule=schedule.cosine(), **options), **arguments)
+        yield fit(optimization=Optimization.of(torch.optim.Adam, schedule=schedule.cosine(), **options), **arguments)
+        yield fit(
+            EveryStep(),
+            optimization=Optimization.of(torch.optim.Adam, schedule=schedule.cosine(), **options),
+            **arguments,
+        )
 
     (chunked, chunked_hash), (single, single_hash) = both()
     assert chunked_hash == single_hash
@@ -169,9 +175,7 @@ def _plain_network() -> MLP:
 def test_max_steps_is_counted_in_optimiser_steps():
     trainer, _ = fit(max_steps=30, max_epochs=-1)
     assert trainer.global_step == 30
-    accumulating, _ = fit(
-        max_steps=30, max_epochs=-1, optimization=optimizer.adam(schedule=schedule.constant(), accumulate=4)
-    )
+    accumulating, _ = fit(max_steps=30, max_epochs=-1, optimization=Optimization.of(torch.optim.Adam, accumulate=4))
     assert accumulating.global_step == 30
     # 11 steps an epoch (44 / 4): two whole epochs and 8 steps of 4 mini-batches.
     assert accumulating.fit_loop.total_batch_idx + 1 == 2 * BATCHES + 8 * 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 import pytest
 import torch
@@ -11,13 +10,13 @@ from lightning.pytorch import Callback
 from noise import Noise
 from torch import nn
 
-from neurona import optimizer, schedule
 from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 from neurona.steps import choice
 from neurona.steps.steps import DirectSteps
 from neurona.tables import encoding as encodings
@@ -30,11 +29,11 @@ def mlp():
 
 
 def adam(**arguments):
-    return optimizer.adam(lr=1e-2, schedule=schedule.constant(), **arguments)
+    return Optimization.of(torch.optim.Adam, lr=1e-2, **arguments)
 
 
 def own(algorithm, **options):
-    return optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+    return Optimization.of(algorithm, lr=1e-2, **options)
 
 
 class EveryStep(Callback):

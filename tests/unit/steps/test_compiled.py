@@ -12,12 +12,13 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from noise import KeepsSteps, Noise, messages
 from torch import nn
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization, RMSprop
 from neurona.steps.compiled import CompiledSteps
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of compiling processes takes longer to start
@@ -73,10 +74,10 @@ def assert_close(compiled, eager, rtol=1e-4, atol=2e-5):
 
 
 OPTIMIZERS = {
-    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
-    "adamw": lambda **a: optimizer.adamw(lr=1e-2, weight_decay=0.1, **a),
-    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, **a),
-    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, weight_decay=1e-2, **a),
+    "adam": lambda **a: Optimization.of(torch.optim.Adam, lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: Optimization.of(torch.optim.AdamW, lr=1e-2, weight_decay=0.1, **a),
+    "sgd": lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, **a),
+    "rmsprop": lambda **a: Optimization.of(RMSprop, momentum=0.5, centered=True, weight_decay=1e-2, **a),
 }
 SCHEDULES = {
     "constant": schedule.constant,
@@ -105,10 +106,12 @@ def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda **a: optimizer.sgd(lr=0.1, **a), marks=pytest.mark.long),
-        pytest.param(lambda **a: optimizer.rmsprop(**a), marks=pytest.mark.long),
-        lambda **a: optimizer.adam(clip_norm=0.05, **a),
-        pytest.param(lambda **a: optimizer.sgd(clip_value=0.01, **a), marks=pytest.mark.long),
+        pytest.param(lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, **a), marks=pytest.mark.long),
+        pytest.param(lambda **a: Optimization.of(RMSprop, **a), marks=pytest.mark.long),
+        lambda **a: Optimization.of(torch.optim.Adam, clip_norm=0.05, **a),
+        pytest.param(
+            lambda **a: Optimization.of(torch.optim.SGD, lr=0.01, clip_value=0.01, **a), marks=pytest.mark.long
+        ),
     ],
     ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
 )
@@ -124,11 +127,11 @@ def test_every_optimizer_and_schedule_on_a_gpu(optimizer_name, schedule_name):
 
 
 def sgd():
-    return optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant())
+    return Optimization.of(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
 def adam():
-    return optimizer.adam(lr=1e-2, weight_decay=1e-2, schedule=schedule.constant())
+    return Optimization.of(torch.optim.Adam, lr=1e-2, weight_decay=1e-2)
 
 
 NETWORKS = {
@@ -253,7 +256,7 @@ def test_what_changes_during_a_fit_is_noticed(change):
     [
         pytest.param(adam, marks=pytest.mark.long),
         sgd,
-        pytest.param(lambda: optimizer.rmsprop(schedule=schedule.constant()), marks=pytest.mark.long),
+        pytest.param(lambda: Optimization.of(RMSprop), marks=pytest.mark.long),
     ],
     ids=["adam", "sgd", "rmsprop"],
 )
@@ -274,7 +277,7 @@ class Unused(MLP):
     "make",
     [
         pytest.param(adam, marks=pytest.mark.long),
-        lambda: optimizer.sgd(weight_decay=0.1, schedule=schedule.constant()),
+        lambda: Optimization.of(torch.optim.SGD, lr=0.01, weight_decay=0.1),
     ],
     ids=["adam", "sgd"],
 )
@@ -297,7 +300,7 @@ def test_a_hook_of_the_optimizer_sees_every_step():
 @needs_compiler
 def test_two_fits_in_one_process_do_not_share_a_function():
     for decay in (0.0, 0.5):
-        assert_agrees(optimization=lambda d=decay: optimizer.adam(weight_decay=d, schedule=schedule.constant()))
+        assert_agrees(optimization=lambda d=decay: Optimization.of(torch.optim.Adam, weight_decay=d))
 
 
 class Counts(MLP):

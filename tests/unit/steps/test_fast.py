@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
-from neurona import optimizer, schedule
 from neurona.classifier import Classifier
+from neurona.optimizer import Optimization
 
 MINI_BATCHES = 21  # of 330 rows, 16 each
 
@@ -35,7 +36,7 @@ class Keeps(Callback):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_loss_sees_the_steps_that_have_been_made_and_may_log(fit_noise: Any, accumulate: int) -> None:
     keeps = Keeps()
-    optimization = optimizer.sgd(lr=0.1, accumulate=accumulate, schedule=schedule.constant())
+    optimization = Optimization.of(torch.optim.SGD, lr=0.1, accumulate=accumulate)
     classifier = fit_noise(optimization, keeps, kind=Logs, max_epochs=1)
     assert classifier.seen == [index // accumulate for index in range(MINI_BATCHES)]
     assert keeps.chunks == 1

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from noise import KeepsSteps, Noise, messages
 from torch import nn
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
@@ -22,6 +22,7 @@ from neurona.data.spec import DataSpec
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import graphs
 from neurona.steps.graphs import Graph
 from neurona.steps.norms import StepNorms
@@ -94,7 +95,7 @@ def mlp(**arguments):
 
 
 def adam(**arguments):
-    return lambda: optimizer.adam(lr=1e-2, **{"schedule": schedule.constant(), **arguments})
+    return lambda: Optimization.of(torch.optim.Adam, lr=1e-2, **{"schedule": schedule.constant(), **arguments})
 
 
 class Recorder:
@@ -129,8 +130,10 @@ def _on_the_cpu(monkeypatch):
 
 OPTIMIZATIONS = {
     "adam": adam(schedule=schedule.cosine(), clip_norm=0.5),
-    "sgd": lambda: optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.one_cycle(), clip_value=0.01),
-    "rmsprop": lambda: optimizer.rmsprop(schedule=schedule.constant()),
+    "sgd": lambda: Optimization.of(
+        torch.optim.SGD, lr=0.1, momentum=0.9, schedule=schedule.one_cycle(), clip_value=0.01
+    ),
+    "rmsprop": lambda: Optimization.of(RMSprop),
 }
 
 
@@ -457,10 +460,10 @@ SCHEDULES = {
     "plateau": lambda: schedule.plateau(patience=0, threshold=0.9),
 }
 OPTIMIZERS = {
-    "adam": lambda **a: optimizer.adam(lr=1e-2, weight_decay=1e-2, **a),
-    "adamw": lambda **a: optimizer.adamw(lr=1e-2, clip_norm=0.5, **a),
-    "sgd": lambda **a: optimizer.sgd(lr=0.1, momentum=0.9, nesterov=True, clip_value=0.01, **a),
-    "rmsprop": lambda **a: optimizer.rmsprop(momentum=0.5, centered=True, **a),
+    "adam": lambda **a: Optimization.of(torch.optim.Adam, lr=1e-2, weight_decay=1e-2, **a),
+    "adamw": lambda **a: Optimization.of(torch.optim.AdamW, lr=1e-2, clip_norm=0.5, **a),
+    "sgd": lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, clip_value=0.01, **a),
+    "rmsprop": lambda **a: Optimization.of(RMSprop, momentum=0.5, centered=True, **a),
 }
 
 

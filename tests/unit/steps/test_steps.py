@@ -10,14 +10,14 @@ from lightning.pytorch import Callback, seed_everything
 from noise import Noise
 from torch import nn
 
-from neurona import optimizer, schedule
 from neurona.data.batches import BatchLoader
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 from neurona.steps.steps import DirectSteps
 
 
 def own(algorithm, **options):
-    return optimizer.Optimization(partial(algorithm, lr=1e-2, **options), schedule.constant())
+    return Optimization.of(algorithm, lr=1e-2, **options)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def own(algorithm, **options):
         (own(torch.optim.Adam, amsgrad=True), None),
         (own(torch.optim.Adagrad), None),
         (
-            optimizer.adam(schedule=schedule.constant(), clip_norm=0.1),
+            Optimization.of(torch.optim.Adam, clip_norm=0.1),
             partial(nn.utils.clip_grad_norm_, max_norm=0.1),
         ),
         (
-            optimizer.sgd(lr=0.1, momentum=0.9, schedule=schedule.constant(), clip_value=0.01),
+            Optimization.of(torch.optim.SGD, lr=0.1, momentum=0.9, clip_value=0.01),
             partial(nn.utils.clip_grad_value_, clip_value=0.01),
         ),
     ],
@@ -42,7 +42,7 @@ def test_direct_steps_have_the_bits_of_a_plain_loop(optimization, clip, fit_nois
     assert type(classifier.kept.steps) is DirectSteps
     seed_everything(0, verbose=False)
     network, data = MLP(12, 4, hidden=[8]), Noise(330, 12, 4)
-    plain = optimization.algorithm(network.parameters())
+    plain = optimization.optimizer([*network.named_parameters()])
     order = BatchLoader(data.features, data.targets, torch.arange(330), 16, shuffle_seed=0).order(0)
     for rows in order.split(16):
         plain.zero_grad()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from neurona import optimizer, schedule
 from neurona.classifier import Classifier
+from neurona.optimizer import Optimization
 from neurona.steps.training import Evaluation, Training
 
 
@@ -44,8 +44,8 @@ class Validates(Classifier):
         self.log("val/loss", 7.0, batch_size=len(batch[1]))
 
 
-def sgd(rate: float = 1e-30) -> optimizer.Optimization:
-    return optimizer.sgd(lr=rate, schedule=schedule.constant())  # a rate that moves no weight
+def sgd(rate: float = 1e-30) -> Optimization:
+    return Optimization.of(torch.optim.SGD, lr=rate)  # a rate that moves no weight
 
 
 @pytest.mark.parametrize("kind", [History, EveryStep])

@@ -14,10 +14,11 @@ from noise import Noise
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from neurona import optimizer, schedule
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
+from neurona.optimizer import Optimization
 from neurona.steps import ways
 
 ROWS, FEATURES, CLASSES, BATCH = 330, 6, 3, 32
@@ -25,7 +26,7 @@ ROWS, FEATURES, CLASSES, BATCH = 330, 6, 3, 32
 
 def classifier(kind: type[Classifier] = Classifier, optimization: Any = None) -> Classifier:
     seed_everything(0, verbose=False)
-    optimization = optimization or optimizer.sgd(lr=0.1, schedule=schedule.constant())
+    optimization = optimization or Optimization.of(torch.optim.SGD, lr=0.1)
     network = MLP(FEATURES, CLASSES, hidden=[8, 8], dropout=0.2)
     return kind(nn.Identity(), network, DataSpec(FEATURES, CLASSES, tuple("abc")), optimization)
 
@@ -179,7 +180,12 @@ for _hook in ("on_before_optimizer_step", "on_validation_start", "on_validation_
 def test_lightnings_own_way_is_plain_lightning(make_trainer: Any, settings: dict[str, Any]) -> None:
     results = []
     for module, data in (
-        (classifier(optimization=optimizer.sgd(lr=0.1, schedule=schedule.one_cycle(), **settings)), noise()),
+        (
+            classifier(
+                optimization=Optimization.of(torch.optim.SGD, lr=0.1, schedule=schedule.one_cycle(), **settings)
+            ),
+            noise(),
+        ),
         (None, PlainData(noise())),
     ):
         counting = Counting()
