@@ -16,6 +16,10 @@ class RunError(RuntimeError):
     """A run that cannot go on, through no mistake in its configuration: shown as one paragraph, exit status 1."""
 
 
+class HopelessRun(RunError):
+    """One that would come to the same end again, from its last checkpoint too."""
+
+
 class JobFailed(Exception):
     """A sweep whose launcher has failed by a fault of its own, its cause, while jobs were at work."""
 

@@ -5,7 +5,10 @@ Each function says what it relies on, and its test fails with Lightning's name f
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from lightning.fabric.utilities.data import sized_len
 
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
@@ -91,3 +94,20 @@ def advance(trainer: Trainer, batches: int) -> None:
             setattr(tracker, name, getattr(tracker, name) + batches - 1)
     progress.is_last_batch |= progress.current.ready >= trainer.num_training_batches
     loop._batches_that_stepped = trainer.global_step - 1
+
+
+def look_ahead(trainer: Trainer) -> None:
+    """Has a training loader without a length tell its last batch beforehand under ``limit_train_batches`` too.
+
+    Where the loader has ``limits``, the ``_data_fetcher`` takes those for its length, and a stream that ends before
+    seems to go on: the last accumulated gradients would wait for the next epoch, and the validation would be left out.
+    Without, it reads one batch ahead. ``max_batches`` holds the limit by itself; a ``val_check_batch``
+    of infinity stands for the last batch.
+    """
+    loop = trainer.fit_loop
+    if loop._data_fetcher.length is None or all(sized_len(one) is not None for one in loop._combined_loader.flattened):
+        return
+    loop._combined_loader.limits = None
+    iter(loop._data_fetcher)
+    if trainer.val_check_interval == 1.0:
+        trainer.val_check_batch = math.inf

@@ -15,7 +15,7 @@ from neurona.classifier import Classifier
 from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, begun_before
-from neurona.stages import assembly, console, limits, record, resume
+from neurona.stages import assembly, console, first_batch, limits, record, resume
 from neurona.stages.request import Request
 from neurona.stages.trainer import build
 
@@ -77,6 +77,7 @@ def _placed(
     cfg.folder = cfg.run or request.place()
     trainer = build(cfg, datamodule, classifier)
     limits.check_optimizers(classifier, trainer, request.overrides)
+    first_batch.check(cfg, trainer, classifier, datamodule)
     trainer.strategy.setup_environment()
     folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:
@@ -113,6 +114,7 @@ def _fit_and_test(
     """Adds the figures of fit and test to ``figures``. last: the checkpoint to go on from."""
     started = time.perf_counter()
     trainer.fit(classifier, datamodule, ckpt_path=last, weights_only=True)
+    record.require_steps(trainer, classifier)
     figures["samples_per_second"] = round(classifier.samples_taken / (time.perf_counter() - started))
     figures["stopped_by"], words = record.why_ended(trainer)
     if words:

@@ -16,7 +16,7 @@ from neurona.errors import ConfigError, RunError
 from neurona.inspection.loggers import TensorBoard
 from neurona.inspection.style import COLOURS, STYLE
 from neurona.runs.files import replacing, write_atomically
-from neurona.stages import assembly, console, record
+from neurona.stages import assembly, console, first_batch, record
 from neurona.stages.range_test import LEAST_STEPS, RangeTest
 from neurona.stages.request import Request
 from neurona.stages.trainer import build_for_range_test, loggers
@@ -44,6 +44,7 @@ def run(request: Request) -> dict[str, Any]:
     if cfg.init_from is not None:
         assembly.start_from(cfg.init_from, classifier.network)
     trainer = build_for_range_test(test_cfg, datamodule, test)
+    first_batch.check(test_cfg, trainer, classifier, datamodule, ("train",))
     folder = request.create_folder(trainer)
     cfg.folder = str(folder.path)
     with console.train_log(folder), record.recorded(request, folder, trainer, classifier) as figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,9 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from neurona.callbacks.early_stopping import EarlyStopping
-from neurona.classifier import Classifier, NonFiniteLoss
+from neurona.classifier import Classifier
 from neurona.devices import distributed
-from neurona.errors import RunError
+from neurona.errors import HopelessRun, RunError
 from neurona.runs.files import unwritable
 from neurona.runs.folder import RunFolder
 from neurona.stages import console
@@ -53,14 +54,21 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
-        goes_on = stage == "fit" and not isinstance(error, NonFiniteLoss)  # the same would become of it again
-        remedy = "; to continue: python train.py run=" if goes_on else ": "
+        remedy = "; to continue: python train.py run=" if stage == "fit" and _goes_on(folder, error) else ": "
         log.info("%s%s%s", figures["status"], remedy, folder.path)
         with contextlib.suppress(RunError):  # the disk may be what failed
             write()
         raise
     figures["status"] = "pruned" if figures["stopped_by"] == "pruning" else "finished"
     write()
+
+
+def _goes_on(folder: RunFolder, error: BaseException) -> bool:
+    """Whether a fit may come to another end if it goes on, or is begun again."""
+    if isinstance(error, HopelessRun):
+        return False
+    is_of_machine = isinstance(error, RunError) or not isinstance(error, Exception)
+    return is_of_machine or folder.last_checkpoint.is_file()
 
 
 @contextlib.contextmanager
@@ -98,6 +106,20 @@ def epochs(trainer: Trainer) -> int:
     """Epochs made; ``current_epoch`` would leave out the last one of a fit that a resume found ended."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return progress.processed
+
+
+def require_steps(trainer: Trainer, classifier: Classifier) -> None:
+    """Raises HopelessRun for a fit that took no step. Lightning counts one for each loss that was left out."""
+    step = f"{type(classifier).__module__}.{type(classifier).__qualname__}.training_step"
+    if trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0:
+        why = "the training loader gave no mini-batch"
+    elif classifier.is_fast or not classifier.automatic_optimization:
+        why = "" if trainer.global_step else f"{step} called step() of no optimiser that self.optimizers() gives"
+    else:
+        is_without_loss = classifier.samples_taken == 0 and math.isnan(classifier.epoch_means()[0])
+        why = f"{step} has returned None for all mini-batches; return the loss" if is_without_loss else ""
+    if why:
+        raise HopelessRun(f"no step was taken: {why}")
 
 
 def why_ended(trainer: Trainer) -> tuple[str, str]:

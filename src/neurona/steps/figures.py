@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from neurona.errors import RunError
+from neurona.errors import HopelessRun
 
 SUMS = ("loss", "correct", "samples")
 REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
 
 
-class NonFiniteLoss(RunError):
+class NonFiniteLoss(HopelessRun):
     """The training loss became NaN or infinite."""
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 
 from neurona.data import chunking
-from neurona.devices import distributed
+from neurona.devices import distributed, lightning_internals
 from neurona.steps import choice, randomness, ways
 from neurona.steps.fast import FastWay
 from neurona.steps.figures import REMEDIES, NonFiniteLoss, require_finite
@@ -59,6 +59,7 @@ class Training(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         if trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
+        lightning_internals.look_ahead(trainer)
         if pl_module.is_fast:
             pl_module.fast_way = FastWay(pl_module, choice.steps_of(pl_module, self.shipped))
         elif trainer.world_size > 1:
@@ -89,7 +90,7 @@ class Training(Callback):
         completes = chunking.is_step_complete(trainer)
         step = trainer.global_step + (not completes)
         loss = outputs["loss"] * trainer.accumulate_grad_batches
-        self._pending.append(Pending(loss, pl_module.num_correct, extract_batch_size(batch), step))
+        self._pending.append(Pending(loss, pl_module.num_correct, _rows(batch) or 1, step))
         pl_module.num_correct = None
         is_logged = completes and pl_module.is_logged(step)
         if is_logged and pl_module.norms is not None:
@@ -160,6 +161,14 @@ class Evaluation(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         _finish(pl_module, "test")
+
+
+def _rows(batch: Any) -> int:
+    """Those of the first tensor in a batch of whatever kind; 0 where there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next(filter(None, map(_rows, parts)), 0)
 
 
 def _finish(classifier: Classifier, part: str) -> None:

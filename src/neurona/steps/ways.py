@@ -49,7 +49,7 @@ def asked_by(module: LightningModule, datamodule: Any, callbacks: Iterable[Callb
     shipped: the project's own classifier, whose methods are content with chunks.
     """
     names = [*_overrides(module, LightningModule, shipped)]
-    if datamodule is None or not _hands_out_chunks(type(datamodule)):
+    if datamodule is None or not hands_out_chunks(type(datamodule)):
         names.append(f"{_path(type(datamodule))}.train_dataloader" if datamodule is not None else "the training loader")
     else:
         names += _overrides(datamodule, LightningDataModule)
@@ -75,9 +75,9 @@ def _overrides(instance: Any, base: type, shipped: type | None = None) -> Iterat
             yield f"{_path(kind)}.{name}"
 
 
-def _hands_out_chunks(kind: type) -> bool:
-    """Whether the loader in memory trains: the class that has the last word on ``train_dataloader`` says so."""
-    owner = next((one for one in kind.__mro__ if "train_dataloader" in vars(one)), object)
+def hands_out_chunks(kind: type, loader: str = "train_dataloader") -> bool:
+    """Whether a data module's loader is the one in memory: the class that has the last word on its method says so."""
+    owner = next((one for one in kind.__mro__ if loader in vars(one)), object)
     return bool(vars(owner).get("chunk_aware", False))
 
 

@@ -1,0 +1,323 @@
+"""Loaders of one's own, and the first batch of each, looked at before there is a folder.
+
+Loaders in memory need none of this: their data are checked as they are read. No random generator is moved by looking,
+and a stream that can be read but once trains on the very batch that was looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
+
+from neurona.classifier import Classifier
+from neurona.data.batches import BatchLoader
+from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError, DataError
+from neurona.steps import randomness, ways
+
+IGNORED = -100
+"""A target that cross-entropy leaves out."""
+
+PARTS = {"train": "training_step", "val": "validation_step", "test": "test_step"}
+"""Of the data, and the methods that take their batches."""
+
+TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+"""Hooks that may make another batch of one."""
+
+EMPTY = "has no mini-batch; give it rows, with drop_last at least as many as make one"
+
+SHARES = {"train": ("limit_train_batches", "overfit_batches", "val_check_interval"), "val": ("limit_val_batches",)}
+SHARES["test"] = ("limit_test_batches",)
+"""Settings of the Trainer that may be shares of the mini-batches of a part."""
+
+
+def check(
+    cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any, parts: Collection[str] = tuple(PARTS)
+) -> None:
+    """Raises DataError or ConfigError where a fit could not take what the loaders of these parts give."""
+    spec, where = datamodule.spec, _path(datamodule)
+    if len(spec.class_names) != spec.num_classes:
+        problem = f"has {len(spec.class_names)} class_names for num_classes={spec.num_classes}; give one for each"
+        raise DataError(f"{where}.spec", problem)
+    if all(ways.hands_out_chunks(type(datamodule), f"{part}_dataloader") for part in PARTS):
+        return
+    with _unmoved(datamodule):
+        for part in parts:
+            if part != "val" or cfg.trainer.limit_val_batches != 0:
+                _check_part(part, cfg, trainer, classifier, datamodule)
+
+
+def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
+    name, where = f"{part}_dataloader", f"{_path(datamodule)}.{part}_dataloader"
+    if not is_overridden(name, datamodule, LightningDataModule):
+        if part == "val":
+            return
+        problem = "is missing: a fit ends with a test" if part == "test" else "is missing: there is nothing to train on"
+        raise DataError(where, f"{problem}; return a DataLoader")
+    loader = _loader(datamodule, name)
+    if isinstance(loader, BatchLoader) or (part == "val" and isinstance(loader, list | tuple) and not loader):
+        return
+    takes_any = _is_own(classifier, PARTS[part])
+    if isinstance(loader, list | tuple | Mapping):
+        if takes_any:
+            return
+        problem = f"gives {len(loader)} loaders; one is needed: put their data together with"
+        raise DataError(where, f"{problem} torch.utils.data.ConcatDataset")
+    _check_shares(part, where, cfg, classifier, loader)
+    batch = _first_batch(datamodule, name, loader, where)
+    if takes_any or any(_is_own(classifier, hook) or is_overridden(hook, datamodule, DataHooks) for hook in TRANSFERS):
+        return
+    _check_batch(where, PARTS[part], batch, classifier, trainer)
+    if (whole := _in_memory(loader)) is not None:
+        _check_batch(where, PARTS[part], whole, classifier, trainer)
+
+
+def _loader(datamodule: Any, name: str) -> Any:
+    """What a data module gives; one that makes its test part in ``setup("test")`` is asked for that first."""
+    try:
+        return getattr(datamodule, name)()
+    except Exception:
+        if name != "test_dataloader":
+            raise
+    datamodule.setup("test")
+    return datamodule.test_dataloader()
+
+
+def _check_shares(part: str, where: str, cfg: DictConfig, classifier: Classifier, loader: Any) -> None:
+    """Refuses what needs the number of mini-batches of a loader without a length, and a loader without any."""
+    try:
+        length: int | None = len(loader)
+    except (TypeError, NotImplementedError):
+        length = None
+    if length == 0:
+        remedy = EMPTY + (", or return [] for no validation" if part == "val" else "")
+        raise DataError(where, remedy)
+    if length is not None:
+        return
+    is_limited = isinstance(cfg.trainer.limit_train_batches, int)
+    for key in SHARES[part]:
+        value = cfg.trainer[key]
+        if key == "val_check_interval" and is_limited:
+            continue
+        if isinstance(value, float) and value != 1 and not (key == "overfit_batches" and value == 0):
+            problem = f"is a share of the mini-batches of {where}, which has no length; give a number, as in"
+            raise ConfigError(f"trainer.{key}", value, f"{problem} trainer.{key}=10")
+    if part != "train" or _is_own(classifier, "configure_optimizers"):
+        return
+    is_known = cfg.trainer.max_steps != -1 or (is_limited and cfg.trainer.max_epochs not in (None, -1))
+    if classifier.optimization.schedule.needs_length and not is_known:
+        target = cfg.optimizer.schedule["_target_"]
+        problem = f"needs the number of steps, and {where} has no length; give it, as in trainer.max_steps=1000"
+        raise ConfigError("optimizer/schedule", target.rpartition(".")[2], problem)
+
+
+def _first_batch(datamodule: Any, name: str, loader: Any, where: str) -> Any:
+    """The first batch of a loader, which the loader of a stream that can be read but once will give again."""
+    if _is_one_shot(loader):
+        before, iterator = _snapshot(datamodule, loader), iter(loader)
+        batch = _next(iterator, where)
+        _give_again(datamodule, name, loader, _Peeked(batch, iterator, before, _snapshot(datamodule, loader)))
+        return batch
+    if isinstance(loader, DataLoader) and loader.num_workers and loader.worker_init_fn is None:
+        loader = copy.copy(loader)  # one batch needs no workers
+        loader.num_workers, loader.timeout, loader.prefetch_factor = 0, 0, None
+    with _unmoved(loader):
+        return _next(iter(loader), where)
+
+
+def _next(iterator: Iterator[Any], where: str) -> Any:
+    for batch in iterator:
+        return batch
+    raise DataError(where, EMPTY)
+
+
+def _is_one_shot(loader: Any) -> bool:
+    """Whether a loader is an iterator, or reads from one that it holds."""
+    if isinstance(loader, Iterator):
+        return True
+    source = getattr(loader, "dataset", loader)
+    if isinstance(loader, DataLoader) and not isinstance(source, IterableDataset):
+        return False
+    return isinstance(source, Iterator) or any(
+        isinstance(one, Iterator) for one in getattr(source, "__dict__", {}).values()
+    )
+
+
+class _Peeked(NamedTuple):
+    """The first batch of a stream and what gives the others; the random generators before it was read and after."""
+
+    batch: Any
+    rest: Iterator[Any]
+    before: _Snapshot
+    after: _Snapshot
+
+
+def _give_again(datamodule: Any, name: str, loader: Any, peeked: _Peeked) -> None:
+    """Has the data module give this loader when it is asked next, and the loader begin with the batch peeked at."""
+    kept, kind = [peeked], type(loader)
+
+    def read(self: Any) -> Iterator[Any]:
+        if not kept:
+            yield from kind.__iter__(self)
+            return
+        batch, rest, before, after = kept.pop()
+        if torch.equal(torch.get_rng_state(), before.of_all["torch"]):
+            _restore(after)  # else a stream that draws at random would draw the same once more
+        yield batch
+        yield from rest
+
+    if isinstance(loader, Iterator):
+        again: Any = read(loader)
+    else:  # a class of its own, as ``iter`` asks the class, and Lightning whether a loader is a DataLoader
+        again = loader
+        again.__class__ = type(kind.__name__, (kind,), {"__iter__": read, "__module__": kind.__module__})
+
+    def give() -> Any:
+        del vars(datamodule)[name]
+        return again
+
+    setattr(datamodule, name, give)
+
+
+def _in_memory(loader: Any) -> Any:
+    """All rows of a loader as one batch, where it takes them all and they are two tensors as they are; else None."""
+    if not isinstance(loader, DataLoader) or type(loader.dataset) is not TensorDataset:
+        return None
+    if type(loader.sampler) not in (RandomSampler, SequentialSampler) or loader.batch_size is None:
+        return None
+    is_plain = loader.collate_fn is torch.utils.data.default_collate
+    return list(loader.dataset.tensors) if is_plain else None
+
+
+def _check_batch(where: str, step: str, batch: Any, classifier: Classifier, trainer: Trainer) -> None:
+    """Raises DataError for a batch that the project's own step, loss or network cannot take."""
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        if isinstance(batch, Mapping):
+            kind = f"dicts of {', '.join(map(str, batch))}"
+        elif isinstance(batch, list | tuple):
+            kind = "features without targets" if len(batch) == 1 else f"tuples of {len(batch)}"
+        else:
+            kind = f"a {type(batch).__name__}"
+        raise DataError(where, f"batches are {kind}; they must be (features, targets); override {step} for others")
+    features, targets = batch
+    has_own_loss = step == "training_step" and _is_own(classifier, "loss")
+    is_known = isinstance(classifier.preprocessing, nn.Identity) and type(classifier.network).__module__.startswith(
+        "neurona."
+    )
+    if is_known and not has_own_loss and not _is_own(classifier, "forward"):
+        _check_features(where, features, classifier.spec, trainer)
+    _check_targets(where, targets, classifier.spec, has_own_loss=has_own_loss)
+
+
+def _check_features(where: str, features: Any, spec: DataSpec, trainer: Trainer) -> None:
+    if not isinstance(features, Tensor):
+        problem = f"features are a {type(features).__name__}; they must be a tensor (batch, features)"
+        raise DataError(where, problem)
+    width = spec.num_features
+    if features.ndim != 2 or features.shape[1] != width:
+        problem = f"features have the shape {tuple(features.shape)}; spec.num_features={width} needs (batch, {width})"
+        raise DataError(where, problem)
+    plugin = trainer.precision_plugin
+    dtype, wanted = plugin.convert_input(features[:1]).dtype, plugin.convert_input(torch.zeros(1)).dtype
+    if dtype != wanted:
+        remedy = "convert with .float()" + (", or set trainer.precision=64-true" if dtype == torch.float64 else "")
+        raise DataError(where, f"features are {_short(dtype)}; they must be {_short(wanted)}: {remedy}")
+    if not (finite := features.isfinite().all(dim=1)).all():
+        rows = int((~finite).sum())
+        problem = f"features are NaN or infinite in {rows} of {len(features)} rows; leave such rows out, or fill them"
+        raise DataError(where, problem)
+
+
+def _check_targets(where: str, targets: Any, spec: DataSpec, *, has_own_loss: bool) -> None:
+    """has_own_loss: one's own takes any numbers; that they are one a row is the training accuracy's need."""
+    wanted = "they must be class indices, (batch,) int64"
+    if not isinstance(targets, Tensor):
+        raise DataError(where, f"targets are a {type(targets).__name__}; {wanted}")
+    if targets.ndim != 1:
+        remedy = "take [:, 0]" if targets.shape[1:] == (1,) else "of one-hot rows take .argmax(1)"
+        problem = f"targets are {_short(targets.dtype)} of shape {tuple(targets.shape)}; {wanted}: {remedy}"
+        raise DataError(where, problem)
+    if has_own_loss:
+        return
+    if targets.dtype != torch.int64:
+        raise DataError(where, f"targets are {_short(targets.dtype)}; {wanted}: convert with .long()")
+    classes = targets[targets != IGNORED]
+    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < spec.num_classes:
+        problem = f"targets run from {int(classes.min())} to {int(classes.max())}; spec.num_classes={spec.num_classes}"
+        raise DataError(where, f"{problem} needs 0 to {spec.num_classes - 1}")
+
+
+def _is_own(classifier: Classifier, name: str) -> bool:
+    shipped = getattr(Classifier, name)
+    return getattr(type(classifier), name) is not shipped or name in vars(classifier)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _path(instance: Any) -> str:
+    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+
+
+class _Snapshot(NamedTuple):
+    """The states of random generators. of_all: of the global ones. own: of those that objects hold."""
+
+    of_all: dict[str, Any]
+    own: list[tuple[Any, Any]]
+
+
+def _snapshot(*objects: Any) -> _Snapshot:
+    """objects: whose generators count, and those of what loads for them."""
+    return _Snapshot(randomness.rng_state(), [(one, _state(one)) for one in _generators(objects)])
+
+
+def _restore(snapshot: _Snapshot) -> None:
+    for generator, state in snapshot.own:
+        if isinstance(generator, torch.Generator):
+            generator.set_state(state)
+        elif isinstance(generator, random.Random):
+            generator.setstate(state)
+        else:
+            generator.bit_generator.state = state
+    randomness.restore_rng(snapshot.of_all)
+
+
+@contextlib.contextmanager
+def _unmoved(*objects: Any) -> Iterator[None]:
+    """Leaves every random generator as it was, the global ones and the objects' own."""
+    snapshot = _snapshot(*objects)
+    try:
+        yield
+    finally:
+        _restore(snapshot)
+
+
+def _generators(objects: tuple[Any, ...]) -> list[Any]:
+    pending, generators = list(objects), []
+    while pending:
+        one = pending.pop()
+        for name, value in getattr(one, "__dict__", {}).items():
+            if isinstance(value, torch.Generator | np.random.Generator | random.Random):
+                generators.append(value)
+            elif name in ("dataset", "sampler", "batch_sampler"):
+                pending.append(value)
+    return generators
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
