@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -21,6 +20,7 @@ from neurona.config import overrides as written
 from neurona.config.check import FIGURES
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
+from neurona.steps import randomness
 
 REPLACED: dict[type[Callback], str] = {
     StochasticWeightAveraging: "it averages after the last validation, so that the average is never validated:"
@@ -88,15 +88,26 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
         if written.root(override) == "optimizer" and key not in STILL_USED:
             problem = f"is not used: {kind.__qualname__}.configure_optimizers makes the optimiser; set it there"
             raise ConfigError(key, written.value(override), problem)
-    classifier.trainer = trainer
-    optimizers = classifier.configure_optimizers()
-    several = isinstance(optimizers, list | tuple) and len(optimizers) > 1
-    if several and all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
-        problem = "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False in"
+    if classifier.automatic_optimization and _number_of_optimizers(classifier, trainer) > 1:
         problem = (
-            f"{problem} __init__, and step them in training_step, as Lightning's page on manual optimization shows"
+            "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False in __init__,"
+            " and step them in training_step, as Lightning's page on manual optimization shows"
         )
         raise ConfigError("classifier._target_", f"{kind.__module__}.{kind.__qualname__}", problem)
+
+
+def _number_of_optimizers(classifier: Classifier, trainer: Trainer) -> int:
+    """How many ``configure_optimizers`` makes, as far as it can be asked before the fit."""
+    classifier.trainer, state = trainer, randomness.rng_state()
+    try:
+        optimizers = classifier.configure_optimizers()
+    except Exception:  # it may need the number of steps, say; a mistake shows when the fit asks
+        return 0
+    finally:
+        randomness.restore_rng(state)
+    if isinstance(optimizers, list | tuple) and optimizers and isinstance(optimizers[0], list | tuple):
+        optimizers = optimizers[0]  # the schedulers are the second
+    return len(optimizers) if isinstance(optimizers, list | tuple) else 1
 
 
 def check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifier) -> None:

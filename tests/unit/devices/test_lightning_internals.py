@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from neurona.devices import distributed, lightning_internals
 
@@ -206,3 +206,35 @@ def test_the_wait_for_others_is_that_of_the_settings_once_all_have_started(
     group = torch.distributed.group.WORLD
     assert group is not None
     assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(seconds=7), "ProcessGroup.set_timeout"
+
+
+class Rows(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(torch.zeros(BATCHES, 1))
+
+
+@pytest.mark.parametrize("limit", [BATCHES - 3, BATCHES, BATCHES + 3])
+def test_a_stream_tells_its_last_batch_whatever_the_limit(make_trainer: Callable[..., Trainer], limit: int) -> None:
+    """combined_loader.limits, data_fetcher.length, val_check_batch."""
+    events = Events(lightning_internals.is_last_batch)
+    starts = Callback()
+    starts.on_train_start = lambda trainer, *_: lightning_internals.look_ahead(trainer)  # type: ignore[method-assign]
+    trainer = make_trainer(starts, events, max_epochs=2, limit_train_batches=limit, limit_val_batches=1)
+    trainer.fit(Module(one_step), DataLoader(Rows(), batch_size=1), DataLoader(torch.zeros(1, 1)))
+    length = min(limit, BATCHES)
+    is_told = limit > BATCHES - 1  # the batch at the limit is known by its number
+    assert events.seen == ([False] * (length - 1) + [is_told]) * 2
+    assert events.validated == [length, 2 * length]
+
+
+def test_what_is_logged_is_weighted_as_it_is_told(make_trainer: Callable[..., Trainer]) -> None:
+    """_results.batch_size."""
+
+    def log(module: Module) -> None:
+        for value, rows in ((1.0, 3), (5.0, 1)):
+            lightning_internals.begin_mini_batch(module.trainer, rows)
+            module.log("value", torch.tensor(value), on_epoch=True)
+
+    trainer = make_trainer()
+    trainer.fit(Module(log), DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(1, 1)))
+    assert trainer.callback_metrics["value"].item() == 2.0

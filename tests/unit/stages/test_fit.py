@@ -39,7 +39,8 @@ def test_the_trainer_is_built_for_the_folder_that_there_is(
         return SimpleNamespace(is_global_zero=True, strategy=strategy, folder=cfg.folder)
 
     monkeypatch.setattr(fit, "build", build)
-    monkeypatch.setattr(fit.limits, "check_optimizers", lambda *_: None)
+    for check in ("limits.check_optimizers", "first_batch.check"):
+        monkeypatch.setattr(f"neurona.stages.fit.{check}", lambda *_: None)
     monkeypatch.setattr(fit.log, "propagate", True)
     request = make_request({"folder": str(tmp_path / "mine")})
     classifier: Any = None

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from neurona.classifier import Classifier
 from neurona.config.check import FIGURES
@@ -15,6 +24,8 @@ from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError
 from neurona.metrics import EvaluationMetrics
 from neurona.models.linear import Linear
+from neurona.optimizer import sgd
+from neurona.schedule import constant
 from neurona.stages import limits
 
 
@@ -116,3 +127,84 @@ def test_the_figures_known_beforehand_are_those_that_are_computed() -> None:
     metrics = EvaluationMetrics(2)
     metrics.update(torch.eye(2), torch.arange(2))
     assert set(FIGURES) == metrics.compute().keys() - {"class_accuracy", "confusion_matrix"}
+
+
+class Configured(Classifier):
+    """What configure_optimizers gives is what ``optimizers`` makes of two optimisers."""
+
+    optimizers_of: Any
+
+    def configure_optimizers(self) -> Any:
+        pair = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]) for _ in range(2)]
+        return type(self).optimizers_of(*pair)
+
+
+def check_optimizers(make_classifier: Any, optimizers_of: Any, *overrides: str, **arguments: Any) -> None:
+    kind = type("Configured", (Configured,), {"optimizers_of": staticmethod(optimizers_of)})
+    optimization = sgd(lr=0.1, schedule=constant(), **arguments.pop("settings", {}))
+    classifier = make_classifier(Linear(4, 2), 4, 2, optimization, kind=kind)
+    classifier.automatic_optimization = arguments.pop("is_automatic", True)
+    limits.check_optimizers(classifier, Trainer(logger=False, barebones=True), overrides)
+
+
+def steps_wanted(*pair: Any) -> Any:
+    raise ValueError("Expected positive integer total_steps, but got -1")
+
+
+SEVERAL = [
+    lambda *pair: list(pair),
+    lambda *pair: pair,
+    lambda *pair: (list(pair), [1, 2]),
+    lambda *pair: [{"optimizer": one} for one in pair],
+]
+FEW = [lambda one, _: one, lambda one, _: [one], lambda one, _: ([one], [1, 2]), steps_wanted]
+
+
+@pytest.mark.parametrize("optimizers_of", SEVERAL)
+def test_several_optimisers_are_stepped_by_hand(make_classifier: Any, optimizers_of: Any) -> None:
+    with pytest.raises(ConfigError, match=r"several optimisers, .* self\.automatic_optimization = False"):
+        check_optimizers(make_classifier, optimizers_of)
+    check_optimizers(make_classifier, optimizers_of, is_automatic=False)
+
+
+@pytest.mark.parametrize("optimizers_of", FEW)
+def test_one_optimiser_is_stepped_by_lightning(make_classifier: Any, optimizers_of: Any) -> None:
+    check_optimizers(make_classifier, optimizers_of)
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=5", "optimizer/schedule=cosine", "optimizer=adamw"])
+def test_settings_that_ones_own_optimiser_does_not_use(make_classifier: Any, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not used: Configured\.configure_optimizers makes the optimiser"):
+        check_optimizers(make_classifier, FEW[0], override)
+
+
+@pytest.mark.parametrize("override", ["optimizer.clip_norm=1", "optimizer.accumulate=2", "data=iris"])
+def test_settings_that_it_does(make_classifier: Any, override: str) -> None:
+    check_optimizers(make_classifier, FEW[0], override)
+
+
+@pytest.mark.parametrize("settings", [{"clip_norm": 1.0}, {"clip_value": 1.0}, {"accumulate": 2}], ids=str)
+def test_who_steps_by_hand_clips_and_accumulates_by_hand(make_classifier: Any, settings: Any) -> None:
+    with pytest.raises(ConfigError, match="Configured's own to do, which optimises manually"):
+        check_optimizers(make_classifier, FEW[0], is_automatic=False, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("callback", "problem"),
+    [
+        (StochasticWeightAveraging(0.05), "EMAWeightAveraging is validated"),
+        (LearningRateFinder(), "stage=lr_find suggests a learning rate"),
+        (BatchSizeFinder(), r"give data\.batch_size"),
+        (ModelCheckpoint(filename="best"), r"ModelCheckpoint of best\.ckpt: is a name of the run's own"),
+        (ModelCheckpoint(save_last=True), r"ModelCheckpoint of last\.ckpt"),
+        (ModelCheckpoint("run/checkpoints", "previous"), r"ModelCheckpoint of previous\.ckpt"),
+    ],
+)
+def test_callbacks_that_would_do_harm(callback: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        limits.check_callbacks([callback], Path("run"))
+
+
+def test_callbacks_that_would_not() -> None:
+    elsewhere = ModelCheckpoint("elsewhere", "best", save_last=True)
+    limits.check_callbacks([EMAWeightAveraging(), ModelCheckpoint(filename="{epoch}"), elsewhere], Path("run"))

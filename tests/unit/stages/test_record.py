@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from neurona.callbacks.early_stopping import EarlyStopping
-from neurona.errors import RunError
+from neurona.errors import HopelessRun, RunError
 from neurona.runs.folder import RunFolder
 from neurona.stages import record
 
@@ -93,6 +94,33 @@ def test_how_a_run_ended_is_written_before_the_error_goes_on(
     assert figures["error"] == message or (message is None and figures["error"] in str(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("error", "has_checkpoint", "goes_on"),
+    [
+        (KeyError("of the user's code"), False, False),
+        (KeyError("of the user's code"), True, True),
+        (HopelessRun("no step was taken"), True, False),
+        (KeyboardInterrupt("2"), False, True),
+        (OSError(errno.ENOSPC, "No space left"), False, True),
+    ],
+)
+def test_to_go_on_is_offered_only_where_that_may_end_otherwise(
+    recorded: Any,
+    folder: RunFolder,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    has_checkpoint: bool,
+    goes_on: bool,
+) -> None:
+    caplog.set_level("INFO")
+    if has_checkpoint:
+        folder.last_checkpoint.parent.mkdir()
+        folder.last_checkpoint.touch()
+    with pytest.raises(BaseException, match=r"of the|no step|2|cannot be written"), recorded():
+        raise error
+    assert (f"; to continue: python train.py run={folder.path}" in caplog.text) == goes_on
+
+
 def test_a_run_that_goes_on_keeps_its_figures_but_not_how_it_ended(recorded: Any, folder: RunFolder) -> None:
     earlier = {"status": "failed", "stage": "fit", "error": "a loss", "stopped_by": "max_steps", "val/loss": 0.25}
     folder.write_metrics(earlier, "fit")
@@ -141,3 +169,33 @@ def test_what_ended_a_fit(state: dict[str, Any], stopped_by: str, words: str) ->
     assert reason == stopped_by
     assert said.startswith(words)
     assert bool(said) == bool(words)
+
+
+def fitted(batches: int, steps: int, samples: int, *, is_automatic: bool = True, loss: float = math.nan) -> Any:
+    loop = SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(ready=batches)))
+    ended = SimpleNamespace(global_step=steps, fit_loop=SimpleNamespace(epoch_loop=loop))
+    classifier = SimpleNamespace(
+        is_fast=False, automatic_optimization=is_automatic, samples_taken=samples, epoch_means=lambda: (loss, math.nan)
+    )
+    return ended, classifier
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        (fitted(0, 0, 0), "the training loader gave no mini-batch"),
+        (fitted(9, 9, 0), "training_step has returned None for all mini-batches"),
+        (fitted(9, 0, 0, is_automatic=False), "called step\\(\\) of no optimiser"),
+    ],
+)
+def test_a_fit_without_a_step_is_a_failure(state: Any, problem: str) -> None:
+    with pytest.raises(HopelessRun, match=f"no step was taken: .*{problem}"):
+        record.require_steps(*state)
+
+
+@pytest.mark.parametrize(
+    "state", [fitted(9, 9, 288), fitted(9, 9, 0, is_automatic=False), fitted(9, 9, 0, loss=0.5)], ids=str
+)
+def test_one_with_steps_is_none(state: Any) -> None:
+    """Be they of the process before this one, which has ended with the last of them."""
+    record.require_steps(*state)

@@ -1,0 +1,335 @@
+"""What people bring from Lightning's documentation does what it does there, in whole runs of few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from neurona.classifier import Classifier
+from neurona.data.spec import DataSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+OWN = f"allow=[{__name__}]"
+SIZES = torch.tensor([16.0] * 6 + [2.0])
+"""Rows of the mini-batches of an epoch of iris."""
+
+STEPS = len(SIZES)
+
+
+def own(name: str) -> list[str]:
+    return [OWN, f"classifier._target_={__name__}.{name}"]
+
+
+def callback(name: str) -> list[str]:
+    return [OWN, f"+trainer.callbacks.own._target_={__name__}.{name}"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noted() -> Iterator[None]:
+    """NOTES is what the classes below have seen."""
+    NOTES.clear()
+    yield
+    NOTES.clear()
+
+
+NOTES: list[Any] = []
+
+
+class PlainStep(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features, targets = batch
+        return cross_entropy(self(features), targets)
+
+
+class Inherited(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        NOTES.append(loss.requires_grad)
+        return loss
+
+
+@pytest.mark.parametrize("name", ["PlainStep", "Inherited"])
+def test_the_textbooks_step_trains_as_the_default_does(fit: Any, name: str) -> None:
+    assert fit(*own(name)).weights() == fit().weights()
+    assert NOTES in ([], [True] * 2 * STEPS)
+
+
+class Loaders(LightningDataModule):
+    spec = DataSpec(num_features=4, num_classes=3, class_names=("a", "b", "c"))
+
+    def __init__(self, *, batch_size: int = 32) -> None:
+        super().__init__()
+        self.size = batch_size
+
+    def _rows(self, seed: int, number: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(number, 4, generator=generator), torch.arange(number) % 3
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(*self._rows(0, 330)), self.size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(*self._rows(1, 50)), self.size)
+
+    def test_dataloader(self) -> Any:
+        return self.val_dataloader()
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self, *rows: Tensor) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(*self.rows, strict=True))
+
+
+class Streaming(Loaders):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Stream(*self._rows(0, 330)), self.size)
+
+
+class Triples(Loaders):
+    def train_dataloader(self) -> Any:
+        features, targets = self._rows(0, 330)
+        return DataLoader(TensorDataset(features, targets, torch.ones(330)), self.size)
+
+
+class Weighted(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features, targets, weights = batch
+        return (weights * cross_entropy(self(features), targets, reduction="none")).mean()
+
+
+@pytest.fixture
+def on_loaders(tmp_path: Any) -> Any:
+    """Arguments for a data module of this file."""
+    (tmp_path / "yamls" / "data").mkdir(parents=True)
+
+    def call(name: str) -> list[str]:
+        (tmp_path / "yamls/data/own.yaml").write_text(f"_target_: {__name__}.{name}\nbatch_size: 32\n")
+        return ["--config-dir", str(tmp_path / "yamls"), OWN, "data=own", "quiet=true", "trainer.max_epochs=2"]
+
+    return call
+
+
+def test_a_step_of_ones_own_takes_loaders_of_ones_own(train: Any, newest: Any, on_loaders: Any) -> None:
+    assert train(*on_loaders("Loaders"), *own("PlainStep")).status == 0
+    assert newest().metrics["steps"] == 2 * 11
+    weights = newest().weights()
+    assert train(*on_loaders("Loaders")).status == 0
+    assert newest().weights() == weights
+
+
+def test_a_batch_of_three_is_for_a_step_of_ones_own_alone(
+    train: Any, newest: Any, on_loaders: Any, tmp_path: Any
+) -> None:
+    done = train(*on_loaders("Triples"))
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "Triples.train_dataloader: batches are tuples of 3; they must be (features, targets)" in done.err
+    assert not (tmp_path / "logs").exists()
+    done = train(*on_loaders("Triples"), *own("Weighted"))
+    assert done.status == 0, done.err
+    assert newest().metrics["steps"] == 2 * 11
+
+
+def test_the_last_gradients_of_a_short_stream_make_a_step(train: Any, newest: Any, on_loaders: Any) -> None:
+    accumulated = ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.accumulate=4"]
+    weights = []
+    for limit in ("50", "1.0"):
+        done = train(*on_loaders("Streaming"), *accumulated, f"trainer.limit_train_batches={limit}")
+        assert done.status == 0, done.err
+        assert newest().metrics["steps"] == 2 * 3
+        assert "val/loss" in newest().metrics
+        weights.append(newest().weights())
+    assert weights[0] == weights[1]
+
+
+class NoLoss(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        return None
+
+
+class Broken(Classifier):
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        raise KeyError("a mistake of the user's")
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`")
+def test_a_fit_without_a_step_has_failed(train: Any, newest: Any) -> None:
+    done = train(*own("NoLoss"), "data=iris", "trainer.max_epochs=2")
+    assert done.status == 1
+    assert "NoLoss.training_step has returned None for all mini-batches" in done.err
+    assert "to continue" not in done.out
+    assert newest().metrics["status"] == "failed"
+
+
+def test_a_mistake_in_the_users_code_stays_theirs(fit: Any, newest: Any) -> None:
+    with pytest.raises(KeyError, match="a mistake of the user's"):
+        fit(*own("Broken"))
+    assert newest().metrics["status"] == "failed"
+
+
+class StepByEpochs(Classifier):
+    """Two rates, a tenth after two epochs."""
+
+    def configure_optimizers(self) -> Any:
+        parts = [self.network.head, self.network.linear1]
+        groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in zip(parts, (1e-3, 1e-4), strict=True)]
+        optimizer = torch.optim.AdamW(groups)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def on_train_epoch_start(self) -> None:
+        NOTES.append([group["lr"] for group in self.trainer.optimizers[0].param_groups])
+
+
+def test_a_schedule_of_ones_own_is_stepped_by_the_epoch(fit: Any) -> None:
+    fit(*own("StepByEpochs"), "trainer.max_epochs=3", "model.hidden=[8]")
+    assert [pytest.approx(rates) for rates in NOTES] == [[1e-3, 1e-4], [1e-3, 1e-4], [1e-4, 1e-5]]
+
+
+class Pair(Classifier):
+    def configure_optimizers(self) -> Any:
+        return [
+            torch.optim.SGD(self.network.head.parameters(), lr=0.1),
+            torch.optim.SGD(self.network.linear1.parameters()),
+        ]
+
+
+class PairByHand(Pair):
+    """As on Lightning's page on manual optimization."""
+
+    def __init__(
+        self, *, label_smoothing: float = 0.0, class_weights: list[float] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(label_smoothing=label_smoothing, class_weights=class_weights, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        features, targets = batch
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(cross_entropy(self(features), targets))
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_several_optimisers_are_stepped_by_hand(train: Any, newest: Any, tmp_path: Any) -> None:
+    small = ["data=iris", "model.hidden=[8]", "trainer.max_epochs=2", "quiet=true"]
+    done = train(*own("Pair"), *small)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False" in done.err
+    assert not (tmp_path / "logs").exists()
+    done = train(*own("PairByHand"), *small)
+    assert done.status == 0, done.err
+    assert newest().metrics["steps"] == 2 * 2 * STEPS  # Lightning counts the steps of each
+
+
+class NoGradients(Classifier):
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        NOTES.append("clip")
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
+class Warmup(Classifier):
+    """Lightning's own example."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        optimizer.step(closure=optimizer_closure)
+        NOTES.append(self.trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = min(1.0, (self.trainer.global_step + 1) / 500.0) * 1e-3
+
+
+def test_clipping_of_ones_own_is_called_at_every_step(fit: Any) -> None:
+    run = fit(*own("NoGradients"), "optimizer=sgd")
+    assert NOTES == ["clip"] * 2 * STEPS
+    assert run.metrics["train/accuracy"] == fit("optimizer=sgd", "optimizer.lr=1e-30").metrics["train/accuracy"]
+
+
+def test_warm_up_in_a_step_of_the_optimiser_is_called_at_every_step(fit: Any) -> None:
+    run = fit(*own("Warmup"))
+    assert list(range(2 * STEPS)) == NOTES  # counted by Lightning once the hook returns
+    assert run.metrics["train/lr"] == pytest.approx(2 * STEPS / 500 * 1e-3)
+
+
+class Penalty(Classifier):
+    """Logs a term of its loss."""
+
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = super().loss(features, targets)
+        self.log("train/rows", torch.tensor(float(len(targets))), on_step=True, on_epoch=True)
+        return loss, logits
+
+
+class Everything(Callback):
+    """Asks for every mini-batch."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
+class Last(Callback):
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        NOTES.append(float(trainer.callback_metrics["train/rows_epoch"]))
+
+
+def test_what_a_loss_logs_is_weighted_by_the_rows_of_each_mini_batch_in_both_ways(fit: Any) -> None:
+    last = f"+trainer.callbacks.last._target_={__name__}.Last"
+    fit(*own("Penalty"), last)
+    fit(*own("Penalty"), last, f"+trainer.callbacks.own._target_={__name__}.Everything")
+    assert pytest.approx([(6 * 16 * 16 + 2 * 2) / 98] * 2, rel=1e-6) == NOTES
+
+
+class Outputs(Callback):
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        NOTES.append(outputs["loss"].item())
+
+
+class History(Callback):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        NOTES.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_callbacks_see_the_loss_of_each_batch_and_of_each_epoch_at_its_end(fit: Any) -> None:
+    fit(*callback("Outputs"))
+    losses = torch.tensor(NOTES).reshape(2, STEPS)
+    NOTES.clear()
+    fit(*callback("History"))
+    assert pytest.approx(((losses * SIZES).sum(1) / SIZES.sum()).tolist(), rel=1e-5) == NOTES
+
+
+class Checkpoints(ModelCheckpoint):
+    """A checkpoint of one's own that looks at every step."""
+
+    def __init__(self) -> None:
+        super().__init__(every_n_train_steps=5, save_top_k=-1, filename="{step}")
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        NOTES.append(trainer.global_step)
+
+
+def test_a_checkpoint_of_ones_own_sees_every_step(fit: Any) -> None:
+    run = fit(*callback("Checkpoints"))
+    assert list(range(1, 2 * STEPS + 1)) == NOTES
+    assert (run.folder / "checkpoints" / "step=5.ckpt").exists()
+
+
+def test_averaging_after_the_last_validation_is_refused(train: Any, tmp_path: Any) -> None:
+    swa = "lightning.pytorch.callbacks.StochasticWeightAveraging"
+    done = train("data=iris", f"+trainer.callbacks.swa._target_={swa}", "+trainer.callbacks.swa.swa_lrs=0.05")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "lightning.pytorch.callbacks.EMAWeightAveraging is validated" in done.err
+    assert not (tmp_path / "logs").exists()
