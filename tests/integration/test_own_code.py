@@ -71,7 +71,7 @@ def test_the_page_has_an_example_of_everything() -> None:
         *("model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"),
         *("optimizer/adamax.yaml", "experiment/layerwise.yaml"),
     }
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 13
 
 
 def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
@@ -231,3 +231,38 @@ def test_classes_are_not_balanced_where_the_data_do_not_count_them(train: Any) -
     assert done.status == 2
     assert done.err.startswith("classifier.class_weights=balanced: needs data that count their classes")
     assert not Path("logs").exists()
+
+
+def test_a_callback_per_step_from_the_page(train: Any) -> None:
+    done = train(*arguments("mine.Jumps"), "data=iris", "trainer.max_epochs=2", "data.batch_size=1")
+    assert done.status == 0, done.err
+    (number,) = re.findall(r"^jumps of the loss: (\d+)$", done.out, re.MULTILINE)
+    assert 0 < int(number) < 2 * 98
+
+
+def test_a_training_step_of_ones_own_from_the_page(train: Any, newest: Any, scalars: Any) -> None:
+    done = train(*arguments("mine.Noisy"), "data=iris", "trainer.max_epochs=20", "optimizer.lr=0.03")
+    assert done.status == 0, done.err
+    assert newest().metrics["test/accuracy"] > 0.85
+    assert len(scalars(newest().folder)["train/noisy_accuracy"]) == 20
+
+
+def test_two_optimisers_from_the_page(train: Any, newest: Any, tmp_path: Path) -> None:
+    done = train(*arguments("mine.HeadApart"), "data=iris", "trainer.max_epochs=20")
+    assert done.status == 0, done.err
+    metrics = newest().metrics
+    assert metrics["steps"] == 2 * 20 * 7
+    assert metrics["test/accuracy"] > 0.85
+    assert metrics["samples_per_second"] > 0
+    assert len(newest().checkpoint()["optimizer_states"]) == 2
+
+
+def test_what_is_logged_on_the_page(train: Any, newest: Any, scalars: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = train(*arguments("mine.Watched"), "data=iris", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
+    assert done.status == 0, done.err
+    assert len(scalars(newest().folder)["train/confidence"]) == 3 * 7
+    events = EventAccumulator(str(newest().folder))
+    events.Reload()
+    assert [image.step for image in events.Images("weights")] == [0, 1, 2]

@@ -85,7 +85,11 @@ class Training(Callback):
         self, trainer: Trainer, pl_module: Classifier, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Records a mini-batch that Lightning has taken."""
-        if pl_module.is_fast or not outputs or "loss" not in outputs:
+        if pl_module.is_fast:
+            return
+        if not outputs or "loss" not in outputs:
+            if not pl_module.automatic_optimization:  # a step by hand need not tell its loss
+                pl_module.figures.samples += _rows(batch) * trainer.world_size
             return
         completes = chunking.is_step_complete(trainer)
         step = trainer.global_step + (not completes)
