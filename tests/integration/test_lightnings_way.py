@@ -207,10 +207,8 @@ class Pair(Classifier):
 class PairByHand(Pair):
     """As on Lightning's page on manual optimization."""
 
-    def __init__(
-        self, *, label_smoothing: float = 0.0, class_weights: list[float] | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(label_smoothing=label_smoothing, class_weights=class_weights, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
