@@ -18,6 +18,7 @@ from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, DataError
 from neurona.models.linear import Linear
 from neurona.optimizer import Optimization
+from neurona.schedule import cosine
 from neurona.stages import first_batch
 from neurona.steps import randomness
 
@@ -215,10 +216,7 @@ def test_shares_of_a_stream(check: Any, key: str, value: float) -> None:
 
 
 def test_a_schedule_laid_out_for_the_length_of_a_stream(check: Any) -> None:
-    from neurona.optimizer import sgd
-    from neurona.schedule import cosine
-
-    optimization = sgd(lr=0.1, schedule=cosine())
+    optimization = Optimization.of(torch.optim.SGD, lr=0.1, schedule=cosine())
     for limits in ({}, {"limit_train_batches": 3, "max_epochs": -1}):
         with pytest.raises(ConfigError, match=r"needs the number of steps, .* trainer\.max_steps=1000"):
             check(data=streaming(), optimization=optimization, **limits)

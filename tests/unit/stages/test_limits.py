@@ -24,8 +24,7 @@ from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError
 from neurona.metrics import EvaluationMetrics
 from neurona.models.linear import Linear
-from neurona.optimizer import sgd
-from neurona.schedule import constant
+from neurona.optimizer import Optimization
 from neurona.stages import limits
 
 
@@ -141,7 +140,7 @@ class Configured(Classifier):
 
 def check_optimizers(make_classifier: Any, optimizers_of: Any, *overrides: str, **arguments: Any) -> None:
     kind = type("Configured", (Configured,), {"optimizers_of": staticmethod(optimizers_of)})
-    optimization = sgd(lr=0.1, schedule=constant(), **arguments.pop("settings", {}))
+    optimization = Optimization.of(torch.optim.SGD, lr=0.1, **arguments.pop("settings", {}))
     classifier = make_classifier(Linear(4, 2), 4, 2, optimization, kind=kind)
     classifier.automatic_optimization = arguments.pop("is_automatic", True)
     limits.check_optimizers(classifier, Trainer(logger=False, barebones=True), overrides)
