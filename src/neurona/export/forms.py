@@ -31,7 +31,7 @@ from neurona.runs.folder import RunFolder
 log = logging.getLogger("neurona")
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime", "safetensors")
-OPSET = 25  # the newest that torch 2.13 writes: not every operator can be converted to a later one
+OPSET = 25  # which torch 2.11 to 2.14 write: not every operator can be converted to a later one
 TOLERANCE = 1e-5
 MOST_ROWS = 10_000  # of the test part, to compare with
 

@@ -149,6 +149,7 @@ class CompiledSteps(DirectSteps):
         options: Any = {"guard_filter_fn": unsafe, "size_asserts": False, "alignment_asserts": False}
         options["cpp_wrapper"] = features.device.type == "cpu"  # Python between kernels took a sixth of a step
         try:
+            _allow_ahead_of_time()
             compiled: Any = torch.compile(function, dynamic=False, fullgraph=True, options=options)
             if self._slots is None:
                 self._function = partial(compiled.aot_compile(((*inputs, features, targets), {})).fn, *inputs)
@@ -157,6 +158,13 @@ class CompiledSteps(DirectSteps):
         except Exception as error:  # of many kinds: a network that cannot be traced, no C++ compiler, a full disk
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             self._give_up(f"the compiler gave up: {reason}")
+
+
+def _allow_ahead_of_time() -> None:
+    """Torch has ``aot_compile`` switched off in 2.11, and on from 2.12 on."""
+    config: Any = torch._dynamo.config
+    if not getattr(config, "enable_aot_compile", True):  # the switch is to go
+        config.enable_aot_compile = True
 
 
 class _Loss(nn.Module):

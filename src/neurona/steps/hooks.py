@@ -1,7 +1,7 @@
 """Whether anybody watches a module, a parameter or an optimiser.
 
 Torch takes hooks by public methods and lists them under private names; all that the project knows of those is here.
-They are those of torch 2.13: an empty list, or None, while there is no hook.
+They are those of torch 2.11 to 2.14: an empty list, or None, while there is no hook.
 """
 
 from __future__ import annotations
