@@ -206,3 +206,18 @@ def test_the_wait_for_others_is_that_of_the_settings_once_all_have_started(
     group = torch.distributed.group.WORLD
     assert group is not None
     assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(seconds=7), "ProcessGroup.set_timeout"
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_steps_are_counted_on_from_either_way(automatic: bool, make_trainer: Any) -> None:
+    trainer = make_trainer(max_epochs=1)
+    loops = {"fit_loop": trainer.fit_loop.state_dict()}
+    manual = loops["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"]
+    of_automatic = loops["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+    (manual if automatic else of_automatic).update(ready=7, completed=7)
+    lightning_internals.count_steps_of_either_way(loops, automatic=automatic)
+    trainer.fit_loop.load_state_dict(loops["fit_loop"])
+    module = LightningModule()
+    module.automatic_optimization = automatic
+    trainer.strategy.connect(module)
+    assert trainer.global_step == 7

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from neurona.classifier import Classifier
 from neurona.config.check import FIGURES
@@ -116,3 +122,26 @@ def test_the_figures_known_beforehand_are_those_that_are_computed() -> None:
     metrics = EvaluationMetrics(2)
     metrics.update(torch.eye(2), torch.arange(2))
     assert set(FIGURES) == metrics.compute().keys() - {"class_accuracy", "confusion_matrix"}
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda folder: ModelCheckpoint(filename="best"),
+        lambda folder: ModelCheckpoint(dirpath=folder / "checkpoints", save_last=True),
+        lambda folder: OnExceptionCheckpoint(folder / "checkpoints", filename="previous"),
+    ],
+)
+def test_the_names_of_the_runs_own_checkpoints_are_reserved(callback: Any, tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="is a name of the run's own checkpoints"):
+        limits.check_callbacks([callback(tmp_path)], tmp_path)
+
+
+def test_other_names_and_places_are_not(tmp_path: Any) -> None:
+    elsewhere = ModelCheckpoint(dirpath=tmp_path / "mine", filename="best", save_last=True)
+    limits.check_callbacks([ModelCheckpoint(filename="mine"), elsewhere, EMAWeightAveraging()], tmp_path)
+
+
+def test_an_average_that_is_never_validated_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="EMAWeightAveraging is validated"):
+        limits.check_callbacks([StochasticWeightAveraging(swa_lrs=0.1)], tmp_path)
