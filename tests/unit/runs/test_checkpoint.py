@@ -240,10 +240,10 @@ def test_a_checkpoint_may_name_what_lies_beside_train_py(written, tmp_path, monk
     monkeypatch.setattr("neurona.config.own.CONFIG_DIR", tmp_path / "configs")
     contents = checkpoint.read(written[0])
     contents["neurona"]["model"] |= {"_target_": "stored_nets.Net", "part": {"_target_": "stored_nets.Part"}}
-    assert type(checkpoint.modules(contents)[1]).__module__ == "stored_nets"
+    assert type(checkpoint.rebuild(contents).network).__module__ == "stored_nets"
     contents["neurona"]["model"]["part"] = {"_target_": "stored_nets.MLP"}
     with pytest.raises(ConfigError, match=r"add allow=\[stored_nets\.MLP\]"):
-        checkpoint.modules(contents)
+        checkpoint.rebuild(contents)
 
 
 # Another run's weights.
