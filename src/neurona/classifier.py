@@ -78,6 +78,8 @@ class Classifier(LightningModule):
         )
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
+        self.classifier_config: dict[str, Any] | None = None
+        """What this classifier was made from; None where it was not by a configuration."""
         self.compile_steps = compile_steps
         self._optimization = optimization
         self.figures = StepFigures()

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from omegaconf import OmegaConf
 
 from neurona.classifier import Classifier
+from neurona.errors import ConfigError
 from neurona.runs import checkpoint
 from neurona.runs.folder import best_checkpoint
 
@@ -26,12 +28,14 @@ class Predictor:
     in any order among others; or an array (rows, columns) of the columns used (``columns``).
     classes_: the class names, (num_classes,), in the order of the probabilities' columns; a table's are integers where
     all of its labels were.
+    feature_shape: of a row as the run's loader had it, where that is not (num_features,).
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, feature_shape: Sequence[int] | None = None) -> None:
         self.classifier = classifier.eval()
         self.spec = classifier.spec
         self.columns = self.spec.columns
+        self.feature_shape = feature_shape
         self.classes_: NDArray[Any] = np.array(self.spec.class_names)
         if self.columns and all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in self.spec.class_names):
             self.classes_ = self.classes_.astype(np.int64)
@@ -39,6 +43,7 @@ class Predictor:
     def predict_proba(self, features: Any) -> NDArray[np.float32]:
         """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
         rows = torch.from_numpy(self.spec.rows(features))
+        rows = rows if self.feature_shape is None else rows.reshape(-1, *self.feature_shape)
         with torch.inference_mode():
             parts = [torch.softmax(self.classifier(part).float(), dim=1) for part in rows.split(BATCH_ROWS)]
         return torch.cat(parts).numpy()
@@ -55,10 +60,23 @@ class Predictor:
 
 
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
-    """The predictor of a run's best checkpoint, on the CPU. allow: modules of your own whose classes the run names.
+    """The predictor of a run's best checkpoint, on the CPU: the run's own classifier, network and preprocessing.
 
-    Raises ConfigError if the folder is not a run's or its checkpoint is missing or damaged.
+    allow: modules of your own whose classes the run names. Raises ConfigError if the folder is not a run's, its
+    checkpoint is missing or damaged, or it names a class that is not allowed.
     """
     contents = checkpoint.read(best_checkpoint(Path(run)))
-    preprocessing, network = checkpoint.modules(contents, allow)
-    return Predictor(Classifier(preprocessing, network, checkpoint.spec(contents)))
+    try:
+        classifier = checkpoint.rebuild(contents, allow, _stored_config(contents, Path(run)))
+    except ConfigError as error:
+        words = re.sub(r"add allow=\[(.+?)\]", rf'neurona.load("{run}", allow=["\1"])', str(error))
+        raise ConfigError(error.key, error.value, words.removeprefix(f"{error.key}={error.value}: ")) from error
+    return Predictor(classifier, contents["neurona"].get("feature_shape"))
+
+
+def _stored_config(contents: dict[str, Any], run: Path) -> dict[str, Any] | None:
+    """What the classifier of a checkpoint from before there was a description of it in there is made from."""
+    if "classifier_config" in contents["neurona"] or not (run / "config.yaml").is_file():
+        return None
+    settings: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=True)
+    return settings.get("classifier")

@@ -71,7 +71,7 @@ def test_the_page_has_an_example_of_everything() -> None:
         *("model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"),
         *("optimizer/adamax.yaml", "experiment/layerwise.yaml"),
     }
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 16
 
 
 def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
@@ -266,3 +266,65 @@ def test_what_is_logged_on_the_page(train: Any, newest: Any, scalars: Any) -> No
     events = EventAccumulator(str(newest().folder))
     events.Reload()
     assert [image.step for image in events.Images("weights")] == [0, 1, 2]
+
+
+EMA = "EMAWeightAveraging"
+
+
+@pytest.mark.parametrize(("word", "name"), [("mine.Tempered", "temperature"), ("mine.Projected", "projection.weight")])
+def test_parameters_of_ones_own_are_trained_stored_and_loaded(train: Any, newest: Any, word: str, name: str) -> None:
+    done = train(*arguments(word), "data=iris", "trainer.max_epochs=3")
+    assert done.status == 0, done.err
+    run = newest()
+    best = run.checkpoint("best")["state_dict"]
+    assert not torch.equal(best[name], torch.full_like(best[name], 3.0))
+    assert train("stage=test", f"run={run.folder}").status == 0
+    assert run.read("metrics_test.json")["test/loss"] == run.metrics["test/loss"]
+    classifier = neurona.load(run.folder).classifier
+    assert type(classifier).__name__ == word.removeprefix("mine.")
+    assert all(torch.equal(tensor, best[key]) for key, tensor in classifier.state_dict().items())
+    done = train(*arguments(word), "data=iris", "trainer.max_epochs=1", "optimizer.lr=1e-30", f"init_from={run.folder}")
+    assert done.status == 0, done.err
+    torch.testing.assert_close(newest().checkpoint()["state_dict"][name], best[name])
+
+
+def test_an_average_is_validated_kept_tested_and_goes_on(fit: Any, train: Any) -> None:
+    ema = [*arguments(EMA), "+trainer.callbacks.ema.update_starting_at_epoch=1", "classifier.class_weights=balanced"]
+    plain, whole = fit(), fit(*ema, "trainer.max_epochs=4")
+    for stage, part in (("validate", "val"), ("test", "test")):
+        assert train(f"stage={stage}", f"run={whole.folder}").status == 0
+        assert whole.read(f"metrics_{stage}.json")[f"{part}/loss"] == whole.metrics[f"{part}/loss"]
+    begun = fit(*ema, "trainer.max_epochs=2")
+    assert train(f"run={begun.folder}", "trainer.max_epochs=4").status == 0
+    assert begun.weights() == whole.weights()
+    for name in ("preprocessing.shift", "preprocessing.scale"):
+        assert torch.equal(whole.checkpoint("best")["state_dict"][name], plain.checkpoint()["state_dict"][name])
+    now, before = (run.checkpoint()["current_model_state"] for run in (begun, whole))
+    assert all(torch.equal(now[name], before[name]) for name in before)
+
+
+def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
+    settings = ["optimizer.accumulate=3", "optimizer/schedule=plateau", "optimizer.schedule.patience=0"]
+    whole, begun = fit(*settings, "trainer.max_epochs=6"), fit(*settings, "trainer.max_epochs=2")
+    target = "+trainer.callbacks.steps._target_=mine.Steps"
+    for epochs, change in ((4, target), (6, "trainer.callbacks.steps=null")):
+        done = train(f"run={begun.folder}", f"trainer.max_epochs={epochs}", change)
+        assert done.status == 0, done.err
+    assert begun.weights() == whole.weights()
+    assert begun.metrics["steps"] == whole.metrics["steps"]
+
+
+def test_a_run_begun_by_other_rules_is_refused_where_it_depends_on_them(fit: Any, train: Any) -> None:
+    for settings, refused in (
+        (["optimizer.accumulate=2"], "optimizer.accumulate=2"),
+        (["optimizer/schedule=plateau", "trainer.check_val_every_n_epoch=2"], "optimizer/schedule=plateau"),
+        (["optimizer/schedule=plateau"], ""),
+    ):
+        run = fit(*settings, "data.batch_size=40")  # three mini-batches
+        for name in ("best", "last"):
+            contents = run.checkpoint(name)
+            contents["neurona"].pop("rules", None)  # both may be one file
+            torch.save(contents, run.folder / "checkpoints" / f"{name}.ckpt")
+        done = train(f"run={run.folder}", "trainer.max_epochs=3")
+        assert done.status == (2 if refused else 0), done.err
+        assert done.err.startswith(refused)

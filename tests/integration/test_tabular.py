@@ -73,7 +73,8 @@ def test_what_is_given_comes_before_the_tables_defaults(table: Path, tmp_path: P
 
 def test_embeddings_are_rebuilt_from_the_checkpoint(run: Path) -> None:
     contents = checkpoint.read(run / "checkpoints" / "best.ckpt")
-    preprocessing, network = checkpoint.modules(contents)
+    classifier = checkpoint.rebuild(contents)
+    preprocessing, network = classifier.preprocessing, classifier.network
     assert preprocessing.embedded == [31]
     assert network.embedding.categories.shape == (31, 8)
     assert network.network.linear1.in_features == 2 + 1 + 8  # two numbers, an indicator, the city's vector

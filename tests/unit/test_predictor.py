@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from torch import nn
 
 import neurona
+from neurona.classifier import Classifier
+from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, DataError
+from neurona.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,12 @@ def test_mistakes_are_named(run, tmp_path):
         neurona.load(tmp_path)
     with pytest.raises(ConfigError, match=f"is not a run folder.*; the latest run in it is {run}"):
         neurona.load(Path(run).parent)
+
+
+def test_rows_have_the_shape_that_the_classifier_was_trained_on():
+    classifier = Classifier(nn.Flatten(), nn.Linear(12, 2), DataSpec(12, 2, ("a", "b")))
+    images, shapes = np.ones((5, 3, 4), dtype=np.float32), []
+    classifier.preprocessing.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape))
+    first = Predictor(classifier, [1, 3, 4]).predict_proba(images)
+    np.testing.assert_array_equal(Predictor(classifier).predict_proba(images), first)
+    assert shapes == [(5, 1, 3, 4), (5, 12)]

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from neurona.callbacks.save_timer import SaveTimer
 from neurona.data import chunking
@@ -18,6 +19,7 @@ from neurona.errors import ConfigError, RunError, check_range
 from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.runs.files import link
 from neurona.runs.folder import PREVIOUS
+from neurona.runs.plain import require_readable
 
 
 class BestAndLast(Checkpoint):
@@ -55,6 +57,7 @@ class BestAndLast(Checkpoint):
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
         self.last: dict[str, float] = {}
         """The figures of the last validation."""
+        self._is_checked = self._is_best_held = False
         self.preemption = Preemption()
         """What tells of signals."""
 
@@ -66,6 +69,19 @@ class BestAndLast(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.timer.start(trainer.global_step)
         self.preemption.deferred = True
+        self._is_checked = self._is_best_held = False
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Refuses, before the first step, a state that could be written but not read."""
+        if self._is_checked:
+            return
+        self._is_checked = True
+        try:
+            contents = lightning_internals.state_to_save(trainer)
+        except Exception:  # of a hook that counts on steps: if it fails later too, then at the first checkpoint
+            return
+        callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
+        require_readable(contents, trainer.lightning_module, data, callbacks)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -79,7 +95,11 @@ class BestAndLast(Checkpoint):
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
             self.best["figures"] = self.last
-            if not trainer.is_last_batch:  # at the end of an epoch one checkpoint, made next, serves as both
+            # At the end of an epoch one checkpoint, made next, serves as both: if it is of the network validated.
+            self._is_best_held = trainer.is_last_batch and may_change_at_epoch_end(trainer)
+            if self._is_best_held:
+                self._hold_best(trainer)
+            elif not trainer.is_last_batch:
                 trainer.save_checkpoint(self.best_path)
         self._save_if_due(trainer)
 
@@ -123,11 +143,12 @@ class BestAndLast(Checkpoint):
         if self.best and self.best["epoch"] == trainer.current_epoch:
             # The validation that made it the best may not have been the epoch's last.
             self.best["figures"] = scalars(trainer) | self.best["figures"]
-        is_best = self.best.get("step") == trainer.global_step
+        is_best = self.best.get("step") == trainer.global_step and not self._is_best_held
+        self._is_best_held = False
         if saves:
             self._save_last(trainer, is_best=is_best)
         elif is_best:
-            trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HOLD: True})
+            self._hold_best(trainer)
         self._leave_on_signal(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,6 +179,9 @@ class BestAndLast(Checkpoint):
                     self._keep_previous()
                 trainer.save_checkpoint(self.last_path)
 
+    def _hold_best(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.best_path, storage_options={AtomicCheckpointIO.HOLD: True})
+
     def _link_last(self) -> None:
         """Makes the best the last as well."""
         self._keep_previous()
@@ -175,6 +199,17 @@ class BestAndLast(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.last = state_dict["best"], state_dict["last"]
+
+
+def may_change_at_epoch_end(trainer: Trainer) -> bool:
+    """Whether somebody's code at the end of an epoch may leave another network than the one just validated, as an
+    average that is updated then does.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    others = [callback for callback in callbacks if not type(callback).__module__.startswith("neurona.")]
+    return is_overridden("on_train_epoch_end", trainer.lightning_module, LightningModule) or any(
+        is_overridden("on_train_epoch_end", callback, Callback) for callback in others
+    )
 
 
 def scalars(trainer: Trainer) -> dict[str, float]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.callbacks import WeightAveraging
 
 Trainer = Any  # Lightning sets most of its attributes where no type checker finds them
 
@@ -80,6 +82,32 @@ def count_step(trainer: Trainer) -> None:
     """
     counter = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
     counter.ready, counter.completed = counter.ready + 1, counter.completed + 1
+
+
+def count_steps_of_either_way(loops: dict[str, Any], *, automatic: bool) -> None:
+    """Has the state of loops in a checkpoint count its optimiser steps where a fit that goes on from it looks for them,
+    under automatic optimisation or under manual, whichever made them.
+
+    They are in ``epoch_loop.automatic_optimization.optim_progress`` or ``manual_optimization.optim_step_progress``; the
+    one not in use stays as it was.
+    """
+    state = loops["fit_loop"]
+    counters = (
+        state["epoch_loop.manual_optimization.optim_step_progress"]["total"],
+        state["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"],
+    )
+    counters[automatic].update(max(counters, key=lambda counter: counter["completed"]))
+
+
+def state_to_save(trainer: Trainer) -> dict[str, Any]:
+    """What ``trainer.save_checkpoint`` would write: ``_checkpoint_connector.dump_checkpoint``, all of it."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def averages(trainer: Trainer) -> list[torch.nn.Module]:
+    """The copies of the module in which weights are averaged: ``_average_model`` of every WeightAveraging callback."""
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
+    return [callback._average_model.module for callback in callbacks if callback._average_model is not None]
 
 
 def advance(trainer: Trainer, batches: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,25 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from neurona.classifier import Classifier
 from neurona.config import registry
 from neurona.config.make import is_own, make, targets
 from neurona.data.spec import DataSpec
-from neurona.errors import ConfigError
+from neurona.errors import ConfigError, RunError
 from neurona.models.embedding import Embedding
 from neurona.runs.files import replacing
 from neurona.runs.folder import PREVIOUS
+from neurona.runs.plain import plain
 
 log = logging.getLogger(__name__)
 
+SHIPPED = {"_target_": "neurona.classifier.Classifier"}
 CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "neurona"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot.
+    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot, or if
+    the first one cannot be read back.
 
     One saved with ``HOLD`` among its storage options stays in memory until it is written by ``write_held``, before the
     next one of another path, or replaced by the next of its own.
@@ -39,29 +43,43 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self._held: tuple[dict[str, Any], Path] | None = None
+        self._is_first = True
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
+        path, checkpoint = Path(path), plain(checkpoint)
         if storage_options and storage_options.get(self.HOLD):
             self._held = copy.deepcopy(checkpoint), path
             return
         if self._held is not None and self._held[1] != path:
             self.write_held()
-        _write(checkpoint, path)
+        self._write(checkpoint, path)
         self._held = None
 
     def write_held(self) -> bool:
         """Writes what is held; whether anything was."""
         if self._held is None:
             return False
-        _write(*self._held)
+        self._write(*self._held)
         self._held = None
         return True
 
+    def _write(self, contents: dict[str, Any], path: Path) -> None:
+        with replacing(path) as file:
+            torch.save(contents, file)
+            if self._is_first:
+                file.flush()
+                _require_readable(Path(file.name), path)
+        self._is_first = False
 
-def _write(contents: dict[str, Any], path: Path) -> None:
-    with replacing(path) as file:
-        torch.save(contents, file)
+
+def _require_readable(written: Path, path: Path) -> None:
+    try:
+        torch.load(written, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        problem = " ".join(str(error).partition("\n")[0].split())
+        raise RunError(
+            f"{path}: what has been written cannot be read back ({type(error).__name__}: {problem})"
+        ) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -130,30 +148,47 @@ def spec(contents: dict[str, Any]) -> DataSpec:
     return kind(**stored)
 
 
-def modules(contents: dict[str, Any], allow: Sequence[str] = ()) -> tuple[nn.Module, nn.Module]:
-    """Preprocessing and network as the checkpoint describes them, with its weights.
+def rebuild(
+    contents: dict[str, Any],
+    allow: Sequence[str] = (),
+    node: Mapping[str, Any] | None = None,
+    sizes: DataSpec | None = None,
+) -> Classifier:
+    """The classifier that a checkpoint describes, with its weights.
 
     allow: modules besides this project's, its libraries and those beside ``train.py`` whose classes it may name; a
-    class inside the network's description must be in one of them, or beside ``train.py``. Raises ConfigError if
-    description and weights do not fit.
+    class inside a description must be in one of them, or beside ``train.py``. node, sizes: of the classifier, where not
+    the checkpoint's own. Raises ConfigError if description and weights do not fit.
     """
-    described, sizes = contents["neurona"], spec(contents)
+    described, sizes = contents["neurona"], sizes or spec(contents)
+    node = node or described.get("classifier_config") or SHIPPED
     settings = described.get("preprocessing_settings") or {"num_features": sizes.num_features}
     parts = {"model": described["model"], "embedding": described.get("embedding"), "preprocessing": settings}
-    for key, node in targets("", parts):
-        target = node["_target_"]
-        if key not in ("model", "embedding") and not is_own(key, str(target), allow):
+    for key, inner in targets("", {**parts, "classifier": node}):
+        target = inner["_target_"]
+        if key not in ("model", "embedding", "classifier") and not is_own(key, str(target), allow):
             problem = f"is made by a checkpoint within its network; if you trust it, add allow=[{target}]"
             raise ConfigError(f"{key}._target_", target, problem)
     try:
         preprocessing = make("preprocessing", {"_target_": described["preprocessing"], **settings}, nn.Module, allow)
         network = make_network(described["model"], described.get("embedding"), preprocessing, sizes, allow)
-        preprocessing.load_state_dict(_part(contents, "preprocessing."))
-        network.load_state_dict(_part(contents, "network."))
+        classifier = make(
+            "classifier", node, Classifier, allow, preprocessing=preprocessing, network=network, spec=sizes
+        )
+        restore(contents, classifier)
     except (TypeError, KeyError, AttributeError, RuntimeError) as error:
         problem = f"description and weights do not fit together ({' '.join(str(error).split())}); it is damaged"
         raise ConfigError("checkpoint", described["model"].get("_target_", ""), problem) from error
-    return preprocessing, network
+    return classifier
+
+
+def restore(contents: dict[str, Any], classifier: Classifier) -> None:
+    """Gives a classifier the state that a checkpoint holds, all of it, as Lightning's ``load_from_checkpoint`` does:
+    by ``on_load_checkpoint`` first. Raises RuntimeError naming what is missing, surplus or of another shape.
+    """
+    contents = dict(contents)
+    classifier.on_load_checkpoint(contents)
+    classifier.load_state_dict(contents["state_dict"], strict=classifier.strict_loading)
 
 
 def make_network(
@@ -182,25 +217,32 @@ def make_network(
     return nn.Sequential(OrderedDict(embedding=first, network=network))
 
 
-def transfer(contents: dict[str, Any], network: nn.Module) -> list[str]:
-    """Copies into ``network`` the weights of the checkpoint's network.
+def transfer(contents: dict[str, Any], classifier: Classifier) -> list[str]:
+    """Copies into a classifier the weights of the checkpoint's: of its network, and its own where the shapes fit.
 
-    Returns the names left as they were: the first layer where the features differ in number, the head where the classes
-    do. Raises ConfigError if anything else differs in name or shape: it would be another network.
+    Returns the names left as they were: the network's first layer where the features differ in number, its head where
+    the classes do, and what is the classifier's own. Raises ConfigError if anything else of the network differs in name
+    or shape: it would be another one.
     """
-    own, stored = network.state_dict(), _part(contents, "network.")
-    differing = own.keys() ^ stored.keys()
-    differing |= {name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape}
+    network, own, stored = classifier.network, classifier.state_dict(), contents["state_dict"]
+    stored = {name: tensor for name, tensor in stored.items() if not name.startswith("preprocessing.")}
+    own = {name: tensor for name, tensor in own.items() if not name.startswith("preprocessing.")}
+    fitting = {name for name in own.keys() & stored.keys() if _shape(own[name]) == _shape(stored[name])}
+    differing = {name.removeprefix("network.") for name in _of_network(own.keys() | stored.keys()) - fitting}
     layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
     ends = tuple(f"{layer}." for layer in (layers[0], layers[-1]))
     others = sorted(name for name in differing if not name.startswith(ends))
-    if others or differing == own.keys():
+    if others or not _of_network(fitting):
         names = ", ".join(others or sorted(differing))
         problem = f"its network is another one ({names} differ); give the model= it was fitted with"
         raise ConfigError("init_from", "", problem)
-    network.load_state_dict({name: stored[name] for name in own.keys() - differing}, strict=False)
-    return sorted(differing)
+    classifier.load_state_dict({name: stored[name] for name in fitting}, strict=False)
+    return sorted(name.removeprefix("network.") for name in own.keys() - fitting)
 
 
-def _part(contents: dict[str, Any], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in contents["state_dict"].items() if k.startswith(prefix)}
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", None)  # what ``get_extra_state`` gives has none
+
+
+def _of_network(names: Set[str]) -> set[str]:
+    return {name for name in names if name.startswith("network.")}

@@ -120,7 +120,11 @@ class RunFolder:
         self._write(name, json.dumps({**figures, **unknown}, indent=2) + "\n")  # JSON has no NaN
 
     def write_confusion(self, part: str, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
-        """``confusion_matrix_<part>.csv``: a row per target, a column per prediction, in numbers of samples."""
+        """``confusion_matrix_<part>.csv``: a row per target, a column per prediction, in numbers of samples; no file
+        without a matrix.
+        """
+        if not matrix:
+            return
         text = io.StringIO()
         rows = [[name, *counts] for name, counts in zip(class_names, matrix, strict=True)]
         csv.writer(text, lineterminator="\n").writerows([["target", *class_names], *rows])

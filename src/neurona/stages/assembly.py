@@ -51,6 +51,7 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
         compile_steps=cfg.compile,
     )
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
+    classifier.classifier_config = _plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule
@@ -76,10 +77,7 @@ def trained(cfg: DictConfig, folder: RunFolder) -> tuple[Classifier, Any]:
     if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
         raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
     seed_everything(cfg.seed, verbose=False)
-    preprocessing, network = checkpoint.modules(contents, cfg.allow)
-    classifier = instantiate(
-        cfg.classifier, Classifier, preprocessing=preprocessing, network=network, spec=datamodule.spec
-    )
+    classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     return classifier, datamodule
 
@@ -143,8 +141,8 @@ def _require_same_sizes(trained: DataSpec, spec: DataSpec) -> None:
             raise ConfigError("data", "", problem)
 
 
-def start_from(folder: str, network: nn.Module) -> None:
-    """Gives a network the weights of another run's best checkpoint, wherever the sizes are the same."""
+def start_from(folder: str, classifier: Classifier) -> None:
+    """Gives a classifier the weights of another run's best checkpoint, wherever the sizes are the same."""
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
-    new = checkpoint.transfer(contents, network)
+    new = checkpoint.transfer(contents, classifier)
     log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(new)}" if new else "")

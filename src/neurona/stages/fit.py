@@ -29,7 +29,7 @@ def run(request: Request) -> dict[str, Any]:
     last = resume.last_checkpoint(earlier) if earlier else None
     classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None)
     if cfg.init_from is not None and last is None:
-        assembly.start_from(cfg.init_from, classifier.network)
+        assembly.start_from(cfg.init_from, classifier)
     trainer, folder = _placed(request, earlier, classifier, datamodule)
     steps_made = 0
     if last is not None:
@@ -78,6 +78,7 @@ def _placed(
     trainer = build(cfg, datamodule, classifier)
     limits.check_optimizers(classifier, trainer, request.overrides)
     first_batch.check(cfg, trainer, classifier, datamodule)
+    limits.check_states(trainer, classifier, datamodule)
     trainer.strategy.setup_environment()
     folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:
@@ -123,7 +124,7 @@ def _fit_and_test(
     figures |= {"best_epoch": best["epoch"], **best["figures"]}
     if figures["stopped_by"] != "pruning":
         # Not by ``ckpt_path``: a callback that averages weights would put others in the place of the file's.
-        classifier.load_state_dict(checkpoint.read(folder.best_checkpoint)["state_dict"])
+        checkpoint.restore(checkpoint.read(folder.best_checkpoint), classifier)
         trainer.test(classifier, datamodule, verbose=False)
         figures |= scalars(trainer)
         folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)

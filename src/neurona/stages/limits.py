@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     LearningRateFinder,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
 from omegaconf import DictConfig
@@ -20,6 +23,7 @@ from neurona.config import overrides as written
 from neurona.config.check import FIGURES
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
+from neurona.runs.plain import require_readable
 from neurona.steps import randomness
 
 REPLACED: dict[type[Callback], str] = {
@@ -61,13 +65,32 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path) -> None:
         for kind, remedy in REPLACED.items():
             if isinstance(callback, kind):
                 raise ConfigError("trainer.callbacks", type(callback).__qualname__, f"is not taken here; {remedy}")
-        if isinstance(callback, ModelCheckpoint):
-            names = {str(callback.filename), callback.CHECKPOINT_NAME_LAST if callback.save_last else ""}
-            place = Path(callback.dirpath) if callback.dirpath else folder / "checkpoints"
+        if isinstance(callback, ModelCheckpoint | OnExceptionCheckpoint):
+            names, directory = {str(callback.filename)}, callback.dirpath
+            if isinstance(callback, ModelCheckpoint) and callback.save_last:
+                names.add(callback.CHECKPOINT_NAME_LAST)
+            place = Path(directory) if directory else folder / "checkpoints"
             is_ours = place.resolve() == (folder / "checkpoints").resolve()
             if is_ours and (taken := names & RESERVED):
                 problem = "is a name of the run's own checkpoints; give another filename, or another dirpath"
-                raise ConfigError("trainer.callbacks", f"ModelCheckpoint of {min(taken)}.ckpt", problem)
+                raise ConfigError("trainer.callbacks", f"{type(callback).__qualname__} of {min(taken)}.ckpt", problem)
+
+
+def check_states(trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
+    """Raises ConfigError for a state that a checkpoint cannot hold, as far as there is one before a fit begins."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    contents: dict[str, Any] = {"callbacks": {}, "epoch": 0, "global_step": 0}
+    # What asks for more than there is now is asked again before the first step.
+    for callback in callbacks:
+        with contextlib.suppress(Exception):
+            contents["callbacks"][callback.state_key] = callback.state_dict()
+    with contextlib.suppress(Exception):
+        contents["state_dict"] = classifier.state_dict()
+    with contextlib.suppress(Exception):
+        contents[type(datamodule).__qualname__] = datamodule.state_dict()
+    with contextlib.suppress(Exception):
+        classifier.on_save_checkpoint(contents)
+    require_readable(contents, classifier, datamodule, callbacks)
 
 
 def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequence[str]) -> None:
@@ -160,12 +183,12 @@ def _check_shares(node: DictConfig, data: InMemoryData) -> int:
         ("overfit_batches", "training", train),
         ("overfit_batches", "validation", val if node.limit_val_batches else 0),
     ):
-        if node[key] and total and not _limited(total, node[key]):
+        if node[key] and total and not limited(total, node[key]):
             problem = f"leaves none of the {total} mini-batches of the {part} part; give a larger share, or a number"
             raise ConfigError(f"trainer.{key}", node[key], problem)
-    return _limited(train, node.overfit_batches or node.limit_train_batches)
+    return limited(train, node.overfit_batches or node.limit_train_batches)
 
 
-def _limited(total: int, limit: int | float) -> int:
+def limited(total: int, limit: int | float) -> int:
     """Mini-batches that a limit leaves: a number of them, or a share, rounded down as Lightning does."""
     return min(total, limit) if isinstance(limit, int) else int(total * limit)

@@ -42,7 +42,7 @@ def run(request: Request) -> dict[str, Any]:
     test_cfg = test.of_fit(cfg)
     classifier, datamodule = assembly.untrained(test_cfg)
     if cfg.init_from is not None:
-        assembly.start_from(cfg.init_from, classifier.network)
+        assembly.start_from(cfg.init_from, classifier)
     trainer = build_for_range_test(test_cfg, datamodule, test)
     first_batch.check(test_cfg, trainer, classifier, datamodule, ("train",))
     folder = request.create_folder(trainer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,11 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
     limits.check(node, datamodule)
     limits.check_monitors(node, cfg.trainer.callbacks, classifier)
     callbacks = [*_callbacks(cfg), *_of_search(Path(cfg.folder)), instantiate(cfg.inspect, Inspection)]
-    limits.check_callbacks(callbacks, Path(cfg.folder))
+    limits.check_callbacks([*callbacks, *_of_classifier(classifier)], Path(cfg.folder))
     trainer = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
     if isinstance(trainer.strategy, distributed.DataParallel) and classifier.who_asks(trainer, datamodule):
         node.strategy["_target_"] = WRAPPED
         trainer = _make(cfg, node, callbacks=callbacks, logger=trainer.loggers)
-    attach(trainer, Classifier)
     end_epochs_once(trainer)
     return trainer
 
@@ -79,6 +79,7 @@ def _make(cfg: DictConfig, node: DictConfig, **arguments: Any) -> Trainer:
     plugins = [AtomicCheckpointIO(), distributed.environment()]
     trainer = instantiate(node, Trainer, plugins=plugins, default_root_dir=cfg.folder, **arguments)
     distributed.check(trainer, cfg.trainer)
+    attach(trainer, Classifier)  # a classifier may override what does it else
     return without_signal_handlers(trainer)
 
 
@@ -94,6 +95,17 @@ def _callbacks(cfg: DictConfig) -> list[Callback]:
         elif node is not None:
             callbacks.append(instantiate(node, Callback))
     return [callback for callback in callbacks if getattr(callback, "active", True)]
+
+
+def _of_classifier(classifier: Classifier) -> list[Callback]:
+    """The callbacks that a classifier of one's own brings itself, as far as they can be made before a fit."""
+    if type(classifier).configure_callbacks is Classifier.configure_callbacks:
+        return []
+    try:
+        callbacks = classifier.configure_callbacks()
+    except RuntimeError:  # it asks for its Trainer
+        return []
+    return list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
 
 
 def _of_search(folder: Path) -> list[Callback]:

@@ -25,6 +25,11 @@ from neurona.steps.steps import Classifier
 
 log = logging.getLogger(__name__)
 
+RULES = 1
+"""Of how mini-batches become steps: 0 were those of checkpoints without this number, which took what accumulation
+leaves at the end of an epoch as a mean of its own, and had a plateau looked at after every validation.
+"""
+
 MOST_PENDING = 50
 """Mini-batches whose figures may wait on a GPU, so that not every step waits for them."""
 
@@ -45,6 +50,7 @@ class Training(Callback):
         self.shipped = shipped
         self._rng: dict[str, Any] | None = None
         self._asked_by = ""
+        self._feature_shape: list[int] | None = None  # of a row as the loader has it, where that is not a vector
         self._pending: list[Pending] = []
 
     def setup(self, trainer: Trainer, pl_module: Classifier, stage: str) -> None:
@@ -76,6 +82,9 @@ class Training(Callback):
         if self._rng is not None:
             randomness.restore_rng(self._rng)
             self._rng = None
+        features = batch[0] if isinstance(batch, list | tuple) and batch else None
+        if isinstance(features, Tensor) and features.ndim != 2:
+            self._feature_shape = list(features.shape[1:])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Classifier, optimizer: Any) -> None:
         if pl_module.norms is not None and pl_module.is_logged(trainer.global_step + 1):
@@ -130,6 +139,9 @@ class Training(Callback):
             logger.save()
         pl_module.step_plateau()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        _restore_constants(trainer, pl_module)
+
     def on_fit_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         if pl_module.fast_way is not None:
             pl_module.fast_way.end()
@@ -139,16 +151,30 @@ class Training(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
         self._flush(trainer, pl_module)
+        _restore_constants(trainer, pl_module)
         checkpoint["neurona"] = {
             **blueprint(pl_module),
+            "rules": RULES,
+            "feature_shape": self._feature_shape,
             "sums": pl_module.figures.state(),
             "rng": distributed.gathered(randomness.rng_state()),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
         pl_module.figures.restore(checkpoint["neurona"]["sums"])
+        self._feature_shape = checkpoint["neurona"].get("feature_shape")
+        lightning_internals.count_steps_of_either_way(checkpoint["loops"], automatic=pl_module.automatic_optimization)
         generators, rank = checkpoint["neurona"]["rng"], trainer.global_rank
         self._rng = generators[rank] if rank < len(generators) else None
+
+
+def _restore_constants(trainer: Trainer, classifier: Classifier) -> None:
+    """Makes averages of scaling and class weights what they are averages of, which rounding has moved them from."""
+    for average in lightning_internals.averages(trainer):
+        sources = dict(classifier.named_buffers())
+        for name, buffer in average.named_buffers():
+            if name == "class_weights" or name.startswith("preprocessing."):
+                buffer.copy_(sources[name])
 
 
 class Evaluation(Callback):
@@ -176,6 +202,7 @@ def _rows(batch: Any) -> int:
 
 
 def _finish(classifier: Classifier, part: str) -> None:
+    classifier.confusion_matrix = []
     if not classifier.metrics.confusion.update_called:  # a step of one's own reports what it likes
         return
     computed = classifier.metrics.compute()
@@ -217,6 +244,7 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
     return {
         "model": classifier.model_config,
         "embedding": classifier.embedding_config,
+        "classifier_config": classifier.classifier_config,
         "fingerprint": getattr(datamodule, "fingerprint", None),
         "spec": dataclasses.asdict(classifier.spec),
         "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",

@@ -238,3 +238,18 @@ def test_what_is_logged_is_weighted_as_it_is_told(make_trainer: Callable[..., Tr
     trainer = make_trainer()
     trainer.fit(Module(log), DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(1, 1)))
     assert trainer.callback_metrics["value"].item() == 2.0
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_steps_are_counted_on_from_either_way(automatic: bool, make_trainer: Any) -> None:
+    trainer = make_trainer(max_epochs=1)
+    loops = {"fit_loop": trainer.fit_loop.state_dict()}
+    manual = loops["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"]
+    of_automatic = loops["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+    (manual if automatic else of_automatic).update(ready=7, completed=7)
+    lightning_internals.count_steps_of_either_way(loops, automatic=automatic)
+    trainer.fit_loop.load_state_dict(loops["fit_loop"])
+    module = LightningModule()
+    module.automatic_optimization = automatic
+    trainer.strategy.connect(module)
+    assert trainer.global_step == 7

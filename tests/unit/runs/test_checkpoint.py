@@ -69,16 +69,31 @@ def test_a_checkpoint_loads_as_plain_containers_and_tensors(written):
 def test_the_classifier_rebuilt_gives_the_same_bits(written):
     path, classifier = written
     contents = checkpoint.read(path)
-    prepare, network = checkpoint.modules(contents)
-    rebuilt = Classifier(prepare, network, checkpoint.spec(contents)).eval()
+    rebuilt = checkpoint.rebuild(contents).eval()
     torch.testing.assert_close(rebuilt(FEATURES), classifier(FEATURES), rtol=0, atol=0)
     assert not torch.equal(rebuilt(FEATURES), MLP(6, 3, **_arguments()).eval()(FEATURES))
     assert rebuilt.spec == DataSpec(6, 3, ("class 0", "class 1", "class 2"))
-    assert type(prepare) is preprocessing.Standardize
+    assert type(rebuilt.preprocessing) is preprocessing.Standardize
 
 
 def _arguments() -> dict:
     return {name: value for name, value in NETWORK.items() if name != "_target_"}
+
+
+def test_a_classifier_of_ones_own_is_rebuilt_with_all_its_parameters(written):
+    contents = checkpoint.read(written[0])
+    own = {"temperature": torch.tensor(0.5), "centres": torch.ones(4, 2)}
+    contents["neurona"]["classifier_config"] = {"_target_": f"{__name__}.Tempered", "centres": 4}
+    with pytest.raises(ConfigError, match=rf"classifier\._target_={__name__}\.Tempered.*add allow="):
+        checkpoint.rebuild(contents)
+    with pytest.raises(ConfigError, match=r"Missing key.*temperature"):
+        checkpoint.rebuild(contents, [__name__])
+    contents["state_dict"] |= own
+    rebuilt = checkpoint.rebuild(contents, [__name__])
+    for name, tensor in own.items():
+        assert torch.equal(getattr(rebuilt, name), tensor)
+    with pytest.raises(ConfigError, match=r"Unexpected key.*temperature"):
+        checkpoint.rebuild(contents, node=checkpoint.SHIPPED)
 
 
 # What cannot be read.
@@ -191,7 +206,7 @@ def test_weights_that_do_not_fit_their_description_are_refused(written, damage):
     contents = checkpoint.read(written[0])
     damage(contents)
     with pytest.raises(ConfigError, match="do not fit together"):
-        checkpoint.modules(contents)
+        checkpoint.rebuild(contents)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +230,7 @@ def test_a_checkpoint_names_its_network_and_nothing_else(written, key, value, me
     contents = checkpoint.read(written[0])
     (contents["neurona"] if key in contents["neurona"] else contents["neurona"]["model"])[key] = value
     with pytest.raises(ConfigError, match=message):
-        checkpoint.modules(contents)
+        checkpoint.rebuild(contents)
 
 
 def test_a_checkpoint_may_name_what_lies_beside_train_py(written, tmp_path, monkeypatch):
@@ -225,42 +240,60 @@ def test_a_checkpoint_may_name_what_lies_beside_train_py(written, tmp_path, monk
     monkeypatch.setattr("neurona.config.own.CONFIG_DIR", tmp_path / "configs")
     contents = checkpoint.read(written[0])
     contents["neurona"]["model"] |= {"_target_": "stored_nets.Net", "part": {"_target_": "stored_nets.Part"}}
-    assert type(checkpoint.modules(contents)[1]).__module__ == "stored_nets"
+    assert type(checkpoint.rebuild(contents).network).__module__ == "stored_nets"
     contents["neurona"]["model"]["part"] = {"_target_": "stored_nets.MLP"}
     with pytest.raises(ConfigError, match=r"add allow=\[stored_nets\.MLP\]"):
-        checkpoint.modules(contents)
+        checkpoint.rebuild(contents)
 
 
 # Another run's weights.
 
 
-def test_transfer_copies_all_but_the_head_where_the_classes_differ(written):
+def test_transfer_copies_all_but_the_head_where_the_classes_differ(written, make_classifier):
     contents = checkpoint.read(written[0])
     network = MLP(6, 5, **_arguments())
     head = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}
-    assert checkpoint.transfer(contents, network) == ["head.bias", "head.weight"]
+    assert checkpoint.transfer(contents, make_classifier(network, 6, 5)) == ["head.bias", "head.weight"]
     for name, tensor in network.state_dict().items():
         expected = contents["state_dict"][f"network.{name}"] if not name.startswith("head.") else head[name[5:]]
         torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
 
 
-def test_transfer_between_equal_networks_leaves_nothing(written):
+def test_transfer_between_equal_networks_leaves_nothing_and_keeps_the_scaling_of_the_new_data(written, make_classifier):
     path, classifier = written
-    network = MLP(6, 3, **_arguments()).eval()
-    assert checkpoint.transfer(checkpoint.read(path), network) == []
+    other = make_classifier(MLP(6, 3, **_arguments()), 6, 3).eval()
+    other.preprocessing = preprocessing.fit(2 * FEATURES, torch.arange(60), "standard")
+    scale = other.preprocessing.scale.clone()
+    assert checkpoint.transfer(checkpoint.read(path), other) == []
     prepared = classifier.preprocessing(FEATURES)
-    torch.testing.assert_close(network(prepared), classifier.network(prepared), rtol=0, atol=0)
+    torch.testing.assert_close(other.network(prepared), classifier.network(prepared), rtol=0, atol=0)
+    torch.testing.assert_close(other.preprocessing.scale, scale, rtol=0, atol=0)
 
 
-def test_transfer_between_networks_that_share_nothing_is_refused(written):
+def test_transfer_between_networks_that_share_nothing_is_refused(written, make_classifier):
     network = nn.Sequential(nn.Linear(6, 3))
     before = network[0].weight.clone()
     with pytest.raises(ConfigError, match="init_from"):
-        checkpoint.transfer(checkpoint.read(written[0]), network)
+        checkpoint.transfer(checkpoint.read(written[0]), make_classifier(network, 6, 3))
     torch.testing.assert_close(network[0].weight, before, rtol=0, atol=0)
 
 
-# Random generators.
+class Tempered(Classifier):
+    """Has parameters of its own."""
+
+    def __init__(self, *args, centres: int = 3, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+        self.centres = nn.Parameter(torch.zeros(centres, 2))
+
+
+def test_transfer_takes_a_classifiers_own_parameters_where_they_fit(written, make_classifier):
+    contents = checkpoint.read(written[0])
+    contents["state_dict"] |= {"temperature": torch.tensor(0.5), "centres": torch.ones(5, 2)}
+    classifier = make_classifier(MLP(6, 3, **_arguments()), 6, 3, kind=Tempered)
+    assert checkpoint.transfer(contents, classifier) == ["centres"]
+    assert classifier.temperature.item() == 0.5
+    assert not classifier.centres.any()
 
 
 # Writing.
@@ -279,6 +312,19 @@ def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(tmp_path, 
         AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_first_one_is_read_back_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, reads = tmp_path / "last.ckpt", []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: reads.append(args) or load(*args, **kwargs))
+    writer = AtomicCheckpointIO()
+    for epoch in (1, 2):
+        writer.save_checkpoint({"epoch": epoch}, path)
+    assert len(reads) == 1
+    with pytest.raises(RunError, match="cannot be read back"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": Path}, path)
+    assert load(path, weights_only=True) == {"epoch": 2}
 
 
 def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path):

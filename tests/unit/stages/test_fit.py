@@ -36,7 +36,7 @@ def test_the_trainer_is_built_for_the_folder_that_there_is(
     strategy = SimpleNamespace(setup_environment=lambda: None, broadcast=lambda path: path)
 
     def build(cfg: Any, *_: Any) -> Any:
-        return SimpleNamespace(is_global_zero=True, strategy=strategy, folder=cfg.folder)
+        return SimpleNamespace(is_global_zero=True, strategy=strategy, folder=cfg.folder, callbacks=[])
 
     monkeypatch.setattr(fit, "build", build)
     for check in ("limits.check_optimizers", "first_batch.check"):

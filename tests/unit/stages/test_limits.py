@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
 
@@ -207,3 +208,26 @@ def test_callbacks_that_would_do_harm(callback: Any, problem: str) -> None:
 def test_callbacks_that_would_not() -> None:
     elsewhere = ModelCheckpoint("elsewhere", "best", save_last=True)
     limits.check_callbacks([EMAWeightAveraging(), ModelCheckpoint(filename="{epoch}"), elsewhere], Path("run"))
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda folder: ModelCheckpoint(filename="best"),
+        lambda folder: ModelCheckpoint(dirpath=folder / "checkpoints", save_last=True),
+        lambda folder: OnExceptionCheckpoint(folder / "checkpoints", filename="previous"),
+    ],
+)
+def test_the_names_of_the_runs_own_checkpoints_are_reserved(callback: Any, tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="is a name of the run's own checkpoints"):
+        limits.check_callbacks([callback(tmp_path)], tmp_path)
+
+
+def test_other_names_and_places_are_not(tmp_path: Any) -> None:
+    elsewhere = ModelCheckpoint(dirpath=tmp_path / "mine", filename="best", save_last=True)
+    limits.check_callbacks([ModelCheckpoint(filename="mine"), elsewhere, EMAWeightAveraging()], tmp_path)
+
+
+def test_an_average_that_is_never_validated_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="EMAWeightAveraging is validated"):
+        limits.check_callbacks([StochasticWeightAveraging(swa_lrs=0.1)], tmp_path)

@@ -194,7 +194,9 @@ def test_a_fit_without_a_step_is_a_failure(state: Any, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [fitted(9, 9, 288), fitted(9, 9, 0, is_automatic=False), fitted(9, 9, 0, loss=0.5)], ids=str
+    "state",
+    [fitted(9, 9, 288), fitted(9, 9, 0, is_automatic=False), fitted(9, 9, 0, loss=0.5)],
+    ids=["samples", "by hand", "loss"],
 )
 def test_one_with_steps_is_none(state: Any) -> None:
     """Be they of the process before this one, which has ended with the last of them."""
