@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import resource
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from forks import forked
+from lightning.pytorch import Trainer
 
 import neurona
 from neurona.classifier import Classifier
@@ -22,6 +24,7 @@ from neurona.data.base import Table
 from neurona.data.iris import Iris
 from neurona.errors import ConfigError, RunError
 from neurona.inspection.loggers import TensorBoard
+from neurona.steps.training import Training
 
 # Dropout draws from the random generator, the rate of the schedule and Adam's moments depend on every step before.
 SETTINGS = [
@@ -342,9 +345,14 @@ def test_damaged_figures_of_a_finished_run_are_made_again(finished: Any, damage:
 
 
 def test_a_full_disk_ends_a_run_in_one_line(fit: Any, newest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+
     def full(contents: Any, file: Any) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
+        if isinstance(file, io.BytesIO):
+            save(contents, file)
+        else:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(RunError, match=r"best\.ckpt: cannot be written \(No space left on device\); make room"):
@@ -383,14 +391,14 @@ def test_a_disk_that_fails_in_mid_run_ends_it_in_one_line_and_takes_no_checkpoin
     train: Any, read_run: Any, monkeypatch: pytest.MonkeyPatch, failing_disk: tuple[Path, Callable[[], None]]
 ) -> None:
     disk, fail = failing_disk
-    epoch_end = Classifier.on_train_epoch_end
+    epoch_end = Training.on_train_epoch_end
 
-    def failing(self: Classifier) -> None:
-        epoch_end(self)
-        if self.current_epoch == 2:
+    def failing(self: Training, trainer: Trainer, pl_module: Classifier) -> None:
+        epoch_end(self, trainer, pl_module)
+        if trainer.current_epoch == 2:
             fail()
 
-    monkeypatch.setattr(Classifier, "on_train_epoch_end", failing)
+    monkeypatch.setattr(Training, "on_train_epoch_end", failing)
     done = train("trainer.max_epochs=9", "quiet=true", f"folder={disk}/run")
     assert done.status == 1
     assert re.fullmatch(r".*/run.*: cannot be written \(.*\); make room.*\n", done.err)

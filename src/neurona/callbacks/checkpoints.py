@@ -157,10 +157,12 @@ class BestAndLast(Checkpoint):
         self._leave_on_signal(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Has the best that waits written, and as the last too: else a fit that goes on would not know of it."""
+        """Has the best that waits written, and as the last too: else a fit that goes on would not know of it. Not
+        one made before the end of its epoch, which a fit that goes on from there would report twice.
+        """
         writer = trainer.strategy.checkpoint_io
         with contextlib.suppress(RunError):  # the disk may be what has failed
-            if isinstance(writer, AtomicCheckpointIO) and writer.write_held():
+            if isinstance(writer, AtomicCheckpointIO) and writer.write_held() and not may_change_at_epoch_end(trainer):
                 self._link_last()
 
     def remove_last(self) -> None:
