@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -253,3 +254,18 @@ def test_steps_are_counted_on_from_either_way(automatic: bool, make_trainer: Any
     module.automatic_optimization = automatic
     trainer.strategy.connect(module)
     assert trainer.global_step == 7
+
+
+def test_the_state_to_save_is_what_a_checkpoint_holds(fit: Any, tmp_path: Path) -> None:
+    trainer = fit(Events(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "one.ckpt", weights_only=False)
+    assert lightning_internals.state_to_save(trainer).keys() == saved.keys(), "_CheckpointConnector.dump_checkpoint"
+
+
+def test_the_averages_are_those_of_the_callbacks(make_trainer: Callable[..., Trainer]) -> None:
+    events = Events(lambda trainer: [*map(type, lightning_internals.averages(trainer))])
+    trainer = make_trainer(WeightAveraging(), events)
+    trainer.fit(Module(one_step), DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(1, 1)))
+    assert events.seen == [[Module]], "Lightning's WeightAveraging._average_model"
+    assert lightning_internals.averages(trainer)[0] is not trainer.lightning_module
