@@ -20,8 +20,8 @@ class Schedule:
     """A learning-rate schedule.
 
     build: (optimiser, total number of optimiser steps) → torch scheduler, or None for a constant rate. Stepped after
-    every optimiser step, unless it is a ReduceLROnPlateau: that one is stepped after every validation (every epoch
-    without one). needs_length: whether the rate depends on the total number of steps.
+    every optimiser step, unless it is a ReduceLROnPlateau: that one is stepped at the end of every epoch, or of
+    every ``check_val_every_n_epoch``-th. needs_length: whether the rate depends on the total number of steps.
     """
 
     build: Callable[[Optimizer, int], LRScheduler] | None
@@ -84,10 +84,10 @@ def one_cycle(
 
 
 def plateau(*, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0) -> Schedule:
-    """Multiplies the rate by ``factor`` after more than ``patience`` validations without a lower ``val/loss``.
+    """Multiplies the rate by ``factor`` after more than ``patience`` epochs without a lower ``val/loss``.
 
-    torch's ReduceLROnPlateau. Without a validation part, epochs and ``train/loss`` take their place. threshold: the
-    smallest relative improvement. min_lr: where ``optimizer.lr`` stops; other groups' rates stop in proportion.
+    torch's ReduceLROnPlateau. Without a validation part, ``train/loss`` takes its place. threshold: the smallest
+    relative improvement. min_lr: where ``optimizer.lr`` stops; other groups' rates stop in proportion.
     """
     check_range("optimizer.schedule.factor", factor, above=0, below=1)
     check_range("optimizer.schedule.patience", patience, least=0)
