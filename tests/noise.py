@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule
+from torch import Tensor
 
+from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 
 
@@ -53,3 +55,28 @@ class KeepsSteps(Callback):
         self.steps = pl_module.fast_way.steps if pl_module.fast_way is not None else None
         self.function = getattr(self.steps, "_function", None)
         self.graph = getattr(self.steps, "_graph", None)
+
+
+class Logs(Classifier):
+    """Says wrongly that its loss but computes with tensors: it logs."""
+
+    compilable = True
+
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = super().loss(features, targets)
+        self.log("mine", loss.detach())
+        return loss, logits
+
+
+class Anneals(Classifier):
+    """Says wrongly that its loss but computes with tensors: it reads the step."""
+
+    compilable = True
+
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = super().loss(features, targets)
+        return loss / (1 + self.global_step), logits
+
+
+ASKING = {"logs": Logs, "reads the Trainer's global_step": Anneals}
+"""By what the refusal of a recorded step says of them."""

@@ -23,7 +23,7 @@ from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import MOST, Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken
+from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken, without_trainer
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class CompiledSteps(DirectSteps):
         loss = _Loss(self.classifier)
         wanted = {id(parameter) for parameter in self.parameters if parameter.requires_grad}
         trained = {name: parameter for name, parameter in loss.named_parameters() if id(parameter) in wanted}
-        trained = _with_gradient(loss, trained, features, targets)
+        with without_trainer(self.classifier):
+            trained = _with_gradient(loss, trained, features, targets)
         if not self._is_stateless and not all(parameter in self.optimizer.state for parameter in trained.values()):
             return
         self._number += 1

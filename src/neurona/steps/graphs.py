@@ -19,7 +19,7 @@ from torch import Tensor
 
 from neurona.data.batches import Chunk, size
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken
+from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken, without_trainer
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +257,8 @@ class GraphedSteps(DirectSteps):
         """Loss, logits, and the gradient of each trained parameter, None for one that the loss does not depend on."""
         for parameter in self._trained:
             parameter.grad = None  # what a recording that failed has left is no gradient
-        taken = self.passes(features, targets, 1)
+        with without_trainer(self.classifier):
+            taken = self.passes(features, targets, 1)
         gradients = [parameter.grad for parameter in self._trained]
         for parameter in self._trained:
             parameter.grad = None

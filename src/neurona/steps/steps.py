@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona.data.batches import Part, Picked
 from neurona.devices import distributed, lightning_internals
+from neurona.errors import ConfigError
 from neurona.steps import hooks
 from neurona.steps.norms import StepNorms
 
@@ -24,6 +26,29 @@ Taken = tuple[Tensor, Tensor, Tensor]
 """(loss, logits, targets)"""
 
 PLAIN = (bool, int, float, str, type(None))
+
+
+class _NoTrainer:
+    """Stands for the Trainer where a loss is to compute with tensors only: whatever it is asked for is refused."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> NoReturn:
+        does = "logs" if name == "barebones" else f"reads the Trainer's {name}"  # which self.log asks for first
+        problem = f"its loss {does}, once and not in every step: say compilable = False in the class"
+        raise ConfigError("classifier", self._kind, problem)
+
+
+@contextlib.contextmanager
+def without_trainer(classifier: Classifier) -> Iterator[None]:
+    """What is recorded of a loss here holds for all later steps. Raises ConfigError if it asks for the Trainer."""
+    trainer: Any = classifier.trainer
+    classifier.trainer = _NoTrainer(type(classifier).__qualname__)
+    try:
+        yield
+    finally:
+        classifier.trainer = trainer
 
 
 class DirectSteps:

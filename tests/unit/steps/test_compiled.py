@@ -9,13 +9,14 @@ import shutil
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import KeepsSteps, Noise, messages
+from noise import ASKING, KeepsSteps, Noise, messages
 from torch import nn
 
 from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization, RMSprop
@@ -352,3 +353,9 @@ def test_a_network_the_compiler_refuses_goes_on_without(caplog):
     assert all(
         torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("does", ASKING)
+def test_a_loss_that_asks_the_trainer_is_refused_by_name(does):
+    with pytest.raises(ConfigError, match=f"classifier={ASKING[does].__name__}: its loss {does}, .*compilable = False"):
+        fit(compiled=True, optimization=sgd, kind=ASKING[does])

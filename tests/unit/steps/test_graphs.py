@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import KeepsSteps, Noise, messages
+from noise import ASKING, KeepsSteps, Noise, messages
 from torch import nn
 
 from neurona import schedule
@@ -19,6 +19,7 @@ from neurona.classifier import Classifier
 from neurona.data.batches import BatchLoader
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
@@ -223,6 +224,13 @@ def test_a_module_that_does_more_in_every_step_is_not_recorded(kind, caplog, mon
     assert messages(caplog, "a module draws numbers in Python, or changes its settings, in every step") == 1
     monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
     assert_same(ordinary, fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments))
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+@pytest.mark.parametrize("does", ASKING)
+def test_a_loss_that_asks_the_trainer_is_refused_by_name(does):
+    with pytest.raises(ConfigError, match=f"classifier={ASKING[does].__name__}: its loss {does}, .*compilable = False"):
+        fit(network=mlp(), optimization=adam(), accelerator="cpu", kind=ASKING[does])
 
 
 WATCHED = {
