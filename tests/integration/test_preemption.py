@@ -303,6 +303,7 @@ def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
     assert_same_run(run, uninterrupted)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads process ids from /proc")
 def test_all_processes_stop_at_one_step_whichever_gets_the_signal(read_run: Any, slurm: Callable[[], str]) -> None:
     overrides = ["data=digits", "trainer=ddp_cpu", "trainer.max_epochs=9999", "folder=logs/iris/run"]

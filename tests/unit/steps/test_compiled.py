@@ -103,16 +103,15 @@ def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
     assert_agrees(optimization=lambda: OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]()))
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, **a), marks=pytest.mark.long),
-        pytest.param(lambda **a: Optimization.of(RMSprop, **a), marks=pytest.mark.long),
+        lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, **a),
+        lambda **a: Optimization.of(RMSprop, **a),
         lambda **a: Optimization.of(torch.optim.Adam, clip_norm=0.05, **a),
-        pytest.param(
-            lambda **a: Optimization.of(torch.optim.SGD, lr=0.01, clip_value=0.01, **a), marks=pytest.mark.long
-        ),
+        lambda **a: Optimization.of(torch.optim.SGD, lr=0.01, clip_value=0.01, **a),
     ],
     ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
 )
@@ -166,13 +165,11 @@ def test_networks_on_a_gpu(name, precision):
     assert_agrees(accelerator="gpu", optimization=sgd, network=NETWORKS[name], precision=precision, **tolerances)
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.parametrize(
     "options",
-    [
-        {"label_smoothing": 0.1, "class_weights": "balanced"},
-        pytest.param({"class_weights": [1, 2, 3, 4]}, marks=pytest.mark.long),
-    ],
+    [{"label_smoothing": 0.1, "class_weights": "balanced"}, {"class_weights": [1, 2, 3, 4]}],
     ids=str,
 )
 def test_loss_options(options):
@@ -251,16 +248,9 @@ def test_what_changes_during_a_fit_is_noticed(change):
     assert_agrees(optimization=sgd, callbacks=[Changes(change)])
 
 
+@pytest.mark.long
 @needs_compiler
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(adam, marks=pytest.mark.long),
-        sgd,
-        pytest.param(lambda: Optimization.of(RMSprop), marks=pytest.mark.long),
-    ],
-    ids=["adam", "sgd", "rmsprop"],
-)
+@pytest.mark.parametrize("make", [adam, sgd, lambda: Optimization.of(RMSprop)], ids=["adam", "sgd", "rmsprop"])
 def test_a_layer_is_trained_from_some_step_on(make):
     assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
 
