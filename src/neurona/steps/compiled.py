@@ -21,7 +21,7 @@ from neurona.data.batches import size
 from neurona.devices import lightning_internals
 from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
-from neurona.steps.graphs import MOST, Graph, Slots, in_slots, slots_for
+from neurona.steps.graphs import MAX_RECORDINGS, Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken, without_trainer
 
@@ -126,8 +126,8 @@ class CompiledSteps(DirectSteps):
         if not self._is_stateless and not all(parameter in self.optimizer.state for parameter in trained.values()):
             return
         self._number += 1
-        if self._number > MOST:
-            self._give_up(f"what a step depends on has changed {MOST} times")
+        if self._number > MAX_RECORDINGS:
+            self._give_up(f"what a step depends on has changed {MAX_RECORDINGS} times")
             return
         for state in self.optimizer.state.values():  # some count their steps on the CPU, where no graph would
             state.update({k: v.to(features.device) for k, v in state.items() if isinstance(v, Tensor)})

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 WARM_UP = 3
 """Calls that run as they are, so that libraries are loaded and have chosen their kernels before one is recorded."""
 
-WAITS = "called a synchronizing CUDA operation"
+WAIT_WARNING = "called a synchronizing CUDA operation"
 """What torch says of one, if told to."""
 
-MOST = 10
+MAX_RECORDINGS = 10
 """Graphs of a fit: where more are needed, recording them takes longer than they save."""
 
 
@@ -93,13 +93,13 @@ def noting_waits(function: Callable[[], Any]) -> tuple[Any, bool]:
 
         def note(message: Any, *others: Any, **named: Any) -> None:
             nonlocal waits
-            if WAITS in str(message):
+            if WAIT_WARNING in str(message):
                 waits = True
             else:
                 show(message, *others, **named)
 
         warnings.filterwarnings("ignore", ".*Synchronization debug mode")
-        warnings.filterwarnings("always", f".*{WAITS}")
+        warnings.filterwarnings("always", f".*{WAIT_WARNING}")
         warnings.showwarning = note
         torch.cuda.set_sync_debug_mode("warn")
         try:
@@ -226,15 +226,17 @@ class GraphedSteps(DirectSteps):
 
     def begin(self, batch: object) -> None:
         super().begin(batch)
-        is_off = self._number > MOST or (self._graph is not None and self._graph.is_refused) or self.is_watched()
+        is_off = (
+            self._number > MAX_RECORDINGS or (self._graph is not None and self._graph.is_refused) or self.is_watched()
+        )
         self._slots = None if is_off else slots_for(batch, self.classifier, self._slots)
         if self._slots is None:
             return
         fixed = (*self.fixed(), self._slots)
         if self._graph is None or self._fixed != fixed:  # something that was recorded has changed: record again
             self._number += 1
-            if self._number > MOST:
-                log.warning("going on without CUDA graphs: what they depend on has changed %d times", MOST)
+            if self._number > MAX_RECORDINGS:
+                log.warning("going on without CUDA graphs: what they depend on has changed %d times", MAX_RECORDINGS)
                 self._slots = None
                 return
             self._trained = [parameter for parameter in self.parameters if parameter.requires_grad]

@@ -307,7 +307,7 @@ class Counts(MLP):
 @needs_compiler
 def test_a_network_that_changes_in_every_step_is_not_compiled_for_ever(caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    monkeypatch.setattr("neurona.steps.compiled.MOST", 1)
+    monkeypatch.setattr("neurona.steps.compiled.MAX_RECORDINGS", 1)
 
     class Changing(Callback):
         chunk_aware = True

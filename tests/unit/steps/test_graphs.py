@@ -289,7 +289,7 @@ def test_loss_and_accuracy_of_the_epochs_are_those_of_ordinary_steps(monkeypatch
 @pytest.mark.usefixtures("_on_the_cpu")
 def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    monkeypatch.setattr(graphs, "MOST", 2)
+    monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
 
     class Schedule(Callback):
         def on_train_epoch_start(self, trainer, pl_module) -> None:
