@@ -189,6 +189,7 @@ def test_no_file_holds_a_value_of_the_environment(described):
     assert names >= {"config.yaml", "overrides.yaml", "provenance.json"}
     for name in names:
         assert "hunter2" not in (described / name).read_text(), name
+    assert json.loads((described / "provenance.json").read_text())["seed"] == 7
 
 
 def test_masking_leaves_the_resolver_as_it_was(monkeypatch):
