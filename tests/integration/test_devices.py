@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import forks
@@ -84,6 +85,40 @@ def test_three_processes_report_what_one_does(one, three):
             tolerance = 0 if figure in (*COUNTED, "accuracy_of") else 1e-4 if figure in DISCRETE else 1e-6
             assert ours[name] == pytest.approx(expected[name], abs=tolerance)
     assert (three / "confusion_matrix_test.csv").read_text() == (one / "confusion_matrix_test.csv").read_text()
+
+
+PLAIN = ["data=digits", "model.hidden=[32]", "optimizer.clip_norm=1", "trainer.max_epochs=2", "quiet=true"]
+
+
+@pytest.fixture(scope="module")
+def lightnings(tmp_path_factory) -> Callable[[int], Path]:
+    """The run of so many processes in Lightning's own way, which a strategy of Lightning's asks for."""
+
+    def call(number: int) -> Path:
+        folder = tmp_path_factory.mktemp("lightnings") / "working" / "run"
+        folder.parent.mkdir()
+        command = ["trainer=cpu", "trainer.strategy=ddp", *PLAIN, "quiet=false", f"folder={folder}"]
+        with forks.ranks(number, folder.parent, str(ROOT / "train.py"), *command) as processes:
+            assert [process.wait() for process in processes] == [0] * number
+        return folder
+
+    return call
+
+
+def test_lightnings_own_ddp_learns_what_one_process_does(lightnings, tmp_path):
+    neurona.run([*PLAIN, f"folder={tmp_path / 'run'}"])
+    folder = lightnings(2)
+    assert "trainer.strategy=DDPStrategy" in (folder / "train.log").read_text()
+    expected = weights(tmp_path / "run")
+    for name, tensor in weights(folder).items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=1e-5)
+    assert figures(folder)["test/accuracy"] == figures(tmp_path / "run")["test/accuracy"]
+
+
+def test_lightnings_own_ddp_says_which_rows_come_twice(lightnings):
+    folder = lightnings(3)
+    assert "that 3 processes cannot share evenly, its first rows come twice" in (folder / "train.log").read_text()
+    assert figures(folder)["steps"] == 2 * 37
 
 
 def test_one_process_writes_the_run_folder(one, three):

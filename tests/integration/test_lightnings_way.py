@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassRecall
 
 from neurona.classifier import Classifier
 from neurona.data.spec import DataSpec
@@ -331,3 +333,49 @@ def test_averaging_after_the_last_validation_is_refused(train: Any, tmp_path: An
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert "lightning.pytorch.callbacks.EMAWeightAveraging is validated" in done.err
     assert not (tmp_path / "logs").exists()
+
+
+class Collection(Classifier):
+    @staticmethod
+    def metrics_class(num_classes: int) -> Any:
+        return MetricCollection({"accuracy": MulticlassAccuracy(num_classes, average="micro")})
+
+
+class PerClass(Classifier):
+    @staticmethod
+    def metrics_class(num_classes: int) -> Any:
+        return MetricCollection({"recall": MulticlassRecall(num_classes, average=None)})
+
+
+def test_a_collection_of_torchmetrics_reports_its_figures_alone(fit: Any) -> None:
+    monitor = ["trainer.callbacks.checkpoints.monitor=val/accuracy", "trainer.callbacks.checkpoints.mode=max"]
+    run = fit(*own("Collection"), *monitor)
+    assert {name for name in run.metrics if name.startswith(("val/", "test/"))} == {"val/accuracy", "test/accuracy"}
+    assert run.metrics["test/accuracy"] == fit(*monitor).metrics["test/accuracy"]
+    assert not (run.folder / "confusion_matrix_test.csv").exists()
+
+
+def test_a_metric_of_several_numbers_is_refused_by_name(train: Any) -> None:
+    done = train("data=iris", "quiet=true", *own("PerClass"))
+    assert done.status == 2
+    assert "computes recall of shape [3]: a figure is one number" in done.err
+
+
+class Late(Callback):
+    """Has something to store from the end of the first epoch on that a checkpoint cannot hold."""
+
+    seen: Any = None
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.seen = object()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+
+def test_a_state_that_turns_unreadable_later_is_named_and_costs_no_checkpoint(train: Any, newest: Any) -> None:
+    done = train("data=iris", *callback("Late"))
+    assert done.status == 2
+    assert "at callbacks.Late.seen is a builtins.object, which a checkpoint cannot hold" in done.err
+    assert "to continue" not in done.out
+    assert newest().checkpoint("best")["epoch"] == 0

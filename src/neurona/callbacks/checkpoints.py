@@ -161,7 +161,7 @@ class BestAndLast(Checkpoint):
         one made before the end of its epoch, which a fit that goes on from there would report twice.
         """
         writer = trainer.strategy.checkpoint_io
-        with contextlib.suppress(RunError):  # the disk may be what has failed
+        with contextlib.suppress(RunError, ConfigError):  # the disk may be what has failed, or what is to be stored
             if isinstance(writer, AtomicCheckpointIO) and writer.write_held() and not may_change_at_epoch_end(trainer):
                 self._link_last()
 

@@ -108,9 +108,11 @@ def follow_launcher(trainer: DictConfig) -> None:
 
 
 def check(trainer: Trainer, node: DictConfig) -> None:
-    """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, and in the way above."""
-    several = max(trainer.world_size, world_size())
-    if several > 1 and not isinstance(trainer.strategy, DataParallel):
+    """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, which are there already."""
+    several, strategy = max(trainer.world_size, world_size()), node.strategy
+    start = strategy if isinstance(strategy, str) else strategy.get("start_method", "")
+    makes_others = any(word in start for word in ("spawn", "fork", "notebook"))
+    if several > 1 and (makes_others or not isinstance(trainer.strategy, DDPStrategy)):
         problem = f"does not make {several} processes train together: use trainer=ddp, or trainer=ddp_cpu"
         raise ConfigError("trainer.strategy", node.strategy, problem)
 

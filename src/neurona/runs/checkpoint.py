@@ -22,7 +22,7 @@ from neurona.errors import ConfigError, RunError
 from neurona.models.embedding import Embedding
 from neurona.runs.files import replacing
 from neurona.runs.folder import PREVIOUS
-from neurona.runs.plain import plain
+from neurona.runs.plain import first_unreadable, plain
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ CONTENTS = {"state_dict", "global_step", "epoch", "loops", "callbacks", "optimiz
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot, or if
-    the first one cannot be read back.
+    """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot, and
+    ConfigError for contents that could not be read back.
 
     One saved with ``HOLD`` among its storage options stays in memory until it is written by ``write_held``, before the
     next one of another path, or replaced by the next of its own.
@@ -43,7 +43,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self._held: tuple[dict[str, Any], Path] | None = None
-        self._is_first = True
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path, checkpoint = Path(path), plain(checkpoint)
@@ -66,20 +65,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def _write(self, contents: dict[str, Any], path: Path) -> None:
         with replacing(path) as file:
             torch.save(contents, file)
-            if self._is_first:
-                file.flush()
-                _require_readable(Path(file.name), path)
-        self._is_first = False
+            file.flush()
+            _require_readable(Path(file.name), contents, path)
 
 
-def _require_readable(written: Path, path: Path) -> None:
+def _require_readable(written: Path, contents: dict[str, Any], path: Path) -> None:
     try:
         torch.load(written, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        problem = " ".join(str(error).partition("\n")[0].split())
-        raise RunError(
-            f"{path}: what has been written cannot be read back ({type(error).__name__}: {problem})"
-        ) from error
+        what = "could not be read back, and is not written:"
+        if place := first_unreadable(contents):
+            raise ConfigError("checkpoint", path, f"{what} {place}") from error
+        raise RunError(f"{path} {what} {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def read(path: Path) -> dict[str, Any]:

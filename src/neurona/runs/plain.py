@@ -86,10 +86,21 @@ def require_readable(
     }
     put = f"what on_save_checkpoint of {' or '.join(_savers(module, callbacks)) or 'somebody'} puts there"
     key, name, what, keys = whose.get(part, ("checkpoint", part, put, keys))
-    kind = value if isinstance(value, type) else type(value)
-    words = f"{'the class' if kind is value else 'a'} {kind.__module__}.{kind.__qualname__}"
     place = f"has at {'.'.join(map(str, keys))}" if keys else "is"
-    raise ConfigError(key, name, f"{what} {place} {words}, {REMEDY}")
+    raise ConfigError(key, name, f"{what} {place} {_words(value)}, {REMEDY}")
+
+
+def first_unreadable(contents: dict[str, Any]) -> str:
+    """The place of what could be written but not read, its type and the remedy; empty where there is no such thing."""
+    if _is_read_back(contents):
+        return ""
+    keys, value = next(_unreadable((), contents))
+    return f"at {'.'.join(map(str, keys))} is {_words(value)}, {REMEDY}"
+
+
+def _words(value: Any) -> str:
+    kind = value if isinstance(value, type) else type(value)
+    return f"{'the class' if kind is value else 'a'} {kind.__module__}.{kind.__qualname__}"
 
 
 def _savers(module: LightningModule, callbacks: Sequence[Callback]) -> list[str]:

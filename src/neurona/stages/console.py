@@ -156,7 +156,7 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
 def _unlearned(figures: Mapping[str, Any]) -> str:
     """What to try where the network is no better than one that knows nothing."""
     num_classes = sum(name.startswith("val/accuracy_of/") for name in figures)
-    if not num_classes or figures["val/loss"] <= (guessing := math.log(num_classes)):
+    if not num_classes or figures.get("val/loss", 0.0) <= (guessing := math.log(num_classes)):
         return ""
     problem = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
     return f"{problem}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"

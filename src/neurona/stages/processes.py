@@ -12,16 +12,14 @@ from neurona.config.overrides import task_overrides, written
 from neurona.devices.launch import is_launched, start
 from neurona.errors import ConfigError, RunError
 
-STRATEGY = "neurona.devices.distributed.DataParallel"
-
 
 def count(cfg: DictConfig) -> int:
     """Processes to start for a checked configuration: 0 if this one is to do the work itself.
 
     Raises ConfigError for several hosts, which torchrun or Slurm must start, or a stage that takes one device.
     """
-    strategy, devices = cfg.trainer.strategy, cfg.trainer.devices
-    if is_launched() or not isinstance(strategy, DictConfig) or strategy.get("_target_") != STRATEGY:
+    devices = cfg.trainer.devices
+    if is_launched() or cfg.trainer.strategy in ("auto", None):
         return 0
     if cfg.stage == "export":  # without the Trainer, which is stored with the run
         return 0

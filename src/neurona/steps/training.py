@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
+from torchmetrics import Metric
 
 from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
+from neurona.errors import ConfigError
 from neurona.steps import choice, randomness, ways
 from neurona.steps.fast import FastWay
 from neurona.steps.figures import REMEDIES, NonFiniteLoss, require_finite
@@ -202,18 +204,28 @@ def _rows(batch: Any) -> int:
 
 
 def _finish(classifier: Classifier, part: str) -> None:
+    """Reports what the metrics come to; nothing where no step has told them of a mini-batch, as one of one's own may
+    report what it likes.
+    """
     classifier.confusion_matrix = []
-    if not classifier.metrics.confusion.update_called:  # a step of one's own reports what it likes
+    metrics = classifier.metrics
+    if not any(metric.update_called for metric in metrics.modules() if isinstance(metric, Metric)):
         return
-    computed = classifier.metrics.compute()
-    classifier.metrics.reset()
-    classifier.confusion_matrix = computed.pop("confusion_matrix").tolist()
-    class_accuracy = computed.pop("class_accuracy")
+    computed = metrics.compute()
+    metrics.reset()
+    confusion, class_accuracy = (computed.pop(name, None) for name in ("confusion_matrix", "class_accuracy"))
+    if confusion is not None:
+        classifier.confusion_matrix = confusion.tolist()
+    if wide := [name for name, value in computed.items() if value.numel() != 1]:
+        problem = f"computes {wide[0]} of shape {list(computed[wide[0]].shape)}: a figure is one number"
+        raise ConfigError("classifier.metrics_class", type(metrics).__qualname__, problem)
     figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
-    if not math.isfinite(figures[f"{part}/loss"]):
-        raise NonFiniteLoss(f"{part}/loss is {figures[f'{part}/loss']}: {REMEDIES}")
-    for name, value in zip(classifier.spec.class_names, class_accuracy.tolist(), strict=True):
-        figures[f"{part}/accuracy_of/{name}"] = value
+    loss = figures.get(f"{part}/loss", 0.0)
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f"{part}/loss is {loss}: {REMEDIES}")
+    if class_accuracy is not None:
+        for name, value in zip(classifier.spec.class_names, class_accuracy.tolist(), strict=True):
+            figures[f"{part}/accuracy_of/{name}"] = value
     classifier.report(figures)
 
 
