@@ -317,7 +317,8 @@ def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
 def test_a_run_begun_by_other_rules_is_refused_where_it_depends_on_them(fit: Any, train: Any) -> None:
     for settings, refused in (
         (["optimizer.accumulate=2"], "optimizer.accumulate=2"),
-        (["optimizer/schedule=plateau", "trainer.check_val_every_n_epoch=2"], "optimizer/schedule=plateau"),
+        (["optimizer/schedule=plateau", "trainer.val_check_interval=1"], "optimizer/schedule=plateau"),
+        (["optimizer/schedule=plateau", "trainer.check_val_every_n_epoch=2"], ""),
         (["optimizer/schedule=plateau"], ""),
     ):
         run = fit(*settings, "data.batch_size=40")  # three mini-batches

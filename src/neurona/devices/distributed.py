@@ -108,7 +108,7 @@ def follow_launcher(trainer: DictConfig) -> None:
 
 
 def check(trainer: Trainer, node: DictConfig) -> None:
-    """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, which are there already."""
+    """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, started by others."""
     several, strategy = max(trainer.world_size, world_size()), node.strategy
     start = strategy if isinstance(strategy, str) else strategy.get("start_method", "")
     makes_others = any(word in start for word in ("spawn", "fork", "notebook"))

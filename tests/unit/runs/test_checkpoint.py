@@ -317,7 +317,7 @@ def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(tmp_path, 
 def test_one_that_cannot_be_read_back_does_not_take_the_place_of_the_one_before(tmp_path):
     path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, path)
-    problem = r"could not be read back.*: at callbacks\.Mine\.seen is a builtins\.object, which a checkpoint cannot hold"
+    problem = r"could not be read back.*: at callbacks\.Mine\.seen is a builtins\.object, which"
     with pytest.raises(ConfigError, match=problem):
         writer.save_checkpoint({"callbacks": {"Mine": {"seen": object()}}}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}

@@ -8,13 +8,21 @@ from neurona.stages import processes
 
 
 def composed(**trainer):
-    node = {"strategy": {"_target_": "neurona.devices.distributed.DataParallel"}, "devices": 2, "num_nodes": 1, "accelerator": "cpu", **trainer}
+    strategy = {"_target_": "neurona.devices.distributed.DataParallel"}
+    node = {"strategy": strategy, "devices": 2, "num_nodes": 1, "accelerator": "cpu", **trainer}
     return OmegaConf.create({"stage": "fit", "trainer": node})
 
 
 @pytest.mark.parametrize(
     ("trainer", "number"),
-    [({}, 2), ({"devices": [0, 2, 3]}, 3), ({"devices": "4"}, 4), ({"devices": 1}, 0), ({"strategy": "ddp"}, 2), ({"strategy": "auto"}, 0)],
+    [
+        ({}, 2),
+        ({"devices": [0, 2, 3]}, 3),
+        ({"devices": "4"}, 4),
+        ({"devices": 1}, 0),
+        ({"strategy": "ddp"}, 2),
+        ({"strategy": "auto"}, 0),
+    ],
     ids=str,
 )
 def test_processes_are_started_for_the_strategy_of_several_devices(trainer, number):
