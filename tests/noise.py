@@ -42,6 +42,19 @@ def messages(caplog: Any, text: str) -> int:
     return len({id(record) for record in caplog.records if text in record.getMessage()})
 
 
+def tensors(classifier: Classifier) -> dict[str, Tensor]:
+    """Weights, buffers and the optimiser's state, by name."""
+    states = classifier.trainer.optimizers[0].state.values()
+    found = {f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
+    return {**classifier.state_dict(), **{name: t for name, t in found.items() if isinstance(t, Tensor)}}
+
+
+def assert_same(one: Classifier, other: Classifier) -> None:
+    """Two fits have come to the same bits."""
+    assert (first := tensors(one)).keys() == (second := tensors(other)).keys()
+    assert not [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
+
+
 class KeepsSteps(Callback):
     """Keeps how the steps of a fit were taken, which the classifier gives up when the fit ends."""
 

@@ -48,6 +48,7 @@ class Classifier(LightningModule):
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
     """
 
+    compilable = True
     class_weights: Tensor | None
     metrics_class = EvaluationMetrics
     """Of what validation and test report; a subclass of the classifier may name another."""

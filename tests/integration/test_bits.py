@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import neurona
+from neurona.steps import choice, traced
+from neurona.steps.steps import DirectSteps
 
 SETTINGS = ["data=wine", "model.hidden=[16]", "model.dropout=0.1", "trainer.max_epochs=3", "quiet=true"]
 
@@ -47,3 +49,25 @@ def test_these_change_no_bit(tmp_path, reference, overrides):
 )
 def test_these_do(tmp_path, reference, override):
     assert trained(tmp_path / "run", override) != reference
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["trainer.precision=64-true"],
+        ["trainer.precision=bf16-true"],
+        ["trainer.precision=bf16-mixed", "model.normalization=batch"],
+        ["trainer.precision=bf16-mixed", "optimizer.accumulate=2", "optimizer.clip_norm=0.1"],
+    ],
+    ids=str,
+)
+def test_recorded_passes_change_none(tmp_path, overrides, monkeypatch):
+    recordings = []
+    record = traced.traced
+    monkeypatch.setattr(traced, "traced", lambda *arguments: recordings.append(1) or record(*arguments))
+    monkeypatch.setattr(traced, "WORTHWHILE_PASSES", 1)
+    weights = trained(tmp_path / "recorded", *overrides)
+    assert recordings
+    monkeypatch.setattr(choice, "steps_of", DirectSteps)
+    assert trained(tmp_path / "direct", *overrides) == weights

@@ -123,7 +123,9 @@ def _check_rules(contents: Mapping[str, Any], trainer: Any, classifier: Classifi
     if batches % accumulate:
         problem = f"what an epoch leaves over made a step of another size in the version that began this run; {remedy}"
         raise ConfigError("optimizer.accumulate", accumulate, problem)
-    is_by_epoch = trainer.check_val_every_n_epoch is not None and interval == (1.0 if isinstance(interval, float) else batches)
+    is_by_epoch = trainer.check_val_every_n_epoch is not None and interval == (
+        1.0 if isinstance(interval, float) else batches
+    )
     if not is_by_epoch and any("num_bad_epochs" in state for state in contents["lr_schedulers"]):
         problem = f"looked at every validation in the version that began this run, and now at epochs; {remedy}"
         raise ConfigError("optimizer/schedule", "plateau", problem)

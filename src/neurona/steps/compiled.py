@@ -21,9 +21,9 @@ from neurona.data.batches import size
 from neurona.devices import lightning_internals
 from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
-from neurona.steps.graphs import MAX_RECORDINGS, Graph, Slots, in_slots, slots_for
+from neurona.steps.graphs import Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken, without_trainer
+from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from neurona.data.batches import Chunk, size
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import Batch, Classifier, DirectSteps, Taken, without_trainer
+from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,6 @@ WARM_UP = 3
 
 WAIT_WARNING = "called a synchronizing CUDA operation"
 """What torch says of one, if told to."""
-
-MAX_RECORDINGS = 10
-"""Graphs of a fit: where more are needed, recording them takes longer than they save."""
 
 
 class Graph:

@@ -33,3 +33,12 @@ def restore_rng(state: dict[str, Any]) -> None:
         torch.mps.set_rng_state(state["mps"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def has_drawn_in_python(state: dict[str, Any]) -> bool:
+    """Whether Python's generator or NumPy's has drawn since ``rng_state`` gave this."""
+    now = rng_state()
+    (_, numbers, _), (_, keys, position, *_) = state["python"], state["numpy"]
+    (_, numbers_now, _), (_, keys_now, position_now, *_) = now["python"], now["numpy"]
+    is_same = torch.equal(numbers, numbers_now) and torch.equal(keys, keys_now)
+    return not is_same or position != position_now

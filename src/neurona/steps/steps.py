@@ -25,6 +25,9 @@ Batch = Picked | Part | Sequence[Tensor]
 Taken = tuple[Tensor, Tensor, Tensor]
 """(loss, logits, targets)"""
 
+MAX_RECORDINGS = 10
+"""Times that a fit records or compiles a step: where more are needed, they take longer than they save."""
+
 PLAIN = (bool, int, float, str, type(None))
 
 

@@ -69,7 +69,7 @@ class Training(Callback):
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
         lightning_internals.look_ahead(trainer)
         if pl_module.is_fast:
-            pl_module.fast_way = FastWay(pl_module, choice.steps_of(pl_module, self.shipped))
+            pl_module.fast_way = FastWay(pl_module, choice.steps_of(pl_module))
         elif trainer.world_size > 1:
             log.info(
                 "of a mini-batch that %d processes cannot share evenly, its first rows come twice", trainer.world_size

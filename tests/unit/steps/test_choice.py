@@ -18,7 +18,7 @@ from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.steps import choice
-from neurona.steps.steps import DirectSteps
+from neurona.steps.traced import TracedSteps
 from neurona.tables import encoding as encodings
 
 ROWS, FEATURES, CLASSES = 330, 12, 4
@@ -59,12 +59,26 @@ class OwnLoss(Classifier):
         return value * (2 + self.current_epoch), logits
 
 
-class Trusted(Classifier):
+class Trusted(OwnLoss):
     compilable = True
 
+    def loss(self, features, targets):
+        value, logits = Classifier.loss(self, features, targets)
+        return value / 2, logits
 
-@pytest.mark.parametrize(("callbacks", "kind"), [((), DirectSteps), ((EveryStep(),), type(None))])
-def test_steps_are_taken_directly_unless_somebody_wants_every_one(callbacks, kind, fit_noise):
+
+class Untrusted(Trusted):
+    def loss(self, features, targets):
+        return super().loss(features, targets)
+
+
+class OwnMetrics(Classifier):
+    def on_train_epoch_end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("callbacks", "kind"), [((), TracedSteps), ((EveryStep(),), type(None))])
+def test_steps_are_traced_unless_somebody_wants_every_one(callbacks, kind, fit_noise):
     assert type(fit_noise(adam(), *callbacks).kept.steps) is kind
 
 
@@ -93,33 +107,36 @@ def test_what_cannot_be_compiled_goes_on_without_and_says_so(optimization, callb
 
 
 @pytest.mark.parametrize(
-    ("kind", "network", "accumulate", "reasons"),
+    ("kind", "network", "reason"),
     [
-        (Classifier, mlp, 1, []),
-        (Trusted, mlp, 1, []),
-        (Trusted, lambda: OwnNetwork(FEATURES, CLASSES), 1, []),
-        (OwnLoss, mlp, 1, ["OwnLoss may do more in Python than compute with tensors"]),
-        (Classifier, lambda: OwnNetwork(FEATURES, CLASSES), 1, ["OwnNetwork may do more"]),
-        (Classifier, lambda: Promises(FEATURES, CLASSES), 1, []),
-        (Classifier, lambda: Inherits(FEATURES, CLASSES), 1, ["Inherits may do more"]),
-        (Classifier, mlp, 2, ["optimizer.accumulate is above 1"]),
+        (Classifier, mlp, ""),
+        (OwnMetrics, mlp, ""),
+        (Trusted, mlp, ""),
+        (Untrusted, mlp, "Untrusted may do more in Python than compute with tensors"),
+        (OwnLoss, mlp, "OwnLoss may do more"),
+        (Trusted, lambda: OwnNetwork(FEATURES, CLASSES), "OwnNetwork may do more"),
+        (Classifier, lambda: Promises(FEATURES, CLASSES), ""),
+        (Classifier, lambda: Inherits(FEATURES, CLASSES), "Inherits may do more"),
     ],
-    ids=[
-        "shipped",
-        "compilable",
-        "compilable_network",
-        "own_loss",
-        "own_network",
-        "promise",
-        "inherited_promise",
-        "accumulate",
-    ],
+    ids=["shipped", "own_metrics", "promise", "inherited", "own_loss", "own_network", "network", "inherited_network"],
 )
-def test_what_is_not_recorded(kind, network, accumulate, reasons, fit_noise):
-    classifier = fit_noise(adam(accumulate=accumulate), kind=kind, network=network)
-    obstacles = list(choice.obstacles_to_recording(classifier, Classifier))
-    assert len(obstacles) == len(reasons)
-    assert all(reason in obstacle for reason, obstacle in zip(reasons, obstacles, strict=True))
+def test_what_is_not_recorded(kind, network, reason, fit_noise):
+    classifier = fit_noise(adam(), kind=kind, network=network)
+    obstacles = list(choice.obstacles_to_tracing(classifier))
+    assert len(obstacles) == bool(reason)
+    assert all(reason in obstacle for obstacle in obstacles)
+    assert isinstance(classifier.kept.steps, TracedSteps) == (not obstacles)
+
+
+def test_a_loss_put_into_an_instance_is_not_recorded(fit_noise):
+    classifier = fit_noise(adam())
+    classifier.loss = lambda features, targets: None
+    assert list(choice.obstacles_to_tracing(classifier))
+
+
+def test_accumulated_gradients_are_not_recorded_as_a_graph(fit_noise):
+    assert list(choice.obstacles_to_graphs(fit_noise(adam(accumulate=2)))) == ["optimizer.accumulate is above 1"]
+    assert not list(choice.obstacles_to_graphs(fit_noise(adam())))
 
 
 def test_all_that_is_shipped_is_compilable():

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import ASKING, KeepsSteps, Noise, messages
+from noise import ASKING, KeepsSteps, Noise, assert_same, messages, tensors
 from torch import nn
 
 from neurona import schedule
@@ -77,18 +77,6 @@ def fit(
     finally:
         torch.use_deterministic_algorithms(False)
     return classifier
-
-
-def tensors(classifier):
-    """Weights, buffers and the optimiser's state, by name."""
-    states = classifier.trainer.optimizers[0].state.values()
-    found = {f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
-    return {**classifier.state_dict(), **{name: t for name, t in found.items() if isinstance(t, torch.Tensor)}}
-
-
-def assert_same(one, other):
-    assert (first := tensors(one)).keys() == (second := tensors(other)).keys()
-    assert not [name for name in first if not torch.equal(first[name].cpu(), second[name].cpu())]
 
 
 def mlp(**arguments):
@@ -189,16 +177,14 @@ def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
     arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
     replayed = fit(Changes(change), **arguments)
     assert Recorder.recordings == 2
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(replayed, fit(Changes(change), **arguments))
-
-
-class Trusted(Classifier):
-    compilable = True
 
 
 class Annealed(MLP):
     """A network that changes a number of its own in every step."""
+
+    compilable = True
 
     scale = 1.0
 
@@ -210,6 +196,8 @@ class Annealed(MLP):
 class Drops(MLP):
     """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
 
+    compilable = True
+
     def forward(self, features):
         return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
 
@@ -218,11 +206,11 @@ class Drops(MLP):
 @pytest.mark.parametrize("kind", [Annealed, Drops])
 def test_a_module_that_does_more_in_every_step_is_not_recorded(kind, caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    arguments = {"optimization": adam(), "accelerator": "cpu"}
     ordinary = fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments)
     assert Recorder.recordings == 0
     assert messages(caplog, "a module draws numbers in Python, or changes its settings, in every step") == 1
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(ordinary, fit(network=lambda: kind(FEATURES, CLASSES, hidden=[8]), **arguments))
 
 
@@ -299,12 +287,14 @@ def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch)
     replayed = fit(Schedule(), **arguments)
     assert Recorder.recordings == 2
     assert messages(caplog, "what they depend on has changed 2 times") == 1
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(replayed, fit(Schedule(), **arguments))
 
 
 class Shared(MLP):
     """Two parameters that are only ever added up, and one that a sum takes: their gradients share memory."""
+
+    compilable = True
 
     def __init__(self) -> None:
         super().__init__(FEATURES, CLASSES, hidden=[8])
@@ -319,10 +309,10 @@ class Shared(MLP):
 @pytest.mark.usefixtures("_on_the_cpu")
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_gradients_of_one_memory_are_not_clipped_twice(name, monkeypatch):
-    arguments = {"network": Shared, "optimization": OPTIMIZATIONS[name], "accelerator": "cpu", "kind": Trusted}
+    arguments = {"network": Shared, "optimization": OPTIMIZATIONS[name], "accelerator": "cpu"}
     replayed = fit(**arguments)
     assert Recorder.recordings == 1
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(replayed, fit(**arguments))
 
 
@@ -349,11 +339,13 @@ def test_gradients_that_are_kept_are_those_of_their_step(monkeypatch):
 @pytest.mark.usefixtures("_on_the_cpu")
 def test_a_parameter_that_the_loss_does_not_depend_on_keeps_its_value():
     class Unused(Linear):
+        compilable = True
+
         def __init__(self) -> None:
             super().__init__(FEATURES, CLASSES)
             self.unused = nn.Parameter(torch.ones(3))
 
-    classifier = fit(network=Unused, optimization=adam(), accelerator="cpu", kind=Trusted)
+    classifier = fit(network=Unused, optimization=adam(), accelerator="cpu")
     assert Recorder.recordings == 1
     assert torch.equal(classifier.network.unused, torch.ones(3))
     assert not torch.equal(classifier.network.head.weight, torch.zeros(CLASSES, FEATURES))
@@ -430,6 +422,8 @@ class FailsWhileRecorded(torch.autograd.Function):
 
 
 class Fails(MLP):
+    compilable = True
+
     def forward(self, features):
         return self.head(FailsWhileRecorded.apply(self[:-1](features)))
 
@@ -445,10 +439,10 @@ def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypat
 
     monkeypatch.setattr(graphs, "recorded", recorded)
     logging.getLogger("neurona").propagate = True
-    arguments = {"optimization": adam(), "accelerator": "cpu", "kind": Trusted}
+    arguments = {"optimization": adam(), "accelerator": "cpu"}
     refused = fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments)
     assert messages(caplog, "going on without a CUDA graph: CUDA out of memory") == 1
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
 
 
@@ -534,12 +528,14 @@ def test_loss_options():
 def test_what_changes_during_a_fit_on_a_gpu(change, monkeypatch):
     arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "gpu"}
     recorded = fit(Changes(change), **arguments)
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(recorded, fit(Changes(change), **arguments))
 
 
 class Waits(MLP):
     """A network that waits for the GPU, which no graph can."""
+
+    compilable = True
 
     def forward(self, features):
         return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
@@ -547,6 +543,8 @@ class Waits(MLP):
 
 class WaitsOnce(MLP):
     """A network that waits for the GPU in its first step."""
+
+    compilable = True
 
     _is_new = True
 
@@ -560,7 +558,7 @@ class WaitsOnce(MLP):
 @pytest.mark.parametrize(("kind", "is_recorded"), [(Waits, False), (WaitsOnce, True)])
 def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded, caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    arguments = {"optimization": adam(), "accelerator": "gpu", "kind": Trusted}
+    arguments = {"optimization": adam(), "accelerator": "gpu"}
 
     def network():
         return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
@@ -568,7 +566,7 @@ def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded,
     waiting = fit(network=network, **arguments)
     assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == (not is_recorded)
     assert (waiting.kept.graph._graph is not None) == is_recorded
-    monkeypatch.setattr("neurona.steps.choice.steps_of", lambda classifier, shipped: DirectSteps(classifier))
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(waiting, fit(network=network, **arguments))
 
 

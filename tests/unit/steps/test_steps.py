@@ -37,7 +37,8 @@ def own(algorithm, **options):
     ],
     ids=["fused", "amsgrad", "adagrad", "clip_norm", "clip_value"],
 )
-def test_direct_steps_have_the_bits_of_a_plain_loop(optimization, clip, fit_noise):
+def test_direct_steps_have_the_bits_of_a_plain_loop(optimization, clip, fit_noise, monkeypatch):
+    monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     classifier = fit_noise(optimization)
     assert type(classifier.kept.steps) is DirectSteps
     seed_everything(0, verbose=False)

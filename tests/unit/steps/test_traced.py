@@ -1,0 +1,239 @@
+"""Fits by recorded passes have the bits of fits by autograd, whatever happens in between."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from noise import ASKING, assert_same, messages
+from torch import nn
+
+from neurona import schedule
+from neurona.classifier import Classifier
+from neurona.errors import ConfigError
+from neurona.models.mlp import MLP
+from neurona.optimizer import Muon, Optimization, RMSprop
+from neurona.steps import traced
+from neurona.steps.steps import DirectSteps
+from neurona.steps.traced import TracedSteps
+
+Fit = Callable[..., Classifier]
+
+
+def network() -> MLP:
+    return MLP(12, 4, hidden=[8], dropout=0.3)
+
+
+@pytest.fixture
+def functions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The sizes of the mini-batches that were recorded; any size is worth it."""
+    sizes: list[Any] = []
+    record = traced.traced
+
+    def noted(loss: Any, parameters: Any, buffers: Any, features: Any, targets: Any, share: float) -> Any:
+        sizes.append((len(targets), share))
+        return record(loss, parameters, buffers, features, targets, share)
+
+    monkeypatch.setattr(traced, "traced", noted)
+    monkeypatch.setattr(traced, "WORTHWHILE_PASSES", 1)
+    return sizes
+
+
+@pytest.fixture
+def directly(fit_noise: Fit, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    def fit(*arguments: Any, **options: Any) -> Classifier:
+        with monkeypatch.context() as context:
+            context.setattr("neurona.steps.choice.steps_of", DirectSteps)
+            return fit_noise(*arguments, **options)
+
+    return fit
+
+
+def own(kind: Any, **options: Any) -> Optimization:
+    return Optimization.of(kind, lr=1e-2, **options)
+
+
+@pytest.mark.parametrize(
+    ("optimization", "options"),
+    [
+        (own(torch.optim.Adam, schedule=schedule.cosine(), clip_norm=0.5), {}),
+        (own(torch.optim.AdamW, amsgrad=True), {"label_smoothing": 0.1}),
+        (own(torch.optim.SGD, momentum=0.9, schedule=schedule.one_cycle(), clip_value=0.01), {}),
+        (own(RMSprop), {"class_weights": [1.0, 2.0, 0.5, 0.0]}),
+        (own(torch.optim.NAdam), {"class_weights": "balanced"}),
+        (own(Muon), {}),
+        (own(torch.optim.Adam, groups={"head.*": {"lr": 0.1}}), {}),
+    ],
+    ids=["adam", "adamw", "sgd", "rmsprop", "nadam", "muon", "groups"],
+)
+def test_optimisers(
+    optimization: Optimization, options: dict[str, Any], functions: list[Any], fit_noise: Fit, directly: Fit
+) -> None:
+    arguments = {"network": network, "max_epochs": 2, **options}
+    recorded = fit_noise(optimization, **arguments)
+    assert functions == [(16, 1), (10, 1)]  # 330 rows: 20 whole mini-batches and one of 10
+    assert_same(recorded, directly(optimization, **arguments))
+
+
+def test_accumulated_gradients(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    arguments = {"optimization": own(torch.optim.Adam, accumulate=4, clip_norm=0.1), "network": network}
+    recorded = fit_noise(**arguments, max_epochs=2)
+    assert functions == [(16, 0.25), (10, 0.25)]
+    assert_same(recorded, directly(**arguments, max_epochs=2))
+
+
+def test_a_size_that_comes_rarely_is_not_recorded(
+    functions: list[Any], fit_noise: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for worthwhile, recorded in ((40, [(16, 1)]), (43, []), (1, [(16, 1), (10, 1)])):
+        monkeypatch.setattr(traced, "WORTHWHILE_PASSES", worthwhile)
+        fit_noise(own(torch.optim.Adam), max_epochs=2)
+        assert functions == recorded
+        functions.clear()
+
+
+class Changes(Callback):
+    """Changes something between the first and the second epoch."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            self.change(pl_module)
+
+
+def freeze(classifier: Any) -> None:
+    classifier.network.linear1.requires_grad_(False)
+
+
+def replace(classifier: Any) -> None:
+    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
+
+
+def smooth(classifier: Any) -> None:
+    classifier.label_smoothing = 0.5
+
+
+def drop(classifier: Any) -> None:
+    classifier.network.dropout1.p = 0.9
+
+
+def evaluate(classifier: Any) -> None:
+    classifier.network.dropout1.eval()
+
+
+@pytest.mark.parametrize("change", [freeze, replace, smooth, drop, evaluate])
+def test_what_changes_during_a_fit_is_recorded_again(
+    change: Any, functions: list[Any], fit_noise: Fit, directly: Fit
+) -> None:
+    arguments = {"network": network, "max_epochs": 3}
+    recorded = fit_noise(own(torch.optim.Adam), Changes(change), **arguments)
+    assert functions == [(16, 1), (10, 1)] * 2
+    assert_same(recorded, directly(own(torch.optim.Adam), Changes(change), **arguments))
+
+
+def frozen() -> MLP:
+    made = network()
+    made.linear1.requires_grad_(False)
+    return made
+
+
+def unfreeze(classifier: Any) -> None:
+    classifier.network.linear1.requires_grad_(True)
+
+
+def test_a_layer_is_trained_from_some_step_on(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    arguments = {"network": frozen, "max_epochs": 3}
+    recorded = fit_noise(own(torch.optim.Adam), Changes(unfreeze), **arguments)
+    assert functions == [(16, 1), (10, 1)] * 2
+    assert_same(recorded, directly(own(torch.optim.Adam), Changes(unfreeze), **arguments))
+
+
+def test_hooks_see_every_pass(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    passes: list[Any] = []
+
+    def watch(classifier: Any) -> None:
+        classifier.network.head.register_forward_hook(lambda *_: passes.append(None))
+
+    recorded = fit_noise(own(torch.optim.Adam), Changes(watch), max_epochs=3)
+    assert (functions, len(passes)) == ([(16, 1), (10, 1)], 2 * 21)
+    assert_same(recorded, directly(own(torch.optim.Adam), Changes(watch), max_epochs=3))
+
+
+class Annealed(MLP):
+    """A network that changes a number of its own in every step."""
+
+    compilable = True
+    scale = 1.0
+
+    def forward(self, features: Any) -> Any:
+        self.scale = self.scale * 0.99
+        return super().forward(features) * self.scale
+
+
+class Drops(MLP):
+    """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
+
+    compilable = True
+
+    def forward(self, features: Any) -> Any:
+        return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
+
+
+class Looks(MLP):
+    """A network that looks at what it computes."""
+
+    compilable = True
+
+    def forward(self, features: Any) -> Any:
+        logits = super().forward(features)
+        return logits / 2 if logits.max() > 100 else logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Annealed, "a module changes its settings in every step"),
+        (Drops, "numbers are drawn in Python"),
+        (Looks, "data-dependent control flow"),
+    ],
+)
+def test_a_network_that_does_more_goes_on_directly(
+    kind: type[MLP], reason: str, functions: list[Any], fit_noise: Fit, directly: Fit, caplog: Any
+) -> None:
+    logging.getLogger("neurona").propagate = True
+    arguments: dict[str, Any] = {"network": lambda: kind(12, 4, hidden=[8]), "max_epochs": 2}
+    goes_on = fit_noise(own(torch.optim.Adam), **arguments)
+    assert len(functions) == 1
+    assert messages(caplog, "going on without recording a step: ") == messages(caplog, reason) == 1
+    if kind is not Annealed:  # which has been called once more
+        assert_same(goes_on, directly(own(torch.optim.Adam), **arguments))
+
+
+@pytest.mark.parametrize("does", ASKING)
+@pytest.mark.usefixtures("functions")
+def test_a_loss_that_asks_the_trainer_is_refused_by_name(does: str, fit_noise: Fit) -> None:
+    with pytest.raises(ConfigError, match=f"classifier={ASKING[does].__name__}: its loss {does}, .*compilable = False"):
+        fit_noise(own(torch.optim.Adam), kind=ASKING[does])
+
+
+def test_what_changes_all_the_time_is_not_recorded_for_ever(
+    functions: list[Any], fit_noise: Fit, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cools(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            pl_module.network.dropout1.p /= 2
+
+    logging.getLogger("neurona").propagate = True
+    monkeypatch.setattr(traced, "MAX_RECORDINGS", 3)
+    fit = fit_noise(own(torch.optim.Adam), Cools(), network=network, max_epochs=5)
+    assert functions == [(16, 1), (10, 1)] * 3
+    assert messages(caplog, "what it depends on has changed 3 times") == 1
+    assert isinstance(fit.kept.steps, TracedSteps)
+    assert isinstance(fit.network.dropout1, nn.Dropout)
