@@ -19,7 +19,7 @@ def trained(folder: Path, *overrides: str) -> str:
     """A hash of the final weights of a run with these settings."""
     neurona.run([*SETTINGS, *overrides, f"folder={folder}"])
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
+    return hashlib.sha256(b"".join(tensor.double().numpy().tobytes() for tensor in weights.values())).hexdigest()
 
 
 @pytest.fixture(scope="module")
