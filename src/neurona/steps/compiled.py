@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from neurona.data.batches import size
-from neurona.devices import lightning_internals
 from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import Graph, Slots, in_slots, slots_for
@@ -100,9 +99,7 @@ class CompiledSteps(DirectSteps):
             taken = *self._function(features, targets), targets
         if norms is not None:
             norms.after()
-        lightning_internals.count_step(self.classifier.trainer)
-        if self.scheduler is not None:
-            self.scheduler.step()
+        self.count()
         return taken
 
     def end(self) -> None:

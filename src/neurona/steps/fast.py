@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neurona.data.batches import Batch, Chunk, Part, Picked, size
+from neurona.data.batches import Batch, Chunk, Part, Picked
 from neurona.devices import lightning_internals
 from neurona.steps.figures import require_finite
 from neurona.steps.steps import Classifier, DirectSteps
 
 
-@dataclass(frozen=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """One mini-batch that has been taken. loss: this process's share of it, a scalar. logits: (batch, num_classes).
     targets: (batch,). samples: rows of all processes. step: the number of the optimiser step that it belongs to.
     """
@@ -40,18 +38,18 @@ class FastWay:
         steps, records = self.steps, list[StepRecord]()
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
-        for index, mini_batch in enumerate(chunk.picked(), start=batch_idx):
-            lightning_internals.begin_mini_batch(trainer, size(mini_batch))
-            own, samples = self._own_part(mini_batch)
-            step = first_step + index // accumulate
-            loss, logits, targets = steps.take(
-                mini_batch,
-                own / accumulate,
-                completes=index % accumulate == accumulate - 1 or index == last,
-                norms=classifier.norms if self._is_logged(step) else None,
-            )
-            loss = loss if own == 1 else loss * own
-            records.append(StepRecord(loss, logits, targets, len(targets) if samples is None else samples, step))
+        with steps.grad_mode():
+            for index, mini_batch in enumerate(chunk.picked(), start=batch_idx):
+                own, samples = self._own_part(mini_batch)
+                step = first_step + index // accumulate
+                loss, logits, targets = steps.take(
+                    mini_batch,
+                    own / accumulate,
+                    completes=index % accumulate == accumulate - 1 or index == last,
+                    norms=classifier.norms if self._is_logged(step) else None,
+                )
+                loss = loss if own == 1 else loss * own
+                records.append(StepRecord(loss, logits, targets, len(targets) if samples is None else samples, step))
         lightning_internals.advance(trainer, len(records))
         self._record(records)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from neurona.data.batches import Part, Picked
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
-from neurona.steps import hooks
+from neurona.steps import hooks, updates
 from neurona.steps.norms import StepNorms
 
 Classifier = Any  # neurona.classifier.Classifier, which takes its steps through these
@@ -64,13 +64,17 @@ class DirectSteps:
         scheduler: Any = classifier.lr_schedulers()
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self.is_shared = classifier.trainer.world_size > 1
-        self._adam_state: tuple[list[Tensor], ...] | None = None
+        self._update: updates.Update | None = None
+
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        """What the mini-batches of a Lightning batch are taken within."""
+        return contextlib.nullcontext()
 
     def begin(self, batch: object) -> None:
         """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        _begin_momentum(self.optimizer)
-        self._adam_state = None
+        updates.begin_momentum(self.optimizer)
+        self._update = None  # looked for anew in every chunk: who listens may have changed in between
 
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         """Adds a mini-batch's gradient, its share of the step's; makes the step if it ``completes`` it, watched by
@@ -81,6 +85,7 @@ class DirectSteps:
         may overwrite them.
         """
         features, targets = batch
+        lightning_internals.begin_mini_batch(self.classifier.trainer, len(targets))
         if len(targets) and share:
             loss, logits = self.passes(features, targets, share)
         else:  # other processes have all rows of this mini-batch, or all that count
@@ -100,6 +105,11 @@ class DirectSteps:
         self.update()
         if norms is not None:
             norms.after()
+        self.count()
+
+    def count(self) -> None:
+        """An optimiser step has been made."""
+        lightning_internals.count_step(self.classifier.trainer)
         if self.scheduler is not None:
             self.scheduler.step()
 
@@ -136,49 +146,22 @@ class DirectSteps:
         return [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
 
     def update(self) -> None:
-        gradients = [parameter.grad for parameter in self.parameters]
-        if self._adam_state is None:  # looked for anew in every chunk: who listens may have changed in between
-            self._adam_state = _adam_state(self.optimizer, self.parameters)
-        if not self._adam_state or any(gradient is None for gradient in gradients):
-            self.optimizer.step()
+        gradients: list[Any] = [parameter.grad for parameter in self.parameters]
+        update = self.functional_update()
+        if update is None or any(gradient is None for gradient in gradients):
+            with torch.inference_mode(False):
+                self.optimizer.step()
         else:
-            self._adam(gradients, *self._adam_state)
+            with torch.no_grad():
+                update(gradients)
         for parameter in self.parameters:
             parameter.grad = None
-        lightning_internals.count_step(self.classifier.trainer)
 
-    @torch.no_grad()
-    def _adam(self, gradients: list[Any], means: list[Tensor], squares: list[Tensor], steps: list[Tensor]) -> None:
-        """What ``Optimizer.step`` comes to, without its wrapping, which takes two thirds as long as the update."""
-        group = self.optimizer.param_groups[0]
-        adam(
-            self.parameters,
-            gradients,
-            means,
-            squares,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-            decoupled_weight_decay=group["decoupled_weight_decay"],
-        )
-
-
-def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """That of a parameter trained later than others, at 0 as ever: torch 2.13's fused SGD fails without."""
-    if type(optimizer) is not torch.optim.SGD or not optimizer.state:
-        return
-    for group in optimizer.param_groups:
-        if group["fused"] and group["momentum"] and not group["dampening"]:
-            for parameter in group["params"]:
-                if parameter.requires_grad and parameter not in optimizer.state:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    def functional_update(self) -> updates.Update | None:
+        """The optimiser's step as one function, if that is possible yet."""
+        if self._update is None:
+            self._update = updates.functional(self.optimizer, self.parameters)
+        return self._update
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
@@ -192,16 +175,3 @@ def _settings(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
     }
-
-
-def _adam_state(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> tuple[list[Tensor], ...]:
-    """Means, squares and step counts, if torch's fused Adam or AdamW has made them and nobody watches its steps."""
-    group = optimizer.param_groups[0]
-    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1:
-        return ()
-    if not group["fused"] or group["amsgrad"] or group["maximize"] or not all(p in optimizer.state for p in parameters):
-        return ()
-    if hooks.watch_updates(optimizer):
-        return ()
-    states = [optimizer.state[parameter] for parameter in parameters]
-    return tuple([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))

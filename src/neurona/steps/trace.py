@@ -25,6 +25,21 @@ SEEDS = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float16, torch.b
 
 aten = torch.ops.aten
 
+BINDINGS: dict[Any, Callable[..., Any]] = {
+    aten.addmm.default: torch.addmm,
+    aten.mm.default: torch.mm,
+    aten.t.default: torch.t,
+    aten.sum.dim_IntList: torch.sum,
+    aten.add.Tensor: torch.add,
+    aten.sub.Tensor: torch.sub,
+    aten.mul.Tensor: torch.mul,
+    aten.div.Tensor: torch.div,
+    aten.relu.default: torch.relu,
+    aten.sigmoid.default: torch.sigmoid,
+    aten.tanh.default: torch.tanh,
+}
+"""Functions of torch's that are these operations, and take a microsecond less to call."""
+
 
 def traced(
     loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
@@ -124,7 +139,7 @@ def _function(module: fx.GraphModule) -> Passes:
         elif node.op == "call_function":
             names[node] = node.name
             arguments = [*map(text, node.args), *(f"{name}={text(value)}" for name, value in node.kwargs.items())]
-            lines.append(f"{node.name} = {constant(node.target)}({', '.join(arguments)})")
+            lines.append(f"{node.name} = {constant(BINDINGS.get(node.target, node.target))}({', '.join(arguments)})")
     lines.append(f"return {text(output.args[0])}")
     body = "\n    ".join(lines)
     exec(f"def passes({', '.join(inputs)}):\n    {body}", scope)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from neurona.data.batches import Chunk, size
 from neurona.errors import ConfigError
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
 from neurona.steps.trace import Passes, traced
+from neurona.steps.updates import Update
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ class TracedSteps(DirectSteps):
         super().begin(batch)
         self._batch_size = batch.batch_size if isinstance(batch, Chunk) else 0
         self._is_off = self._has_given_up or self.is_watched()
+        clips = self.optimization.clip_norm is not None or self.optimization.clip_value is not None
+        self._is_simple = not (clips or self.is_shared) and self.optimization.accumulate == 1
         if not self._is_off and self._fixed != (fixed := self.fixed()):
             self._fixed = fixed
             self._functions.clear()
@@ -42,20 +47,35 @@ class TracedSteps(DirectSteps):
             if self._number > MAX_RECORDINGS:
                 self._give_up(f"what it depends on has changed {MAX_RECORDINGS} times")
 
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        # Quicker by a tenth, but its gradients cannot be changed elsewhere, as an optimiser of one's own might do.
+        is_all_ours = self._is_simple and self.functional_update() is not None
+        return torch.inference_mode() if is_all_ours else torch.no_grad()
+
     def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
         key = size(batch), share
         if key not in self._functions and not self._is_off and self._is_worthwhile(*key):
-            self._trace(batch, share)
+            with torch.inference_mode(False):
+                self._trace(batch, share)
         if self._is_off or key not in self._functions:
-            return super().take(batch, share, completes=completes, norms=norms)
-        with torch.no_grad():
-            features, targets = batch
-            loss, logits, *gradients = self._functions[key](features, targets)
-            for parameter, gradient in zip(self._trained, gradients, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            with torch.inference_mode(False), torch.enable_grad():
+                return super().take(batch, share, completes=completes, norms=norms)
+        features, targets = batch
+        loss, logits, *gradients = self._functions[key](features, targets)
+        if norms is None and self._is_simple and (update := self._update_of_all(gradients)) is not None:
+            update(gradients)
+            self.count()
+            return loss, logits, targets
+        for parameter, gradient in zip(self._trained, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if completes:
             self.complete(norms)
         return loss, logits, targets
+
+    def _update_of_all(self, gradients: list[Tensor | None]) -> Update | None:
+        """The optimiser's step as one function, where that is possible and every parameter has a gradient."""
+        is_complete = len(gradients) == len(self.parameters) and not any(gradient is None for gradient in gradients)
+        return self.functional_update() if is_complete else None
 
     def _is_worthwhile(self, rows: int, share: float) -> bool:
         """Whether so many mini-batches of this size are to come."""
