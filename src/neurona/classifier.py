@@ -29,7 +29,7 @@ from neurona.steps.fast import FastWay
 from neurona.steps.figures import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.figures import StepFigures
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import DirectSteps
+from neurona.steps.steps import DirectSteps, loss_of
 
 NEVER = sys.maxsize
 """A frequency, in epochs."""
@@ -115,7 +115,7 @@ class Classifier(LightningModule):
             self.fast_way.take(batch, batch_idx)
             return None
         features, targets = batch
-        loss, logits = self.loss(features, targets)
+        loss, logits = loss_of(self, features, targets)
         self.num_correct = (logits.detach().argmax(1) == targets).sum()
         return loss
 
@@ -226,10 +226,10 @@ class Classifier(LightningModule):
     def log_step(self) -> None:
         """Tells the loggers of the step that has just been made."""
         norms = self.norms.figures() if self.norms is not None else {}
-        self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), "train/lr": self.learning_rate, **norms})
+        self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), "train/lr": self.next_rate, **norms})
 
     @property
-    def learning_rate(self) -> float:
+    def next_rate(self) -> float:
         """The rate the next step takes (the first parameter group's)."""
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -246,7 +246,7 @@ class Classifier(LightningModule):
                 and isinstance(config.scheduler, ReduceLROnPlateau)
                 and (self.current_epoch + 1) % frequency == 0
             ):
-                self.lr_scheduler_step(config.scheduler, figures.get("val/loss", figures["train/loss"]))
+                self.lr_scheduler_step(config.scheduler, figures.get("val/loss", figures.get("train/loss")))
 
     # Evaluation.
 

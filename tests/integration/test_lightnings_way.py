@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassRecall
 
@@ -20,6 +21,7 @@ from neurona.data.spec import DataSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 OWN = f"allow=[{__name__}]"
+LIGHTNINGS = "lightning.pytorch.callbacks"
 SIZES = torch.tensor([16.0] * 6 + [2.0])
 """Rows of the mini-batches of an epoch of iris."""
 
@@ -379,3 +381,145 @@ def test_a_state_that_turns_unreadable_later_is_named_and_costs_no_checkpoint(tr
     assert "at callbacks.Late.seen is a builtins.object, which a checkpoint cannot hold" in done.err
     assert "to continue" not in done.out
     assert newest().checkpoint("best")["epoch"] == 0
+
+
+class Sampled(Loaders):
+    def train_dataloader(self) -> Any:
+        rows = TensorDataset(*self._rows(0, 330))
+        return DataLoader(rows, self.size, sampler=WeightedRandomSampler(torch.arange(330.0), 330), num_workers=1)
+
+
+class Interrupts(Callback):
+    at: int | None = None
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["Loaders", "Sampled"])
+def test_a_fit_on_a_shuffling_loader_goes_on_with_the_same_rows(
+    name: str, train: Any, newest: Any, on_loaders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*on_loaders(name), *callback("Interrupts"), "model.dropout=0.2", "trainer.max_epochs=3"]
+    again = ["--config-dir", arguments[1], OWN]
+    assert train(*arguments).status == 0
+    whole = newest().weights()
+    assert train(*arguments, "trainer.max_epochs=1").status == 0
+    assert train(*again, f"run={newest().folder}", "trainer.max_epochs=3").status == 0
+    assert newest().weights() == whole
+    monkeypatch.setattr(Interrupts, "at", 14)  # of 11 mini-batches in an epoch
+    assert train(*arguments).status == 130
+    interrupted = newest()
+    for step, status in ((20, 130), (None, 0)):
+        monkeypatch.setattr(Interrupts, "at", step)
+        assert train(*again, f"run={interrupted.folder}").status == status
+    assert interrupted.weights() == whole
+
+
+class Thaws(BaseFinetuning):
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.network.linear1)
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.network.linear1, optimizer)
+
+
+def test_what_a_finetuning_callback_has_thawed_stays_so(fit: Any, train: Any) -> None:
+    whole, begun = fit(*callback("Thaws"), "trainer.max_epochs=4"), fit(*callback("Thaws"), "trainer.max_epochs=3")
+    assert train(f"run={begun.folder}", OWN, "trainer.max_epochs=4").status == 0
+    assert begun.weights() == whole.weights()
+
+
+class EachSecond(PairByHand):
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx % 2:
+            super().training_step(batch, batch_idx)
+
+
+def test_optimisers_that_step_now_and_then_leave_norms_alone(train: Any, newest: Any) -> None:
+    done = train("data=iris", *own("EachSecond"), "trainer.log_every_n_steps=1", "trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    assert "train/loss" not in newest().metrics  # nobody has told it
+
+
+class LossAlone(Classifier):
+    def loss(self, features: Tensor, targets: Tensor) -> Any:
+        return cross_entropy(self(features), targets)
+
+
+class Criterion(Classifier):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss = torch.nn.CrossEntropyLoss()  # type: ignore[assignment,method-assign]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("LossAlone", "its loss must return two tensors"), ("Criterion", "sets self.loss to a module, and has a method")],
+)
+def test_a_loss_that_cannot_be_one_is_refused_in_a_line(name: str, problem: str, train: Any) -> None:
+    done = train("data=iris", "quiet=true", *own(name))
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert f"classifier={name}: {problem}" in done.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["trainer.gradient_clip_val=0.5"], "no such key; here it is optimizer.clip_norm"),
+        (["trainer.accumulate_grad_batches=2"], "no such key; here it is optimizer.accumulate"),
+        (["+trainer.gradient_clip_val=0.5"], "is not the Trainer's here: give optimizer.clip_norm"),
+        (["+trainer.logger=false"], "is not the Trainer's here: give logger=none"),
+        (["+trainer.default_root_dir=here"], "is not the Trainer's here: give folder"),
+        (["trainer.enable_checkpointing=false"], "must be true: a run is tested, and continued, from its checkpoints"),
+        (["+trainer.plugins=[]"], "trainer.plugins=[]: is given by the project itself"),
+        (
+            [f"+trainer.callbacks.e._target_={LIGHTNINGS}.EarlyStopping", "+trainer.callbacks.e.monitor=val_loss"],
+            "trainer.callbacks.e.monitor=val_loss: must be one of val/loss",
+        ),
+        (
+            [f"+trainer.callbacks.r._target_={LIGHTNINGS}.LearningRateMonitor", "logger=none"],
+            "Cannot use `LearningRateMonitor` callback with `Trainer` that has no logger.",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_settings_that_lightning_takes_elsewhere_are_refused_in_a_line(
+    overrides: list[str], problem: str, train: Any
+) -> None:
+    done = train("data=iris", *overrides)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert problem in done.err
+
+
+def test_a_profiler_by_its_name_reports_in_the_runs_folder(fit: Any) -> None:
+    run = fit("trainer.profiler=simple", "trainer.max_epochs=1")
+    assert "run_training_epoch" in (run.folder / "fit-profile.txt").read_text()
+
+
+class SetUp(Loaders):
+    def setup(self, stage: str) -> None:
+        NOTES.append(stage)
+
+
+class Rates(Classifier):
+    def __init__(self, *args: Any, learning_rate: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.learning_rate = learning_rate
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        features, targets = batch
+        self.log("val_loss", cross_entropy(self(features), targets))
+
+
+def test_a_test_sets_up_the_test_alone(train: Any, newest: Any, on_loaders: Any) -> None:
+    arguments = on_loaders("SetUp")
+    monitor = "trainer.callbacks.checkpoints.monitor=val_loss"
+    assert train(*arguments, *own("Rates"), monitor).status == 0
+    NOTES.clear()
+    done = train("--config-dir", arguments[1], OWN, f"run={newest().folder}", "stage=validate")
+    assert done.status == 0, done.err
+    assert set(NOTES) == {"validate"}
+    assert "val_loss" in done.out

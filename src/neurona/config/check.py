@@ -199,7 +199,13 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
             continue
         path = join(key, name)
         if name not in names:
-            raise ConfigError(path, value, hints.unknown_key(path, [join(key, other) for other in names]))
+            problem = hints.unknown_key(path, [join(key, other) for other in names])
+            if name in base and base.get("_target_") not in (None, node["_target_"]):  # which nobody has typed
+                problem = (
+                    f"{node['_target_']} does not take it, as {base['_target_']} does: give it **kwargs that go on"
+                )
+                problem += f" to its parent's constructor, or a yaml of its own, configs/{key}/<name>.yaml"
+            raise ConfigError(path, value, problem)
         if path not in COMPONENTS and value != "???":
             check_type(path, value, ROOT.get(path, signature.parameters.get(name, Any)))
     for name in signature.parameters:

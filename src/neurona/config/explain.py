@@ -74,6 +74,10 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
         node = node.get(part, {}) if isinstance(node, dict) else {}
     target = node.get("_target_") if isinstance(node, dict) else None
     signature = None
+    hidden = () if key.startswith("hydra") else ("hydra",)
+    declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
+    if hints.ELSEWHERE.get(name) in declared:
+        return ConfigError(key, text, hints.unknown_key(key, declared))
     if isinstance(target, str) and (parent == "optimizer" or signatures.is_library(target) or own.definition(target)):
         with suppress(LookupError):
             signature = signatures.at(parent, target, signatures.from_source)
@@ -81,8 +85,6 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):
         return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with +{key}={text}")
-    hidden = () if key.startswith("hydra") else ("hydra",)
-    declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
     arguments = [f"{parent}.{other}" for other in signature.parameters] if signature else []
     error = ConfigError(key, text, hints.other_choice(key) or hints.unknown_key(key, [*declared, *arguments]))
     end = "" if str(error).endswith(("?", ".")) else "."

@@ -18,6 +18,10 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "units": "model.hidden",
     "hidden_layer_sizes": "model.hidden",
     "validation_split": "data.val_fraction",
+    "gradient_clip_val": "optimizer.clip_norm",
+    "gradient_clip_algorithm": "optimizer.clip_value",
+    "accumulate_grad_batches": "optimizer.accumulate",
+    "default_root_dir": "folder",
 }
 
 ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")

@@ -114,6 +114,8 @@ def _make(
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     target = _permitted_target(key, node, base_class, allow)
+    for name in arguments.keys() & node.keys():
+        raise ConfigError(join(key, name), node[name], "is given by the project itself; leave it out")
     try:
         return target(**_arguments(key, node, allow) | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:

@@ -124,6 +124,19 @@ def advance(trainer: Trainer, batches: int) -> None:
     loop._batches_that_stepped = trainer.global_step - 1
 
 
+def begin_epoch_again(trainer: Trainer, batches: int) -> None:
+    """Has the training loader begin its epoch anew, and passes over the mini-batches that have been taken of it.
+
+    The ``_data_fetcher`` holds the loader's iterator; to those that it has ``fetched`` the loop adds, as it goes on,
+    those taken before.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    iter(fetcher)
+    for _ in range(batches):
+        next(fetcher)
+    fetcher.fetched -= batches
+
+
 def look_ahead(trainer: Trainer) -> None:
     """Has a training loader without a length tell its last batch beforehand under ``limit_train_batches`` too.
 

@@ -21,6 +21,8 @@ from neurona.optimizer import Optimization
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, best_checkpoint
 
+EVALUATIONS = ("validate", "test", "predict")
+
 log = logging.getLogger("neurona")
 
 
@@ -108,6 +110,11 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
     if classifier.balanced and not hasattr(datamodule, "class_counts"):
         problem = "needs data that count their classes (class_counts); give one weight per class"
         raise ConfigError("classifier.class_weights", "balanced", problem)
+    for name, _ in classifier.named_children():
+        if callable(getattr(type(classifier), name, None)):
+            kind = type(classifier).__qualname__
+            problem = f"sets self.{name} to a module, and has a method of this name; give the module another name"
+            raise ConfigError("classifier", kind, problem)
     normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.network.modules())
     if normalized and hasattr(datamodule, "train_rows"):
         rows, size, processes = len(datamodule.train_rows), datamodule.batch_size, distributed.world_size()
@@ -124,13 +131,19 @@ def _read_data(cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = 
     if trained is not None and hasattr(datamodule, "follow"):
         datamodule.follow(trained, is_new=is_new)
     datamodule.prepare_data()
-    datamodule.setup("fit")
-    if not isinstance(getattr(datamodule, "spec", None), DataSpec):
+    datamodule.setup(cfg.stage if cfg.stage in EVALUATIONS else "fit")
+    if not _has_spec(datamodule) and cfg.stage in EVALUATIONS:
+        datamodule.setup("fit")  # which may be what tells it
+    if not _has_spec(datamodule):
         raise ConfigError("data", cfg.data["_target_"], "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
     if datamodule.spec.schema is not None and cfg.trainer.precision in ("16-true", "bf16-true"):
         problem = "rounds a table's values and the numbers of its categories; bf16-mixed does not"
         raise ConfigError("trainer.precision", cfg.trainer.precision, problem)
     return datamodule
+
+
+def _has_spec(datamodule: Any) -> bool:
+    return isinstance(getattr(datamodule, "spec", None), DataSpec)
 
 
 def _require_same_sizes(trained: DataSpec, spec: DataSpec) -> None:

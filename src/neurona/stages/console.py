@@ -40,9 +40,11 @@ def quieten(quiet: bool) -> None:
         log.propagate = False
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.callbacks.model_summary").setLevel(logging.INFO)  # speaks where it is asked to
     for message in (
         "The number of training batches",  # short epochs log once an epoch as well
         "Using ModelCheckpoint with manual optimization",  # the state after the step is the one that is wanted
+        "You're resuming from a checkpoint that ended before the epoch ended",  # its loader is begun again
         "It is recommended to use `self.log",  # with sync_dist: every process has the figures of all already
         "The `srun` command is available",  # asked of every run wherever Slurm is installed
         "GPU available but not used",  # trainer=cpu asked for it
@@ -133,13 +135,16 @@ def show_card(datamodule: Any, folder: RunFolder) -> str:
 
 def conclude(figures: Mapping[str, Any], folder: Path) -> None:
     """The closing table."""
-    parts = [part for part in ("train", "val", "test") if f"{part}/loss" in figures]
+    parts = [part for part in ("train", "val", "test") if any(name.startswith(f"{part}/") for name in figures)]
     if parts:
         log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
         names = (name.split("/", 1)[1] for name in figures if name.startswith(("train/", "val/", "test/")))
         for name in dict.fromkeys(name for name in names if name != "lr" and not name.startswith("accuracy_of/")):
             values = [figures.get(f"{part}/{name}") for part in parts]
             log.info("%-20s%s", name, "".join(f"{'' if value is None else _short(value):>12}" for value in values))
+    for name, value in figures.items():
+        if isinstance(value, float) and "/" not in name and name != "seconds":  # of one's own
+            log.info("%-20s%12s", name, _short(value))
     if "samples_per_second" in figures:
         log.info("\n%.1f s, %s samples/s", figures["seconds"], f"{figures['samples_per_second']:,}")
     log.info("%s", folder)

@@ -40,6 +40,18 @@ RESERVED = {"best", "last", "previous"}
 STILL_USED = ("optimizer.clip_norm", "optimizer.clip_value", "optimizer.accumulate")
 """Settings of the optimiser that hold whoever makes it."""
 
+TRAINING_FIGURES = ("train/loss", "train/accuracy", "train/lr")
+"""What callbacks of Lightning's may follow besides validation's figures."""
+
+ELSEWHERE = {
+    "gradient_clip_val": "optimizer.clip_norm or optimizer.clip_value",
+    "gradient_clip_algorithm": "optimizer.clip_norm or optimizer.clip_value",
+    "accumulate_grad_batches": "optimizer.accumulate",
+    "logger": "logger=none, csv, tensorboard or another of its choices",
+    "default_root_dir": "folder",
+}
+"""Arguments of the Trainer that are settings of something else here."""
+
 LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
 
 
@@ -145,21 +157,26 @@ def check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifi
         raise ConfigError(key, stopping.patience, problem)
     if type(classifier) is not Classifier:  # one's own may report figures of its own
         return
-    figures = [f"val/{figure}" for figure in FIGURES]
     of_classes = [f"val/accuracy_of/{name}" for name in classifier.spec.class_names]
-    for name in ("checkpoints", "early_stopping"):
-        child = callbacks.get(name)
-        if child and child["_target_"].startswith("neurona."):
-            monitor = child.get("monitor", "val/loss")
-            if monitor not in (*figures, *of_classes):
-                problem = f"must be one of {', '.join(figures)}, or val/accuracy_of/<class>"
-                raise ConfigError(f"trainer.callbacks.{name}.monitor", monitor, problem)
+    figures = [f"val/{figure}" for figure in FIGURES]
+    for name in map(str, callbacks):
+        child = callbacks[name]
+        monitor = child.get("monitor") if child else None
+        is_lightnings = bool(child) and child["_target_"].startswith("lightning.")
+        if monitor is None or not (is_lightnings or child["_target_"].startswith("neurona.")):
+            continue
+        if monitor not in (*figures, *of_classes, *(TRAINING_FIGURES if is_lightnings else ())):
+            problem = f"must be one of {', '.join(figures)}, or val/accuracy_of/<class>"
+            raise ConfigError(f"trainer.callbacks.{name}.monitor", monitor, problem)
 
 
 def _check_length(node: DictConfig) -> None:
-    for name, ours in (("gradient_clip_val", "clip_norm or clip_value"), ("accumulate_grad_batches", "accumulate")):
+    for name, ours in ELSEWHERE.items():
         if name in node:
-            raise ConfigError(f"trainer.{name}", node[name], f"belongs to the optimiser: optimizer.{ours}")
+            raise ConfigError(f"trainer.{name}", node[name], f"is not the Trainer's here: give {ours}")
+    if not node.enable_checkpointing:
+        problem = "must be true: a run is tested, and continued, from its checkpoints"
+        raise ConfigError("trainer.enable_checkpointing", node.enable_checkpointing, problem)
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if node[name] == 0:
             raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")

@@ -12,12 +12,12 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier
 from neurona.devices import distributed
-from neurona.errors import HopelessRun, RunError
+from neurona.errors import HopelessRun, RunError, UserError
 from neurona.runs.files import unwritable
 from neurona.runs.folder import RunFolder
 from neurona.stages import console
@@ -90,6 +90,8 @@ def ends_explained(folder: RunFolder) -> Iterator[None]:
         raise
     except SystemExit:
         raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise

@@ -103,7 +103,8 @@ def start(
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
     before = folder.settings().trainer
     more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in limits)
-    log.info("going on from epoch %d, step %d%s", contents["epoch"] + 1, contents["global_step"], more)
+    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    log.info("going on after %d epochs, %d steps%s", epochs, contents["global_step"], more)
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]

@@ -24,6 +24,9 @@ from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.stages import limits
 from neurona.steps.training import attach
 
+PROFILERS = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
+"""Lightning's names of them."""
+
 WRAPPED = "neurona.devices.distributed.WrappedDataParallel"
 
 
@@ -46,14 +49,13 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
 
 def build_for_evaluation(cfg: DictConfig, callbacks: list[Callback]) -> Trainer:
     """The Trainer of the configuration with these callbacks alone, which keeps neither logs nor checkpoints."""
-    return _make(cfg, _without_callbacks(cfg), callbacks=callbacks, logger=False, enable_checkpointing=False)
+    return _make(cfg, _without_callbacks(cfg, enable_checkpointing=False), callbacks=callbacks, logger=False)
 
 
 def build_for_range_test(cfg: DictConfig, datamodule: LightningDataModule, listener: Logger) -> Trainer:
     """The Trainer of a configuration that is a range test's already: of its loggers and callbacks, this one alone."""
-    node = _without_callbacks(cfg)
-    limits.check(node, datamodule)
-    return _make(cfg, node, callbacks=[], logger=[listener], enable_checkpointing=False)
+    limits.check(_without_callbacks(cfg), datamodule)
+    return _make(cfg, _without_callbacks(cfg, enable_checkpointing=False), callbacks=[], logger=[listener])
 
 
 def loggers(cfg: DictConfig) -> list[Any]:
@@ -62,11 +64,17 @@ def loggers(cfg: DictConfig) -> list[Any]:
     return [instantiate(node, Logger) for node in nodes]  # type: ignore[type-abstract]
 
 
-def _without_callbacks(cfg: DictConfig) -> DictConfig:
-    """A copy of the node ``trainer``, in its place."""
+def _without_callbacks(cfg: DictConfig, **changes: Any) -> DictConfig:
+    """A copy of the node ``trainer``, in its place, with these changes. Profilers known by a name report in the run's
+    folder.
+    """
     node = copy.deepcopy(cfg.trainer)
     with open_dict(node):
         del node.callbacks
+        node.update(changes)
+        if kind := PROFILERS.get(str(node.profiler)):
+            target = f"lightning.pytorch.profilers.{kind}"
+            node.profiler = {"_target_": target, "dirpath": "${folder}", "filename": "profile"}
     return node
 
 

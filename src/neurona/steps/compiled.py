@@ -22,7 +22,7 @@ from neurona.optimizer import Optimization, RMSprop
 from neurona.steps import foreach, hooks, randomness
 from neurona.steps.graphs import Graph, Slots, in_slots, slots_for
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
+from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, loss_of, without_trainer
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class _Loss(nn.Module):
         self.classifier = classifier
 
     def forward(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.classifier.loss(features, targets)
+        return loss_of(self.classifier, features, targets)
 
 
 def _with_gradient(

@@ -39,7 +39,9 @@ class StepNorms:
 
     @torch.no_grad()
     def after(self) -> None:
-        """The update has been made."""
+        """The update has been made; nothing where nobody told of it before, as where another optimiser made it."""
+        if not self._before:
+            return
         changes = [weight - before for weight, before in zip(self.weights.values(), self._before, strict=True)]
         self._norms += _norms(changes)
         self._before = []

@@ -54,6 +54,16 @@ def without_trainer(classifier: Classifier) -> Iterator[None]:
         classifier.trainer = trainer
 
 
+def loss_of(classifier: Classifier, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What the classifier's ``loss`` gives. Raises ConfigError unless that is a loss and logits."""
+    pair = classifier.loss(features, targets)
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        problem = "its loss must return two tensors: the loss, a scalar, and the logits (batch, num_classes)"
+        raise ConfigError("classifier", type(classifier).__qualname__, problem)
+    loss, logits = pair
+    return loss, logits
+
+
 class DirectSteps:
     """Takes mini-batches one after the other on the tensors themselves, where no hook listens between chunks' ends."""
 
@@ -118,7 +128,7 @@ class DirectSteps:
 
     def passes(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Forward and backward: loss and logits, detached; the gradients are added to the parameters' ``grad``."""
-        loss, logits = self.classifier.loss(features, targets)
+        loss, logits = loss_of(self.classifier, features, targets)
         (loss * share if share != 1 else loss).backward()
         return loss.detach(), logits.detach()
 

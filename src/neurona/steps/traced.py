@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from neurona.data.batches import Chunk, size
 from neurona.errors import ConfigError
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
+from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, loss_of, without_trainer
 from neurona.steps.trace import Passes, traced
 from neurona.steps.updates import Update
 
@@ -91,9 +92,8 @@ class TracedSteps(DirectSteps):
         self._trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         try:
             with without_trainer(self.classifier):
-                function = traced(
-                    self.classifier.loss, self._trained, [*self.classifier.buffers()], features, targets, share
-                )
+                loss = partial(loss_of, self.classifier)
+                function = traced(loss, self._trained, [*self.classifier.buffers()], features, targets, share)
         except ConfigError:
             raise
         except Exception as error:  # of many kinds: whatever a class of one's own does

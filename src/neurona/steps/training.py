@@ -51,7 +51,9 @@ class Training(Callback):
     def __init__(self, shipped: type) -> None:
         self.shipped = shipped
         self._rng: dict[str, Any] | None = None
+        self._epoch_rng: dict[str, Any] | None = None  # where a loader of one's own draws its order from
         self._asked_by = ""
+        self._frozen: list[str] | None = None  # names of parameters, in the checkpoint of a run that goes on
         self._feature_shape: list[int] | None = None  # of a row as the loader has it, where that is not a vector
         self._pending: list[Pending] = []
 
@@ -68,9 +70,16 @@ class Training(Callback):
         if trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
         lightning_internals.look_ahead(trainer)
+        if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch:
+            randomness.restore_rng(self._epoch_rng)
+            lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))
+        if self._frozen is not None:  # a finetuning callback has frozen all that it had at the beginning
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad_(name not in self._frozen)
+            self._frozen = None
         if pl_module.is_fast:
             pl_module.fast_way = FastWay(pl_module, choice.steps_of(pl_module))
-        elif trainer.world_size > 1:
+        elif trainer.world_size > 1 and ways.hands_out_chunks(type(trainer.datamodule)):  # type: ignore[attr-defined]
             log.info(
                 "of a mini-batch that %d processes cannot share evenly, its first rows come twice", trainer.world_size
             )
@@ -79,11 +88,20 @@ class Training(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         pl_module.figures.begin_epoch()
+        self._restore_rng()
+        if not ways.hands_out_chunks(type(trainer.datamodule)):  # type: ignore[attr-defined]
+            self._epoch_rng = randomness.rng_state()
+            if trainer.fit_loop.is_resuming:  # Lightning has begun the epoch before the random numbers were there
+                lightning_internals.begin_epoch_again(trainer, 0)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
+    def _restore_rng(self) -> None:
+        """Goes on with the random numbers of the checkpoint, once."""
         if self._rng is not None:
             randomness.restore_rng(self._rng)
             self._rng = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Classifier, batch: Any, batch_idx: int) -> None:
+        self._restore_rng()
         features = batch[0] if isinstance(batch, list | tuple) and batch else None
         if isinstance(features, Tensor) and features.ndim != 2:
             self._feature_shape = list(features.shape[1:])
@@ -132,10 +150,8 @@ class Training(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         self._flush(trainer, pl_module)
         loss, accuracy = pl_module.figures.epoch_means()
-        figures = {"train/loss": loss, "train/lr": pl_module.learning_rate}
-        if not math.isnan(accuracy):
-            figures["train/accuracy"] = accuracy
-        pl_module.report(figures)
+        figures = {"train/loss": loss, "train/accuracy": accuracy, "train/lr": pl_module.next_rate}
+        pl_module.report({name: value for name, value in figures.items() if not math.isnan(value)})
         pl_module.log_to_loggers({"epoch": trainer.current_epoch})
         for logger in trainer.loggers:
             logger.save()
@@ -160,14 +176,19 @@ class Training(Callback):
             "feature_shape": self._feature_shape,
             "sums": pl_module.figures.state(),
             "rng": distributed.gathered(randomness.rng_state()),
+            "epoch_rng": distributed.gathered(self._epoch_rng),
+            "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
         pl_module.figures.restore(checkpoint["neurona"]["sums"])
         self._feature_shape = checkpoint["neurona"].get("feature_shape")
         lightning_internals.count_steps_of_either_way(checkpoint["loops"], automatic=pl_module.automatic_optimization)
-        generators, rank = checkpoint["neurona"]["rng"], trainer.global_rank
-        self._rng = generators[rank] if rank < len(generators) else None
+        stored, rank = checkpoint["neurona"], trainer.global_rank
+        self._frozen = stored.get("frozen")
+        if rank < len(stored["rng"]):
+            self._rng = stored["rng"][rank]
+            self._epoch_rng = stored.get("epoch_rng", [None] * (rank + 1))[rank]
 
 
 def _restore_constants(trainer: Trainer, classifier: Classifier) -> None:

@@ -228,6 +228,26 @@ def test_a_stream_tells_its_last_batch_whatever_the_limit(make_trainer: Callable
     assert events.validated == [length, 2 * length]
 
 
+class Ordered(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from torch.arange(BATCHES)
+
+
+@pytest.mark.parametrize("loader", [DataLoader(torch.arange(BATCHES)), DataLoader(Ordered())], ids=["sized", "stream"])
+def test_an_epoch_begun_again_passes_over_what_was_taken(loader: Any, make_trainer: Callable[..., Trainer]) -> None:
+    taken: list[int] = []
+
+    class Begins(Callback):
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            lightning_internals.begin_epoch_again(trainer, 3)
+
+        def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Tensor, batch_idx: int) -> None:
+            taken.append(int(batch))
+
+    make_trainer(Begins(), max_epochs=1, limit_val_batches=0).fit(Module(one_step), loader, DataLoader(torch.arange(1)))
+    assert taken == list(range(3, BATCHES))
+
+
 def test_what_is_logged_is_weighted_as_it_is_told(make_trainer: Callable[..., Trainer]) -> None:
     """_results.batch_size."""
 
