@@ -110,9 +110,9 @@ def follow_launcher(trainer: DictConfig) -> None:
 def check(trainer: Trainer, node: DictConfig) -> None:
     """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, started by others."""
     several, strategy = max(trainer.world_size, world_size()), node.strategy
-    start = strategy if isinstance(strategy, str) else strategy.get("start_method", "")
-    makes_others = any(word in start for word in ("spawn", "fork", "notebook"))
-    if several > 1 and (makes_others or not isinstance(trainer.strategy, DDPStrategy)):
+    start = strategy.get("start_method", "") if isinstance(strategy, DictConfig) else str(strategy)
+    starts_others = any(word in start for word in ("auto", "None", "spawn", "fork", "notebook"))
+    if several > 1 and (starts_others or not isinstance(trainer.strategy, DDPStrategy)):
         problem = f"does not make {several} processes train together: use trainer=ddp, or trainer=ddp_cpu"
         raise ConfigError("trainer.strategy", node.strategy, problem)
 
