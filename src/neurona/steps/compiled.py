@@ -215,7 +215,8 @@ def _step_function(loss: nn.Module, optimization: Optimization, update: Update) 
         if counts:
             foreach.add_one(counts)
         for name, parameter in parameters.items():
-            update(parameter, gradients[name], states[name], lr, momentum)
+            state = {key: value if key == "step" else torch.atleast_1d(value) for key, value in states[name].items()}
+            update(torch.atleast_1d(parameter), torch.atleast_1d(gradients[name]), state, lr, momentum)
         return taken
 
     return step

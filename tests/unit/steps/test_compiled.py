@@ -276,6 +276,26 @@ def test_a_parameter_without_a_gradient_stays_as_it_is(make):
     assert_agrees(optimization=make, network=Unused)
 
 
+class Swish(nn.Module):
+    """x sigmoid(beta x) (Ramachandran et al. 2017, arXiv:1710.05941), whose beta is a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, inputs):
+        return inputs * torch.sigmoid(self.beta * inputs)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "adam" else pytest.mark.long) for n in OPTIMIZERS])
+def test_a_parameter_that_is_a_single_number(name):
+    def network():
+        return nn.Sequential(nn.Linear(FEATURES, 8), Swish(), nn.Linear(8, CLASSES))
+
+    assert_agrees(optimization=OPTIMIZERS[name], network=network)
+
+
 @needs_compiler
 def test_a_hook_of_the_optimizer_sees_every_step():
     seen = []
