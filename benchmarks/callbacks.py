@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any, ClassVar
 
+import torch
 from clock import Clock
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -20,6 +21,7 @@ class EpochClock(Callback):
     clock: ClassVar[Clock]
     steps: ClassVar[int]
     loss: ClassVar[float]
+    threads: ClassVar[int]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
@@ -34,6 +36,7 @@ class EpochClock(Callback):
         self.clock.stop()
         type(self).steps += trainer.global_step
         type(self).loss = trainer.callback_metrics["train/loss"].item()
+        type(self).threads = torch.get_num_threads()
 
 
 class ChunkClock(Callback):
@@ -44,6 +47,7 @@ class ChunkClock(Callback):
     """epoch, optimiser steps taken, wall clock, CPU clock"""
     num_rows: ClassVar[int]
     order_seconds: ClassVar[float]
+    threads: ClassVar[int]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         type(self).notes = []
@@ -58,6 +62,7 @@ class ChunkClock(Callback):
         started = time.perf_counter()
         type(self).num_rows = len(loader.order(0))
         type(self).order_seconds = time.perf_counter() - started
+        type(self).threads = torch.get_num_threads()
 
 
 class ExitAtFirstStep(Callback):

@@ -130,7 +130,6 @@ def _adam_steps(optimizer: Any) -> int:
 
 
 def neurona_run(job: Job, *overrides: str) -> Repeat:
-    import torch
     from callbacks import EpochClock
 
     import neurona
@@ -148,7 +147,7 @@ def neurona_run(job: Job, *overrides: str) -> Repeat:
         EpochClock.clock = clock
         neurona.run([*given, f"folder={folder}", f"trainer.max_epochs={epochs + 1}"])
         shutil.rmtree(folder)
-        return Outcome(EpochClock.steps, EpochClock.loss, torch.get_num_threads())
+        return Outcome(EpochClock.steps, EpochClock.loss, EpochClock.threads)
 
     return repeat
 
@@ -227,7 +226,7 @@ def usual_lightning(job: Job) -> Repeat:
             DataLoader(validation, batch_size=batch_size),
         )
         shutil.rmtree(folder)
-        return Outcome(EpochClock.steps, EpochClock.loss, torch.get_num_threads())
+        return Outcome(EpochClock.steps, EpochClock.loss, EpochClock.threads)
 
     return repeat
 

@@ -14,7 +14,7 @@ class Network:
     """An MLP with ReLU and ten classes, and the data it is trained on.
 
     num_samples: rows in all; 70 % of them train, 10 % validate, 20 % test. dtype: as neurona holds them; the other
-    contenders are handed scaled float32. epochs: timed ones in a repeat.
+    contenders are handed scaled float32. epochs: timed ones in a repeat. dropout: of neurona's network alone.
     """
 
     num_features: int
@@ -23,6 +23,7 @@ class Network:
     num_samples: int
     dtype: Literal["float32", "uint8"]
     epochs: int
+    dropout: float = 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -63,6 +64,7 @@ class Network:
             f"data.num_samples={self.num_samples}",
             f"data.batch_size={self.batch_size}",
             f"model.hidden={list(self.hidden)}",
+            f"model.dropout={self.dropout}",
             "allow=[synthetic,callbacks]",
         ]
 

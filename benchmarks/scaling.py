@@ -53,7 +53,6 @@ SWEEPS = ("rows", "features", "width", "depth", "batch")
 
 def child(request: dict[str, Any]) -> None:
     sys.modules["tensorflow"] = None  # type: ignore[assignment]  # TensorBoard would import it if it is there
-    import torch
     from callbacks import ChunkClock
 
     import neurona
@@ -62,7 +61,7 @@ def child(request: dict[str, Any]) -> None:
     answer = {
         "notes": ChunkClock.notes,
         "order_us": 1e6 * ChunkClock.order_seconds / ChunkClock.num_rows,
-        "threads": torch.get_num_threads(),
+        "threads": ChunkClock.threads,
     }
     print("\n" + json.dumps(answer))
 

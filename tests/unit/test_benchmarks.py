@@ -9,6 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import busy
 import contenders
 import harness
 import scaling
@@ -161,3 +162,8 @@ def test_the_peers_of_tables_learn(tmp_path: Path) -> None:
     found = dict(tables.peers({"path": str(path), "target": "y"}, seed=0))
     assert list(found) == list(tables.PEERS)
     assert all(result.accuracy > 85 and result.loss < 0.5 for result in found.values())
+
+
+def test_on_busy_cores_the_better_number_of_threads_is_that_of_the_round() -> None:
+    timed = {"default": [300.0, 200.0], "threads=1": [100.0, 400.0], "threads=2": [200.0, 200.0]}
+    assert busy.rows("busy", timed)[0] == ["busy, `default`", "250", "200", "2.00 (1.00–3.00)"]

@@ -29,13 +29,13 @@ SUBNORMAL = 1e-40
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
     """Has numbers below 1e-38 count as zero, and memory kept. To be entered before torch first computes on several
-    threads: they go on to do as the one did that started them.
+    threads: they go on to do as the one did that started them. The number of threads is put back.
 
     Subnormal numbers cost a processor some hundred times as much as others, and an optimiser's averages of a gradient
     that has become zero get there within a thousand steps, and stay. Of what tensors of up to 32 MiB leave, up to 1 GiB
     is kept for the next step, which would otherwise be handed new pages, one fault for each; for good.
     """
-    was_flushing = torch.tensor(SUBNORMAL).item() == 0
+    was_flushing, threads = torch.tensor(SUBNORMAL).item() == 0, torch.get_num_threads()
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -45,6 +45,7 @@ def prepared() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(was_flushing)
+        torch.set_num_threads(threads)
 
 
 def set_threads(threads: int | None, parameters_times_samples: int) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from neurona.config import registry
 from neurona.config.check import Unread, check_imported
-from neurona.devices import cpu, distributed, launch
+from neurona.devices import cpu, distributed, launch, waiting
 from neurona.devices.preemption import Preemption
 from neurona.stages import console
 from neurona.stages.request import Request
@@ -26,7 +26,7 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     stage = registry.load(registry.STAGES[cfg.stage])
-    with cpu.prepared(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
+    with cpu.prepared(), waiting.adapted(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
         figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption))
         distributed.disconnect()
         return {**figures, "folder": cfg.folder}

@@ -1,11 +1,13 @@
-"""``neurona.run`` refuses, before anything runs, what the command line does."""
+"""``neurona.run`` refuses, before anything runs, what the command line does, and puts back what it has set."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from neurona.cli import python
 from neurona.errors import ConfigError, UserError
@@ -42,6 +44,14 @@ def test_mistakes(executed: list[tuple[Any, ...]], overrides: list[str], message
         python.run(overrides)
     assert message in str(caught.value)
     assert not executed
+
+
+def test_torchs_number_of_threads_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert torch.get_num_threads() == 1
+    figures = python.run(["data=iris", "threads=2", "trainer=cpu", "debug=fast", "logger=none", "quiet=true"])
+    assert json.loads(Path(figures["folder"], "provenance.json").read_text())["hardware"]["threads"] == 2
+    assert torch.get_num_threads() == 1
 
 
 def test_one_text_is_no_list() -> None:

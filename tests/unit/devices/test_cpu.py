@@ -22,6 +22,12 @@ def test_subnormal_numbers_count_as_zero_within_alone(before: bool, request: pyt
     assert is_flushed() == before
 
 
+def test_the_number_of_threads_is_put_back() -> None:
+    with cpu.prepared():
+        torch.set_num_threads(2)
+    assert torch.get_num_threads() == 1
+
+
 @pytest.mark.parametrize(
     ("threads", "cost", "processes", "expected"),
     [(None, 1e6, 1, 1), (None, 1e8, 1, 6), (None, 1e8, 4, 1), (3, 1e6, 1, 3)],
