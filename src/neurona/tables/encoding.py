@@ -83,11 +83,12 @@ class Encoding(nn.Module):
         is_id = [cardinality - 1 > max_one_hot for cardinality in cardinalities]
         ids = [column for column, stays in enumerate(is_id, start=count) if stays]
         self.embedded = [cardinality for cardinality, stays in zip(cardinalities, is_id, strict=True) if stays]
+        has_missing = set(indicators)
         one_hot = [
             (column, id_)
             for column, cardinality in enumerate(cardinalities, start=count)
-            if column not in ids
-            for id_ in range(0 if column in indicators else 1, cardinality)
+            if not is_id[column - count]
+            for id_ in range(0 if column in has_missing else 1, cardinality)
         ]
         floor, ceiling = _bounds(numeric, pieces)
         for name, tensor in (
