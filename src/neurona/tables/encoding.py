@@ -106,6 +106,13 @@ class Encoding(nn.Module):
         num_numeric = count if self.sums else len(kept)
         self.num_outputs = num_numeric + len(indicated) + len(one_hot) + len(ids)
 
+    @property
+    def sources(self) -> Tensor:
+        """The raw column that each output comes from, (num_outputs,) int64."""
+        count, longest = self.low.shape
+        numbers = torch.arange(count, device=self.kept.device) if self.sums else self.kept // max(1, longest)
+        return torch.cat([numbers, self.indicated, self.one_hot_columns, self.id_columns])
+
     def forward(self, features: Tensor) -> Tensor:
         dtype = self.low.dtype
         numbers = features[:, : len(self.low)].to(dtype)
