@@ -101,6 +101,7 @@ class Encoding(nn.Module):
             ("id_columns", torch.tensor(ids, dtype=torch.int64)),
         ):
             self.register_buffer(name, tensor, persistent=False)  # they follow from the settings
+        self.is_linear = numeric in ("standard", "robust")
         self.sums = numeric == "quantile"
         self.num_numbers = 0 if numeric == "piecewise" else count
         num_numeric = count if self.sums else len(kept)
@@ -117,8 +118,11 @@ class Encoding(nn.Module):
         dtype = self.low.dtype
         numbers = features[:, : len(self.low)].to(dtype)
         filled = torch.where(numbers.isnan(), self.fill, numbers)
-        parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
-        encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
+        if self.is_linear:
+            encoded = (filled - self.low.flatten()) * self.scale.flatten()
+        else:
+            parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
+            encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
         one_hot = features[:, self.one_hot_columns] == self.one_hot_ids
         missing = features[:, self.indicated].isnan()
         return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
