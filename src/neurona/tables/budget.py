@@ -32,19 +32,19 @@ class Extent(NamedTuple):
         return ", ".join(f"{n:,} {name}" if n == of else f"{n:,} of {of:,} {name}" for name, n, of in counts)
 
 
-def affordable(seconds: float, whole: Extent, seconds_of: Callable[[int], float]) -> Extent:
-    """What of the whole takes no longer than so many seconds: fewer repeats, 2 at least, then fewer rows, 1,000 at
-    least, then fewer columns. seconds_of: what one shuffle takes among so many rows.
+def affordable(seconds: float, whole: Extent, each: float) -> Extent:
+    """What of the whole takes no longer than so many seconds, by fewer repeats, 2 at least, then fewer rows, 1,000 at
+    least; where that is still too long, not all columns can be had. each: seconds of a shuffle among all rows.
 
-    Rows and columns are cut to one digit that is not 0, so that times that differ a little make no difference.
+    Rows are cut to two digits that are not 0, so that the smallest differences in time make none.
     """
     repeats = min(whole.repeats, FEWEST_REPEATS)
-    shuffles = SHARE * seconds / seconds_of(whole.rows)
+    shuffles = SHARE * seconds / each
     if shuffles >= repeats * whole.columns:
         return whole._replace(repeats=min(whole.repeats, int(shuffles / whole.columns)))
-    rows = max(min(whole.rows, FEWEST_ROWS), _rounded(whole.rows * shuffles / (repeats * whole.columns)))
-    shuffles = SHARE * seconds / seconds_of(rows)
-    return Extent(repeats, rows, min(whole.columns, max(1, _rounded(shuffles / repeats))))
+    rows = whole.rows * shuffles / (repeats * whole.columns)
+    unit = 10 ** max(0, floor(log10(max(1.0, rows))) - 1)
+    return whole._replace(repeats=repeats, rows=max(min(whole.rows, FEWEST_ROWS), int(rows / unit) * unit))
 
 
 def seconds_each(items: Iterable[object], *, enough: float, clock: Callable[[], float]) -> float:
@@ -57,12 +57,6 @@ def seconds_each(items: Iterable[object], *, enough: float, clock: Callable[[], 
         if len(times) >= 4 and times[-1] - times[0] >= enough:
             break
     return max(1e-9, (times[-1] - times[0]) / (len(times) - 1))
-
-
-def _rounded(number: float) -> int:
-    """Down to one digit that is not 0."""
-    unit = 10 ** max(0, floor(log10(max(1.0, number))))
-    return int(number / unit) * unit
 
 
 def promise(classifier: Classifier, features: Tensor, targets: Tensor) -> Tensor:

@@ -93,36 +93,32 @@ class Importance(Callback):
         columns: Mapping[str, Sequence[int]],
         generator: torch.Generator,
     ) -> Mapping[str, NDArray[np.float64]]:
-        """What there is time for, the columns of most promise first; of all columns if it is long enough for all. Tells
-        what was left out.
+        """The importance of all columns, or, where there is not the time for all, of those of most promise until it is up,
+        and what was left out in the log.
         """
         started = self.clock()
         whole = Extent(self.repeats, len(features), len(columns))
         asked = extent = whole._replace(columns=min(self.max_columns or len(columns), len(columns)))
         seconds = max(self._fit_seconds, FEWEST_SECONDS) if self.seconds == "fit" else self.seconds or math.inf
-
-        def seconds_of(rows: int) -> float:
-            some = islice(cycle(columns.values()), MOST_TIMED)
-            rises = shuffled_rises(classifier, features[:rows], targets[:rows], some, 1, torch.Generator())
-            return seconds_each(rises, enough=seconds / 20, clock=self.clock)
-
         if math.isfinite(seconds):
-            extent = affordable(seconds, asked, seconds_of)
+            some = islice(cycle(columns.values()), MOST_TIMED)
+            rises = shuffled_rises(classifier, features, targets, some, 1, torch.Generator())
+            extent = affordable(seconds, asked, seconds_each(rises, enough=seconds / 20, clock=self.clock))
         features, targets = features[: extent.rows], targets[: extent.rows]
         end = math.inf
         if extent != asked or self.max_columns is not None:
             names = by_promise(classifier, features[:BLOCK_ROWS], targets[:BLOCK_ROWS], columns)
             columns, end = {name: columns[name] for name in names[: extent.columns]}, started + seconds
-        rises = permutation_importance(
+        importances = permutation_importance(
             classifier, features, targets, columns, extent.repeats, generator, lambda: self.clock() >= end
         )
-        taken = extent._replace(columns=len(rises))
+        taken = extent._replace(columns=len(importances))
         if taken != asked:
             is_fit = self.seconds == "fit" and seconds > FEWEST_SECONDS
             limit = "the fit took" if is_fit else f"{seconds:g} s"
             remedy = "trainer.callbacks.importance.seconds=null takes all"
             log.info("importance of %s: no longer than %s; %s", taken.beside(whole), limit, remedy)
-        return rises
+        return importances
 
 
 def permutation_importance(
