@@ -80,10 +80,9 @@ class Encoding(nn.Module):
 
         kept = [column * longest + k for column, number in enumerate(pieces) for k in range(number)]
         indicated = [column for column in indicators if column < count]
-        is_id = [cardinality - 1 > max_one_hot for cardinality in cardinalities]
+        is_id, has_missing = [cardinality - 1 > max_one_hot for cardinality in cardinalities], set(indicators)
         ids = [column for column, stays in enumerate(is_id, start=count) if stays]
         self.embedded = [cardinality for cardinality, stays in zip(cardinalities, is_id, strict=True) if stays]
-        has_missing = set(indicators)
         one_hot = [
             (column, id_)
             for column, cardinality in enumerate(cardinalities, start=count)
@@ -101,8 +100,7 @@ class Encoding(nn.Module):
             ("id_columns", torch.tensor(ids, dtype=torch.int64)),
         ):
             self.register_buffer(name, tensor, persistent=False)  # they follow from the settings
-        self.is_linear = numeric in ("standard", "robust")
-        self.sums = numeric == "quantile"
+        self.is_linear, self.sums = numeric in ("standard", "robust"), numeric == "quantile"
         self.num_numbers = 0 if numeric == "piecewise" else count
         num_numeric = count if self.sums else len(kept)
         self.num_outputs = num_numeric + len(indicated) + len(one_hot) + len(ids)

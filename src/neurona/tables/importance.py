@@ -93,8 +93,8 @@ class Importance(Callback):
         columns: Mapping[str, Sequence[int]],
         generator: torch.Generator,
     ) -> Mapping[str, NDArray[np.float64]]:
-        """The importance of all columns, or, where there is not the time for all, of those of most promise until it is up,
-        and what was left out in the log.
+        """The importance of all columns; where there is not the time for all, of those of most promise, until it is up.
+        Tells what was left out.
         """
         started = self.clock()
         whole = Extent(self.repeats, len(features), len(columns))
