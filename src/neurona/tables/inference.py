@@ -211,7 +211,8 @@ def _guess(cells: Cells, rules: Rules) -> Guess:
     distinct = texts.unique().sort()
     if any(set(distinct.str.to_lowercase()) <= pair for pair in PAIRS):
         return Guess("boolean")
-    patterns = [date + time for date, time in product(DATES, TIMES) if _are_dates(distinct[:20], date + time)]
+    formats = [date + time for date, time in product(DATES, TIMES)] if re.match(r"[+-]?\d", distinct[0]) else []
+    patterns = [pattern for pattern in formats if _are_dates(distinct[:20], pattern)]
     patterns = [pattern for pattern in patterns if _are_dates(distinct, pattern)]
     if not patterns:
         return Guess("categorical", warnings=_almost_numbers(texts, rules))
