@@ -54,7 +54,7 @@ CONFIGURATIONS = {
     "ddp_cpu": "trainer=ddp_cpu trainer.devices=2 optimizer/schedule=cosine model.dropout=0.2"
     f" {EVERY_STEPS}=30 trainer.max_epochs=60",
     "table": "data=table data.path={table} data.target=label data.max_one_hot=16 embedding.numbers=periodic"
-    " trainer.max_epochs=40"
+    " trainer.max_epochs=40 trainer.callbacks.importance.seconds=null"
     f" trainer.callbacks.importance.repeats=200 trainer.callbacks.early_stopping.patience=30 {EVERY_STEPS}=30",
 }
 """Overrides of digits, or a table, and the default network, a few seconds each. Together: every schedule and optimiser,

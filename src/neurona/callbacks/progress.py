@@ -1,4 +1,4 @@
-"""One line that says how far the fit is: epoch, optimiser steps, speed, loss and accuracy."""
+"""One line that says how far the fit is: epoch, optimiser steps, speed, loss and accuracy; or how far other work is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
@@ -15,6 +16,8 @@ from neurona.classifier import Classifier
 from neurona.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Progress(Callback):
@@ -32,14 +35,10 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         self._last_line = time.monotonic()
         total = pl_module.total_steps()
-        self._bar = tqdm(
+        self._bar = _bar(
             total=None if math.isinf(total) else int(total),
             initial=trainer.global_step,
             unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
-            disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Classifier, *_: Any) -> None:  # type: ignore[override]
@@ -69,6 +68,28 @@ class Progress(Callback):
     def on_exception(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def followed(items: Iterable[T], total: int, name: str, unit: str, *, every_seconds: float = 10.0) -> Iterator[T]:
+    """The same items, so many; a bar over them on a terminal, elsewhere a line every so many seconds."""
+    last_line = time.monotonic()
+    with _bar(desc=name, total=total, unit=unit) as bar:
+        for number, item in enumerate(items, start=1):
+            yield item
+            bar.update()
+            if bar.disable and time.monotonic() - last_line >= every_seconds:
+                last_line = time.monotonic()
+                log.info("%s  %s %d/%d", name, unit, number, total)
+
+
+def _bar(**arguments: Any) -> Any:
+    return tqdm(
+        leave=False,
+        dynamic_ncols=True,
+        bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+        disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
+        **arguments,
+    )
 
 
 TRAINING_FIGURES = ("train/loss", "train/accuracy")

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from neurona.tables.schema import Column, Rules, Schema
-from neurona.tables.values import numbers, words
+from neurona.tables.schema import Rules, Schema
+from neurona.tables.values import all_numbers, all_words, blocks, words
 
 MOST_CATEGORIES = 20
 MOST_NUMBERS = 20
@@ -26,13 +26,12 @@ def card(
     """What ``data_card.json`` says. Everything about the columns is counted on the training rows, ``parts["train"]``;
     targets: (rows,), negative where there is no label.
     """
-    training = table[parts["train"]]
     counts = {part: np.bincount(targets[rows], minlength=len(class_names)).tolist() for part, rows in parts.items()}
     return {
         "rows": {**{part: len(rows) for part, rows in parts.items()}, "without_label": int((targets < 0).sum())},
         "target": schema.target,
         "classes": {name: {part: counts[part][i] for part in parts} for i, name in enumerate(class_names)},
-        "columns": [_describe(training[column.name], column, schema) for column in schema.columns],
+        "columns": list(_describe(table, schema, parts["train"])),
         "left_out": schema.dropped,
         "warnings": [*schema.warnings, *_about_labels(table[schema.target], targets, class_names, counts)],
     }
@@ -75,16 +74,29 @@ def text(card: Mapping[str, Any], most_columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _describe(values: pl.Series, column: Column, schema: Schema) -> dict[str, Any]:
-    texts = words(values, schema.rules).drop_nulls()
-    description = {"name": column.name, "kind": column.kind, "missing": len(values) - len(texts)}
-    if column.kind == "numeric":
-        figures = numbers(values, schema.rules).drop_nulls()
-        description["missing"] = len(values) - len(figures)
-        return description | {"min": figures.min(), "median": figures.median(), "max": figures.max()}
-    counts = texts.value_counts(sort=True, name="count")
+def _describe(table: pl.DataFrame, schema: Schema, rows: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Each column, of these rows."""
+    for columns in blocks(schema.columns, len(rows)):
+        training = table[[column.name for column in columns]][rows]
+        numeric = [column.name for column in columns if column.kind == "numeric"]
+        others = [column.name for column in columns if column.kind != "numeric"]
+        figures = all_numbers(training[numeric], schema.rules)
+        texts = all_words(training[others], schema.rules)
+        for column in columns:
+            is_numeric = column.kind == "numeric"
+            facts = _amounts(figures[column.name]) if is_numeric else _frequencies(texts[column.name])
+            yield {"name": column.name, "kind": column.kind, **facts}
+
+
+def _amounts(figures: pl.Series) -> dict[str, Any]:
+    facts = {"min": figures.min(), "median": figures.median(), "max": figures.max()}
+    return {"missing": figures.null_count(), **facts}
+
+
+def _frequencies(texts: pl.Series) -> dict[str, Any]:
+    counts = texts.drop_nulls().value_counts(sort=True, name="count")
     top = sorted(counts.iter_rows(), key=lambda row: (-row[1], row[0]))[:MOST_CATEGORIES]
-    return description | {"distinct": len(counts), "most_frequent": dict(top)}
+    return {"missing": texts.null_count(), "distinct": len(counts), "most_frequent": dict(top)}
 
 
 def _values(column: Mapping[str, Any]) -> str:

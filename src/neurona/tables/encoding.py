@@ -80,14 +80,14 @@ class Encoding(nn.Module):
 
         kept = [column * longest + k for column, number in enumerate(pieces) for k in range(number)]
         indicated = [column for column in indicators if column < count]
-        is_id = [cardinality - 1 > max_one_hot for cardinality in cardinalities]
+        is_id, has_missing = [cardinality - 1 > max_one_hot for cardinality in cardinalities], set(indicators)
         ids = [column for column, stays in enumerate(is_id, start=count) if stays]
         self.embedded = [cardinality for cardinality, stays in zip(cardinalities, is_id, strict=True) if stays]
         one_hot = [
             (column, id_)
             for column, cardinality in enumerate(cardinalities, start=count)
-            if column not in ids
-            for id_ in range(0 if column in indicators else 1, cardinality)
+            if not is_id[column - count]
+            for id_ in range(0 if column in has_missing else 1, cardinality)
         ]
         floor, ceiling = _bounds(numeric, pieces)
         for name, tensor in (
@@ -100,17 +100,27 @@ class Encoding(nn.Module):
             ("id_columns", torch.tensor(ids, dtype=torch.int64)),
         ):
             self.register_buffer(name, tensor, persistent=False)  # they follow from the settings
-        self.sums = numeric == "quantile"
+        self.is_linear, self.sums = numeric in ("standard", "robust"), numeric == "quantile"
         self.num_numbers = 0 if numeric == "piecewise" else count
         num_numeric = count if self.sums else len(kept)
         self.num_outputs = num_numeric + len(indicated) + len(one_hot) + len(ids)
+
+    @property
+    def sources(self) -> Tensor:
+        """The raw column that each output comes from, (num_outputs,) int64."""
+        count, longest = self.low.shape
+        numbers = torch.arange(count, device=self.kept.device) if self.sums else self.kept // max(1, longest)
+        return torch.cat([numbers, self.indicated, self.one_hot_columns, self.id_columns])
 
     def forward(self, features: Tensor) -> Tensor:
         dtype = self.low.dtype
         numbers = features[:, : len(self.low)].to(dtype)
         filled = torch.where(numbers.isnan(), self.fill, numbers)
-        parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
-        encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
+        if self.is_linear:
+            encoded = (filled - self.low.flatten()) * self.scale.flatten()
+        else:
+            parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
+            encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
         one_hot = features[:, self.one_hot_columns] == self.one_hot_ids
         missing = features[:, self.indicated].isnan()
         return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)

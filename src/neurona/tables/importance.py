@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import math
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from neurona.callbacks.progress import followed
 from neurona.devices.lightning_internals import logged_step
-from neurona.errors import ConfigError
+from neurona.errors import ConfigError, check_range
 from neurona.inspection.loggers import TensorBoard
 from neurona.runs.files import replacing, write_atomically
+from neurona.tables.budget import Extent, affordable, by_promise, seconds_each
 from neurona.tables.schema import Schema, layout
 
+log = logging.getLogger(__name__)
+
+FEWEST_SECONDS = 5.0
+MOST_TIMED = 50
+"""Shuffles that are timed to tell how long all take."""
 BLOCK_ROWS = 4096
 MOST_BARS = 30
 
@@ -29,15 +40,35 @@ MOST_BARS = 30
 class Importance(Callback):
     """Writes ``importance.csv`` and ``importance.png`` for a run on a table, once its best network has been tested.
 
-    repeats: shuffles of each column. max_rows: of the validation part, drawn at random. Raises ConfigError.
+    repeats: shuffles of each column. max_rows: of the validation part, drawn at random. max_columns: those of most
+    promise, see ``neurona.tables.budget.promise``; None takes all. seconds: how long it may take, see
+    ``neurona.tables.budget.affordable``; "fit": as long as the fit took, 5 at least; None: as long as it takes.
+    Raises ConfigError.
     """
 
-    def __init__(self, *, repeats: int = 5, max_rows: int = 10_000) -> None:
-        for name, value in (("repeats", repeats), ("max_rows", max_rows)):
-            if value < 1:
+    def __init__(
+        self,
+        *,
+        repeats: int = 5,
+        max_rows: int = 10_000,
+        max_columns: int | None = None,
+        seconds: float | Literal["fit"] | None = "fit",
+    ) -> None:
+        for name, value in (("repeats", repeats), ("max_rows", max_rows), ("max_columns", max_columns)):
+            if value is not None and value < 1:
                 problem = "must be 1 or more; trainer.callbacks.importance=null leaves it out"
                 raise ConfigError(f"trainer.callbacks.importance.{name}", value, problem)
-        self.repeats, self.max_rows = repeats, max_rows
+        if seconds != "fit":
+            check_range("trainer.callbacks.importance.seconds", seconds, above=0)
+        self.repeats, self.max_rows, self.max_columns, self.seconds = repeats, max_rows, max_columns, seconds
+        self.clock: Callable[[], float] = time.perf_counter
+        self._fit_seconds = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit_seconds = -self.clock()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit_seconds += self.clock()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -45,32 +76,51 @@ class Importance(Callback):
         rows = getattr(data, "val_rows", ())
         if schema is None or not len(rows) or not trainer.is_global_zero:
             return
-        names = layout(Schema.from_dict(schema)).names
-        columns = {name: [i for i, other in enumerate(names) if other == name] for name in names}
+        columns: dict[str, list[int]] = {}
+        for place, name in enumerate(layout(Schema.from_dict(schema)).names):
+            columns.setdefault(name, []).append(place)
         generator = torch.Generator().manual_seed(0)
         rows = rows[torch.randperm(len(rows), generator=generator)[: self.max_rows]].to(data.features.device)
         features, targets = (whole[rows].to(pl_module.device) for whole in (data.features, data.targets))
-        rises = permutation_importance(pl_module.eval(), features, targets, columns, self.repeats, generator)
-        ranked = sorted(rises.items(), key=lambda item: -item[1][:, 0].mean())
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["column", "loss", "loss_std", "accuracy", "accuracy_std"])
-        for name, losses in ranked:
-            pairs = zip(losses.mean(0), losses.std(0), strict=True)
-            writer.writerow([name, *(f"{x:.6f}" for pair in pairs for x in pair)])
-        folder = Path(trainer.default_root_dir)
-        write_atomically(folder / "importance.csv", text.getvalue())
-        figure = bars([(name, losses[:, 0]) for name, losses in ranked])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
-            with replacing(folder / "importance.png") as file:
-                figure.savefig(file, format="png", dpi=120)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoard):
-                    logger.experiment.add_figure("importance", figure, logged_step(trainer))
+        rises = self._measure(pl_module.eval(), features, targets, columns, generator)
+        _write(sorted(rises.items(), key=lambda item: -item[1][:, 0].mean()), trainer)
+
+    def _measure(
+        self,
+        classifier: Any,
+        features: Tensor,
+        targets: Tensor,
+        columns: Mapping[str, Sequence[int]],
+        generator: torch.Generator,
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """The importance of all columns; where there is not the time for all, of those of most promise, until it is up.
+        Tells what was left out.
+        """
+        started = self.clock()
+        whole = Extent(self.repeats, len(features), len(columns))
+        asked = extent = whole._replace(columns=min(self.max_columns or len(columns), len(columns)))
+        seconds = max(self._fit_seconds, FEWEST_SECONDS) if self.seconds == "fit" else self.seconds or math.inf
+        if math.isfinite(seconds):
+            some = islice(cycle(columns.values()), MOST_TIMED)
+            rises = shuffled_rises(classifier, features, targets, some, 1, torch.Generator())
+            extent = affordable(seconds, asked, seconds_each(rises, enough=seconds / 20, clock=self.clock))
+        features, targets = features[: extent.rows], targets[: extent.rows]
+        end = math.inf
+        if extent != asked or self.max_columns is not None:
+            names = by_promise(classifier, features[:BLOCK_ROWS], targets[:BLOCK_ROWS], columns)
+            columns, end = {name: columns[name] for name in names[: extent.columns]}, started + seconds
+        importances = permutation_importance(
+            classifier, features, targets, columns, extent.repeats, generator, lambda: self.clock() >= end
+        )
+        taken = extent._replace(columns=len(importances))
+        if taken != asked:
+            is_fit = self.seconds == "fit" and seconds > FEWEST_SECONDS
+            limit = "the fit took" if is_fit else f"{seconds:g} s"
+            remedy = "trainer.callbacks.importance.seconds=null takes all"
+            log.info("importance of %s: no longer than %s; %s", taken.beside(whole), limit, remedy)
+        return importances
 
 
-@torch.inference_mode()
 def permutation_importance(
     classifier: nn.Module,
     features: Tensor,
@@ -78,13 +128,36 @@ def permutation_importance(
     columns: Mapping[str, Sequence[int]],
     repeats: int,
     generator: torch.Generator,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> dict[str, NDArray[np.float64]]:
     """By how much the loss rises and the accuracy falls when a column's values are shuffled among the rows, for each
-    name of columns (positions in the features that are shuffled together): (repeats, 2).
+    name of columns (positions in the features that are shuffled together): (repeats, 2). is_over: asked after each
+    column, whether to leave out the others.
 
     Source: Breiman 2001, "Random Forests", section 10; as scikit-learn's permutation_importance with the scorings
     neg_log_loss and accuracy.
     """
+    rises = np.empty((len(columns), repeats, 2))  # small pieces among freed blocks would keep memory from the system
+    one_by_one = shuffled_rises(classifier, features, targets, columns.values(), repeats, generator)
+    count = 0
+    for of_column in followed(one_by_one, len(columns), "importance", "column"):
+        rises[count] = of_column
+        count += 1
+        if is_over():
+            break
+    return dict(zip(columns, rises[:count], strict=False))
+
+
+@torch.inference_mode()
+def shuffled_rises(
+    classifier: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    columns: Iterable[Sequence[int]],
+    repeats: int,
+    generator: torch.Generator,
+) -> Iterator[NDArray[np.float64]]:
+    """The figures of ``permutation_importance``, column by column."""
 
     def figures() -> NDArray[np.float64]:
         logits = torch.cat([classifier(block) for block in shuffled.split(BLOCK_ROWS)]).double()
@@ -93,8 +166,7 @@ def permutation_importance(
 
     shuffled = features.clone()
     before = figures()
-    rises = {}
-    for name, places in columns.items():
+    for places in columns:
         differences = []
         for _ in range(repeats):
             order = torch.randperm(len(features), generator=generator).to(features.device)
@@ -103,8 +175,27 @@ def permutation_importance(
             differences.append(figures() - before)
         for place in places:
             shuffled[:, place] = features[:, place]
-        rises[name] = np.stack(differences)
-    return rises
+        yield np.stack(differences)
+
+
+def _write(ranked: Sequence[tuple[str, NDArray[np.float64]]], trainer: Trainer) -> None:
+    """Files and picture. ranked: the columns, the most important first, with their figures, (repeats, 2)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["column", "loss", "loss_std", "accuracy", "accuracy_std"])
+    for name, losses in ranked:
+        pairs = zip(losses.mean(0), losses.std(0), strict=True)
+        writer.writerow([name, *(f"{x:.6f}" for pair in pairs for x in pair)])
+    folder = Path(trainer.default_root_dir)
+    write_atomically(folder / "importance.csv", text.getvalue())
+    figure = bars([(name, losses[:, 0]) for name, losses in ranked])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
+        with replacing(folder / "importance.png") as file:
+            figure.savefig(file, format="png", dpi=120)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.experiment.add_figure("importance", figure, logged_step(trainer))
 
 
 def bars(ranked: Sequence[tuple[str, NDArray[np.float64]]]) -> Any:

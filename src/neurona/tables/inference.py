@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from neurona.errors import ConfigError, DataError, did_you_mean
 from neurona.tables.matrix import encode_column
 from neurona.tables.schema import Column, Kind, Rules, Schema
-from neurona.tables.values import TIMES, moments, numbers, parse, with_nan, words
+from neurona.tables.values import (
+    LARGEST_NUMBER,
+    TIMES,
+    all_words,
+    blocks,
+    moments,
+    numbers,
+    parse,
+    parse_all,
+    with_nan,
+)
 
 PAIRS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y")
@@ -32,6 +42,20 @@ class Verdict(NamedTuple):
     column: Column | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
+
+
+class Cells(NamedTuple):
+    """A column's training rows: as the table has them, as words, and as numbers, NaN where they are none.
+
+    are_numbers: whether all that are not missing can be parsed as numbers, infinite or not. are_codes: whether any
+    begins with a 0 that numbers do not have, as postal codes do.
+    """
+
+    values: pl.Series
+    text: pl.Series
+    figures: NDArray[np.float64]
+    are_numbers: bool
+    are_codes: bool
 
 
 class Guess(NamedTuple):
@@ -63,15 +87,21 @@ def infer(
     names that are no columns, DataError where no column is left.
     """
     dropped = dict(dropped or {})
+    used = set(table.columns) - dropped.keys() - {target}
+    both = set(categorical) & set(numeric)
     for key, names in (("categorical", categorical), ("numeric", numeric)):
         for name in names:
-            if name == target or name in dropped or (name in categorical and name in numeric):
+            if name == target or name in dropped or name in both:
                 raise ConfigError(f"data.{key}", name, "is a column that another setting names too; leave out one")
-            if name not in table.columns:
+            if name not in used:
                 raise ConfigError(f"data.{key}", name, f"no such column{did_you_mean(name, table.columns)}")
     overrides: dict[str, Kind] = {**dict.fromkeys(categorical, "categorical"), **dict.fromkeys(numeric, "numeric")}
-    features = [column for column in table[rows] if column.name != target and column.name not in dropped]
-    verdicts = {values.name: _judge(values, rules, overrides.get(values.name), classes) for values in features}
+    names = [name for name in table.columns if name in used]
+    verdicts = {
+        name: _judge(cells, rules, overrides.get(name), classes)
+        for block in blocks(names, len(rows))
+        for name, cells in zip(block, _read(table[block][rows], rules), strict=True)
+    }
     columns = tuple(verdict.column for verdict in verdicts.values() if verdict.column)
     left_out = dropped | {name: verdict.reason for name, verdict in verdicts.items() if verdict.reason}
     warnings = tuple(warning for verdict in verdicts.values() for warning in verdict.warnings)
@@ -83,9 +113,8 @@ def infer(
 
 def order_of(column: pl.Series, rules: Rules) -> pl.Series:
     """The place of each row's value among the column's distinct values, by number, time or text; null where missing."""
-    text = words(column, rules)
-    guess = _guess(column, text.drop_nulls(), rules)
-    values = text
+    (cells,) = _read(column.to_frame(), rules)
+    values, guess = cells.text, _guess(cells, rules)
     if guess.kind == "numeric":
         values = numbers(column, rules)
     elif guess.kind == "date":
@@ -93,20 +122,29 @@ def order_of(column: pl.Series, rules: Rules) -> pl.Series:
     return values.rank("dense")
 
 
-def _judge(values: pl.Series, rules: Rules, override: Kind | None, classes: NDArray[np.int64]) -> Verdict:
-    """values: of the training rows."""
+def _read(table: pl.DataFrame, rules: Rules) -> Iterator[Cells]:
+    """table: the training rows of some of its columns."""
+    texts = all_words(table, rules)
+    are_codes = texts.select(pl.all().str.contains(r"^[+-]?0\d").any()).row(0)
+    for values, text, parsed, is_code in zip(table, texts, parse_all(table, rules), are_codes, strict=True):
+        figures = with_nan(parsed)
+        figures = np.where(np.abs(figures) <= LARGEST_NUMBER, figures, np.nan)
+        yield Cells(values, text, figures, parsed.null_count() == text.null_count(), is_code)
+
+
+def _judge(cells: Cells, rules: Rules, override: Kind | None, classes: NDArray[np.int64]) -> Verdict:
+    values, text = cells.values, cells.text
     name, dtype = values.name, values.dtype
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Unknown):
         warning = f"column {name!r} holds {dtype}, which is no single value, and is left out"
         return Verdict(reason=f"holds {dtype}", warnings=(warning,))
-    text = words(values, rules)
-    texts = text.drop_nulls()
-    if not len(texts):
+    num_texts = len(text) - text.null_count()
+    if not num_texts:
         warning = f"column {name!r} has no value in any training row and is left out"
         return Verdict(reason="all missing", warnings=(warning,))
     if text.n_unique() == 1:
         return Verdict(reason="constant")
-    guess = Guess(override) if override else _guess(values, texts, rules)
+    guess = Guess(override) if override else _guess(cells, rules)
     match guess.kind:
         case "boolean":
             verdict = Verdict(Column(name, "boolean"))
@@ -114,18 +152,18 @@ def _judge(values: pl.Series, rules: Rules, override: Kind | None, classes: NDAr
             days = np.floor(with_nan(moments(values, guess.pattern, rules).dt.epoch("us")) / 86.4e9)
             verdict = Verdict(Column(name, "date", origin=float(np.nanmedian(days)), format=guess.pattern))
         case "numeric":
-            verdict = _judge_numbers(values, len(texts), rules, may_be_identifier=not override)
+            verdict = _judge_numbers(name, cells.figures, num_texts, may_be_identifier=not override)
         case "categorical":
-            verdict = _judge_categories(name, texts, may_be_identifier=not override)
+            verdict = _judge_categories(name, text.drop_nulls(), may_be_identifier=not override)
     warnings = guess.warnings + verdict.warnings
-    if verdict.column and _gives_away(values, verdict.column, rules, classes):
+    if verdict.column and _gives_away(cells, verdict.column, rules, classes):
         warnings += (f"column {name!r} all but gives the target away; {_setting('drop', name)} leaves it out",)
     return Verdict(verdict.column, verdict.reason, warnings)
 
 
-def _judge_numbers(values: pl.Series, num_texts: int, rules: Rules, *, may_be_identifier: bool) -> Verdict:
-    """num_texts: of the values, those that are not missing."""
-    name, figures = values.name, numbers(values, rules).drop_nulls().to_numpy()
+def _judge_numbers(name: str, values: NDArray[np.float64], num_texts: int, *, may_be_identifier: bool) -> Verdict:
+    """values: NaN where they are no numbers. num_texts: of them, those that are not missing."""
+    figures = values[~np.isnan(values)]
     warnings: tuple[str, ...] = ()
     if lost := num_texts - len(figures):
         warnings = (f"column {name!r}: {lost} values are infinite, too large or no numbers, and count as missing",)
@@ -156,9 +194,9 @@ def _judge_categories(name: str, texts: pl.Series, *, may_be_identifier: bool) -
     return Verdict(Column(name, "categorical", categories=tuple(categories)), "", warnings)
 
 
-def _guess(values: pl.Series, texts: pl.Series, rules: Rules) -> Guess:
-    """texts: the values that are not missing. Numbers that begin with 0, such as postal codes, are categories."""
-    dtype = values.dtype
+def _guess(cells: Cells, rules: Rules) -> Guess:
+    """Numbers that begin with 0, such as postal codes, are categories."""
+    dtype = cells.values.dtype
     if dtype == pl.Boolean:
         return Guess("boolean")
     if dtype in (pl.Date, pl.Datetime):
@@ -167,16 +205,18 @@ def _guess(values: pl.Series, texts: pl.Series, rules: Rules) -> Guess:
         return Guess("numeric")
     if dtype in (pl.Categorical, pl.Enum):
         return Guess("categorical")
+    if cells.are_numbers:
+        return Guess("categorical" if cells.are_codes else "numeric")
+    texts = cells.text.drop_nulls()
     distinct = texts.unique().sort()
     if any(set(distinct.str.to_lowercase()) <= pair for pair in PAIRS):
         return Guess("boolean")
-    if _share_of_numbers(texts, rules) == 1:
-        return Guess("categorical" if distinct.str.contains(r"^[+-]?0\d").any() else "numeric")
-    patterns = [date + time for date, time in product(DATES, TIMES) if _are_dates(distinct[:20], date + time)]
+    formats = [date + time for date, time in product(DATES, TIMES)] if re.match(r"[+-]?\d", distinct[0]) else []
+    patterns = [pattern for pattern in formats if _are_dates(distinct[:20], pattern)]
     patterns = [pattern for pattern in patterns if _are_dates(distinct, pattern)]
     if not patterns:
         return Guess("categorical", warnings=_almost_numbers(texts, rules))
-    ambiguous = f"column {values.name!r} may be read as {' or '.join(patterns)}; the first is taken"
+    ambiguous = f"column {texts.name!r} may be read as {' or '.join(patterns)}; the first is taken"
     return Guess("date", patterns[0], (ambiguous,) if len(patterns) > 1 else ())
 
 
@@ -211,16 +251,19 @@ def _are_dates(texts: pl.Series, pattern: str) -> bool:
     return bool(texts.str.to_datetime(pattern, strict=False, time_unit="us").is_not_null().all())
 
 
-def _gives_away(values: pl.Series, column: Column, rules: Rules, classes: NDArray[np.int64]) -> bool:
+def _gives_away(cells: Cells, column: Column, rules: Rules, classes: NDArray[np.int64]) -> bool:
     """Whether a column tells the classes but for 2 % of the rows that are not of the largest: by the majority of each
     of its values; or, a number of many values, by thresholds: sorted by it, the rows hardly ever change class.
     """
     if len(classes) < FEWEST_ROWS:
         return False
-    figures = encode_column(values, column, rules)[0]
+    figures = cells.figures if column.kind == "numeric" else encode_column(cells.values, column, rules)[0]
     most_errors = 0.02 * (len(classes) - np.bincount(classes).max())
-    if len(np.unique(figures)) <= len(classes) // 10:
-        counts = pl.DataFrame({"value": figures, "class": classes}).group_by("value", "class").len()
-        return bool(len(classes) - counts.group_by("value").max()["len"].sum() <= most_errors)
+    values, places = np.unique(figures, return_inverse=True)
+    if len(values) <= len(classes) // 10:
+        num_classes = classes.max() + 1
+        pairs, counts = np.unique(places * num_classes + classes, return_counts=True)
+        largest = np.maximum.reduceat(counts, np.flatnonzero(np.diff(pairs // num_classes, prepend=-1)))
+        return bool(len(classes) - largest.sum() <= most_errors)
     changes = np.count_nonzero(np.diff(classes[np.argsort(figures, kind="stable")]))
     return column.kind != "categorical" and bool(changes - (len(np.unique(classes)) - 1) <= most_errors)

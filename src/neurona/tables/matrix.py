@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurona.tables.reading import require
 from neurona.tables.schema import Column, Rules, Schema
-from neurona.tables.values import moments, numbers, truths, with_nan, words
+from neurona.tables.values import all_numbers, all_words, blocks, moments, truths, with_nan, words
 
 
 def encode(table: pl.DataFrame, schema: Schema, where: object = "the table") -> NDArray[np.float32]:
@@ -20,15 +20,18 @@ def encode(table: pl.DataFrame, schema: Schema, where: object = "the table") -> 
     require(table, schema.names, where)
     matrix = np.empty((table.height, sum(column.width for column in schema.columns)), dtype=np.float32)
     start = 0
-    for column in schema.in_matrix:
-        for values in encode_column(table[column.name], column, schema.rules):
-            matrix[:, start] = values
-            start += 1
+    for columns in blocks(schema.in_matrix, table.height):
+        figures = all_numbers(table[[column.name for column in columns if column.kind == "numeric"]], schema.rules)
+        for column in columns:
+            values = (figures if column.kind == "numeric" else table)[column.name]
+            for part in encode_column(values, column, schema.rules):
+                matrix[:, start] = part
+                start += 1
     return matrix
 
 
 def encode_column(values: pl.Series, column: Column, rules: Rules) -> list[NDArray[np.float64]]:
-    """The columns of the matrix that come from one of the table."""
+    """The columns of the matrix that come from one of the table; values: if numeric, as ``numbers`` reads them."""
     match column.kind:
         case "categorical":
             ids = words(values, rules).cast(pl.Enum(column.categories), strict=False).to_physical().cast(pl.Float64)
@@ -36,7 +39,7 @@ def encode_column(values: pl.Series, column: Column, rules: Rules) -> list[NDArr
         case "boolean":
             return [with_nan(truths(values, rules))]
         case "numeric":
-            return [with_nan(numbers(values, rules)) - column.origin]
+            return [with_nan(values) - column.origin]
         case "date":
             time = moments(values, column.format, rules)
             seconds = with_nan(time.dt.epoch("us")) / 1e6
@@ -64,12 +67,16 @@ def unreadable(table: pl.DataFrame, schema: Schema, matrix: NDArray[np.float32])
     """Of the columns of numbers, booleans or dates, those with values that ``encode`` could not read: how many, of how
     many. matrix: of these rows.
     """
-    counts, start = {}, 0
+    is_nan, start = {}, 0
     for column in schema.in_matrix:
-        is_nan = np.isnan(matrix[:, start])
+        values = np.isnan(matrix[:, start])
         start += column.width
-        if is_nan.any():  # never of ids
-            is_value = words(table[column.name], schema.rules).is_not_null().to_numpy()
-            if lost := int((is_nan & is_value).sum()):
-                counts[column.name] = lost, int(is_value.sum())
+        if values.any():  # never of ids
+            is_nan[column.name] = values
+    counts = {}
+    for names in blocks(list(is_nan), table.height):
+        for text in all_words(table[names], schema.rules):
+            is_value = text.is_not_null().to_numpy()
+            if lost := int((is_nan[text.name] & is_value).sum()):
+                counts[text.name] = lost, int(is_value.sum())
     return counts

@@ -11,6 +11,7 @@ import gzip
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -87,17 +88,22 @@ def concatenate(parts: Sequence[tuple[object, pl.DataFrame]]) -> pl.DataFrame:
     names = parts[0][1].columns
     for where, part in parts:
         require(part, names, where)
-    frames = [part.select(names) for _, part in parts]
-    for name in names:
-        kinds = {frame[name].dtype for frame in frames}
-        if len(kinds) > 1 and not all(kind.is_numeric() for kind in kinds):
-            frames = [frame.with_columns(pl.col(name).cast(pl.String)) for frame in frames]
+    frames = [part[names] for _, part in parts]
+    kinds = zip(*(frame.dtypes for frame in frames), strict=True)
+    mixed = [
+        name
+        for name, types in zip(names, kinds, strict=True)
+        if len(set(types)) > 1 and not all(kind.is_numeric() for kind in types)
+    ]
+    if mixed:
+        frames = [frame.with_columns(frame[name].cast(pl.String) for name in mixed) for frame in frames]
     return pl.concat(frames, how="vertical_relaxed")
 
 
 def require(table: pl.DataFrame, names: Iterable[str], where: object) -> None:
     """Raises DataError naming the columns that the table lacks."""
-    if missing := [name for name in names if name not in table.columns]:
+    columns = set(table.columns)
+    if missing := [name for name in names if name not in columns]:
         hint = did_you_mean(missing[0], table.columns)
         words = ", ".join(map(repr, missing[:10])) + " …" * (len(missing) > 10)
         raise DataError(where, f"has no column {words}{hint}; it has {', '.join(table.columns[:30])}")
@@ -155,7 +161,7 @@ def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
     options: dict[str, Any] = {"separator": separator, "infer_schema": False, "glob": False}
     header = pl.scan_csv(file, has_header=False, truncate_ragged_lines=True, **options).head(1).collect().row(0)
     names = [(name or "").strip() for name in header]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
+    if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
         words = ", ".join(repr(name) for name in doubled)
         raise DataError(file, f"has more than one column of the name {words}; rename them in its first line")
     table = pl.scan_csv(file, new_columns=names, **options)

@@ -3,45 +3,72 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
 from neurona.tables.schema import Rules
 
 LARGEST_NUMBER = 1e37  # what float32 can hold, and still multiply by 10
 TIMES = ("", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.f%#z", " %H:%M:%S%.f%#z")
+BLOCK_CELLS = 2**20
+"""Of the columns that are read at once: so many are made text, not the whole table."""
 YES, NO = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0")
+
+T = TypeVar("T")
+
+
+def blocks(columns: Sequence[T], rows: int) -> Iterator[Sequence[T]]:
+    """The columns of a table of so many rows, as many at a time as are read at once."""
+    width = max(1, BLOCK_CELLS // max(1, rows))
+    return (columns[start : start + width] for start in range(0, len(columns), width))
 
 
 def words(column: pl.Series, rules: Rules) -> pl.Series:
     """A column as text without surrounding blanks, null where missing; 3.0 as 3."""
-    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary, pl.Duration):  # polars knows no text for them
-        column = pl.Series(column.name, [None if v is None else str(v) for v in column.to_list()], pl.String)
-    text = column.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^([+-]?\d+)\.0$", "${1}")
-    return text.replace(list({"", *rules.missing}), None)
+    return all_words(column.to_frame(), rules).to_series()
+
+
+def all_words(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Every column as ``words`` reads it, at once: of thousands of columns, polars' time is the number of its calls."""
+    without_text = (pl.Object, pl.Binary, pl.Duration)  # of which polars makes none
+    columns = [column for column in table if column.dtype.is_nested() or column.dtype in without_text]
+    texts = [[None if value is None else str(value) for value in column.to_list()] for column in columns]
+    table = table.with_columns(pl.Series(c.name, text, pl.String) for c, text in zip(columns, texts, strict=True))
+    text = pl.all().cast(pl.String, strict=False).str.strip_chars().str.replace(r"^([+-]?\d+)\.0$", "${1}")
+    return table.select(text.replace(list({"", *rules.missing}), None))
 
 
 def parse(column: pl.Series, rules: Rules) -> pl.Series:
     """A column as float64, infinite and NaN too; a duration or a time of day in seconds."""
-    if column.dtype == pl.Duration:
-        column = column.dt.total_microseconds() / 1e6
-    elif column.dtype == pl.Time:
-        column = column.cast(pl.Int64) / 1e9
-    elif not column.dtype.is_numeric() and column.dtype != pl.Boolean:
-        column = words(column, rules)
-        if rules.thousands:
-            column = column.str.replace_all(re.escape(rules.thousands) + r"(\d{3})\b", "${1}")
-        if rules.decimal != ".":
-            column = column.str.replace_all(".", "_", literal=True).str.replace(rules.decimal, ".", literal=True)
-    return column.cast(pl.Float64, strict=False)
+    return parse_all(column.to_frame(), rules).to_series()
+
+
+def parse_all(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Every column as ``parse`` reads it, at once."""
+    seconds = (cs.duration().dt.total_microseconds() / 1e6, cs.time().cast(pl.Int64) / 1e9)
+    texts = all_words(table.select(~(cs.numeric() | cs.boolean() | cs.duration() | cs.time())), rules)
+    text = pl.all()
+    if rules.thousands:
+        text = text.str.replace_all(re.escape(rules.thousands) + r"(\d{3})\b", "${1}")
+    if rules.decimal != ".":
+        text = text.str.replace_all(".", "_", literal=True).str.replace(rules.decimal, ".", literal=True)
+    read = table.with_columns(*seconds).with_columns(texts.select(text))
+    return read.select(pl.all().cast(pl.Float64, strict=False))
 
 
 def numbers(column: pl.Series, rules: Rules) -> pl.Series:
     """A column as float64, null where it is missing, not a number, infinite or too large."""
-    parsed = parse(column, rules)
-    return parsed.set(~(parsed.abs() <= LARGEST_NUMBER).fill_null(False), None)
+    return all_numbers(column.to_frame(), rules).to_series()
+
+
+def all_numbers(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Every column as ``numbers`` reads it, at once."""
+    return parse_all(table, rules).select(pl.when(pl.all().abs() <= LARGEST_NUMBER).then(pl.all()))
 
 
 def truths(column: pl.Series, rules: Rules) -> pl.Series:
@@ -63,4 +90,4 @@ def moments(column: pl.Series, pattern: str, rules: Rules) -> pl.Series:
 
 
 def with_nan(values: pl.Series) -> NDArray[np.float64]:
-    return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return values.cast(pl.Float64).to_numpy()  # polars has NaN for null

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from neurona.callbacks.progress import Progress
+from neurona.callbacks.progress import Progress, followed
 from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 
@@ -126,6 +126,16 @@ def test_the_bar_is_closed_by_a_failure(fit, monkeypatch):
     with pytest.raises(RuntimeError, match="stop"):
         fit(progress)
     assert progress._bar.disable  # what tqdm sets when it is closed
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_other_work_has_a_bar_on_a_terminal_and_lines_elsewhere(caplog, monkeypatch, terminal):
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    with caplog.at_level(logging.INFO, LOGGER):
+        assert list(followed("abc", 3, "importance", "column", every_seconds=0.0)) == ["a", "b", "c"]
+        list(followed("abc", 3, "importance", "column", every_seconds=60.0))
+    assert lines(caplog) == ([] if terminal else [f"importance  column {number}/3" for number in (1, 2, 3)])
+    assert ("importance 0/3" in sys.stderr.getvalue()) == terminal
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan")])

@@ -143,3 +143,17 @@ def test_a_test_file_that_lacks_a_column(table: Callable[..., TableData], tmp_pa
     with pytest.raises(DataError, match=r"test\.csv: has no column 'b'"):
         table(settings={"test_path": str(tmp_path / "test.csv")}).setup()
     assert table(settings={"test_path": str(tmp_path / "test.csv"), "drop": ["b"]}).spec.num_classes == 2
+
+
+def test_of_many_columns_polars_is_not_called_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def calls(columns: int) -> int:
+        numbers = {f"x{i}": [(7 * i + row) % 13 / 10 for row in range(60)] for i in range(columns)}
+        pl.DataFrame(numbers | {"y": ["no", "yes"] * 30}).write_csv(tmp_path / "wide.csv")
+        count.clear()
+        TableData(path=str(tmp_path / "wide.csv"), target="y").setup()
+        return len(count)
+
+    count: list[None] = []
+    lazy = pl.DataFrame.lazy
+    monkeypatch.setattr(pl.DataFrame, "lazy", lambda frame: (count.append(None), lazy(frame))[1])
+    assert 10 < calls(300) == calls(10) < 150

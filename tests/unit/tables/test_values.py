@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from neurona.tables.schema import Rules
-from neurona.tables.values import moments, numbers, parse, truths, words
+from neurona.tables.values import all_numbers, all_words, blocks, moments, numbers, parse, parse_all, truths, words
 
 SECOND = datetime.timedelta(seconds=1)
 
@@ -44,6 +44,36 @@ def test_the_words_for_no_value_are_those_of_the_rules() -> None:
 def test_numbers(values: list[Any], rules: Rules, figures: list[float | None]) -> None:
     assert numbers(pl.Series(values), rules).to_list() == figures
     assert parse(pl.Series(["inf"]), rules).to_list() == [float("inf")]
+
+
+def test_all_columns_at_once_are_read_as_each_alone() -> None:
+    table = pl.DataFrame(
+        {
+            "^t.*$": [" 3.0", "NA", "1e40"],  # no pattern
+            "number": [3.0, float("nan"), None],
+            "whole": [1, 2, 3],
+            "flag": [True, None, False],
+            "list": [[1], None, [2, 3]],
+            "time": [datetime.time(1), None, datetime.time(2)],
+            "span": [SECOND, 2 * SECOND, None],
+            "day": [datetime.date(2020, 1, 1), None, datetime.date(2020, 1, 2)],
+            "nothing": [None, None, None],
+        }
+    )
+    rules = Rules(missing=("NA", "2"))
+    for every, single in ((all_words, words), (parse_all, parse), (all_numbers, numbers)):
+        together = every(table, rules)
+        assert together.equals(pl.DataFrame([single(column, rules) for column in table]))
+        assert together.columns == table.columns
+    assert all_words(table, rules)["^t.*$"].to_list() == ["3", None, "1e40"]
+    assert all_numbers(table, rules)["^t.*$"].to_list() == [3, None, None]
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(2**20 // 3, [3, 3, 1]), (2**30, [1] * 7), (10, [7]), (0, [7])])
+def test_columns_are_read_as_many_at_once_as_memory_allows(rows: int, sizes: list[int]) -> None:
+    parts = list(blocks("abcdefg", rows))
+    assert [len(part) for part in parts] == sizes
+    assert "".join(parts) == "abcdefg"
 
 
 def test_truths() -> None:
