@@ -75,6 +75,7 @@ class DirectSteps:
         self.scheduler = None if isinstance(scheduler, ReduceLROnPlateau) else scheduler
         self.is_shared = classifier.trainer.world_size > 1
         self._update: updates.Update | None = None
+        self._has_stepped = False
 
     def grad_mode(self) -> AbstractContextManager[Any]:
         """What the mini-batches of a Lightning batch are taken within."""
@@ -161,6 +162,7 @@ class DirectSteps:
         if update is None or any(gradient is None for gradient in gradients):
             with torch.inference_mode(False):
                 self.optimizer.step()
+            self._has_stepped = True
         else:
             with torch.no_grad():
                 update(gradients)
@@ -168,8 +170,10 @@ class DirectSteps:
             parameter.grad = None
 
     def functional_update(self) -> updates.Update | None:
-        """The optimiser's step as one function, if that is possible yet."""
-        if self._update is None:
+        """The optimiser's step as one function, if that is possible yet. The first step of a fit is its own: a schedule
+        of torch's asks whether there was one.
+        """
+        if self._update is None and self._has_stepped:
             self._update = updates.functional(self.optimizer, self.parameters)
         return self._update
 

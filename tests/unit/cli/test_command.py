@@ -132,7 +132,7 @@ Call = Callable[..., Done]
         ("modle.hidden=5", "modle.hidden=5: no such key; did you mean model.hidden?"),
         ("hydra.verbos=true", "hydra.verbos=true: no such key; did you mean hydra.verbose?"),
         ("trainer.max_epoch=1", "did you mean trainer.max_epochs? Any other argument of lightning.pytorch.Trainer"),
-        ("trainer.epochs=1", "here it is trainer.max_epochs. Any other argument of lightning.pytorch.Trainer"),
+        ("trainer.epochs=1", "here it is trainer.max_epochs"),
         ("trainer.devices=2", "lightning.pytorch.Trainer takes it: add it with +trainer.devices=2"),
         ("model=mpl", "model=mpl: no such choice; did you mean mlp? There are broken, linear, mlp"),
         ("model=5", "a group takes the name of one of its choices"),
