@@ -142,11 +142,13 @@ class DirectSteps:
     def fixed(self) -> tuple[Any, ...]:
         """What a function made of the passes takes for fixed: where tensors lie, which are trained, and settings."""
         tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+        methods = (type(self.classifier).loss, type(self.classifier).forward)
+        has_own = any(not method.__module__.startswith("neurona.") for method in methods)
         return (
             [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
             [(id(module), _settings(module)) for module in self._modules()],
             [id(parameter) for parameter in self.parameters],
-            self.classifier.label_smoothing,
+            _settings(self.classifier) if has_own else self.classifier.label_smoothing,
         )
 
     def is_watched(self) -> bool:

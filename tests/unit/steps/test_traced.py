@@ -138,6 +138,30 @@ def test_what_changes_during_a_fit_is_recorded_again(
     assert_same(recorded, directly(own(torch.optim.Adam), Changes(change), **arguments))
 
 
+class Scaled(Classifier):
+    """A loss with a setting of its own."""
+
+    compilable = True
+    factor = 1.0
+
+    def loss(self, features: Any, targets: Any) -> Any:
+        loss, logits = super().loss(features, targets)
+        return loss * self.factor, logits
+
+
+def rescale(classifier: Any) -> None:
+    classifier.factor = 0.1
+
+
+def test_a_setting_of_ones_own_loss_that_changes_is_noticed(
+    functions: list[Any], fit_noise: Fit, directly: Fit
+) -> None:
+    arguments = {"kind": Scaled, "max_epochs": 3}
+    recorded = fit_noise(own(torch.optim.SGD), Changes(rescale), **arguments)
+    assert functions == [(16, 1), (10, 1)] * 2
+    assert_same(recorded, directly(own(torch.optim.SGD), Changes(rescale), **arguments))
+
+
 def frozen() -> MLP:
     made = network()
     made.linear1.requires_grad_(False)
