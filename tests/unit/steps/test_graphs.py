@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from changes import Annealed, Changes, Drops, drop, evaluate, freeze, relabel, replace, smooth
 from lightning.pytorch import Callback, Trainer, seed_everything
 from noise import ASKING, KeepsSteps, Noise, assert_same, messages, tensors
 from torch import nn
@@ -135,42 +136,6 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_at_a_time(name, monkeyp
     assert_same(replayed, fit(EveryStep(), **arguments))
 
 
-class Changes(Callback):
-    """Changes something between the first and the second epoch."""
-
-    def __init__(self, change) -> None:
-        self.change = change
-
-    def on_train_epoch_start(self, trainer, pl_module) -> None:
-        if trainer.current_epoch == 1:
-            self.change(pl_module)
-
-
-def freeze(classifier):
-    classifier.network.linear1.requires_grad_(False)
-
-
-def replace(classifier):
-    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
-
-
-def relabel(classifier):
-    loader = classifier.trainer.train_dataloader
-    loader.targets = loader.targets.flip(0)
-
-
-def smooth(classifier):
-    classifier.label_smoothing = 0.5
-
-
-def drop(classifier):
-    classifier.network.dropout1.p = 0.9
-
-
-def evaluate(classifier):
-    classifier.network.dropout1.eval()
-
-
 @pytest.mark.usefixtures("_on_the_cpu")
 @pytest.mark.parametrize("change", [freeze, replace, relabel, smooth, drop, evaluate])
 def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
@@ -179,27 +144,6 @@ def test_what_changes_during_a_fit_is_recorded_again(change, monkeypatch):
     assert Recorder.recordings == 2
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(replayed, fit(Changes(change), **arguments))
-
-
-class Annealed(MLP):
-    """A network that changes a number of its own in every step."""
-
-    compilable = True
-
-    scale = 1.0
-
-    def forward(self, features):
-        self.scale = self.scale * 0.99
-        return super().forward(features) * self.scale
-
-
-class Drops(MLP):
-    """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
-
-    compilable = True
-
-    def forward(self, features):
-        return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
 
 
 @pytest.mark.usefixtures("_on_the_cpu")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from changes import Annealed, Changes, Drops, drop, evaluate, freeze, replace, smooth
 from lightning.pytorch import Callback
 from noise import ASKING, assert_same, messages
 from torch import nn
@@ -97,37 +97,6 @@ def test_a_size_that_comes_rarely_is_not_recorded(
         functions.clear()
 
 
-class Changes(Callback):
-    """Changes something between the first and the second epoch."""
-
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        self.change = change
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.current_epoch == 1:
-            self.change(pl_module)
-
-
-def freeze(classifier: Any) -> None:
-    classifier.network.linear1.requires_grad_(False)
-
-
-def replace(classifier: Any) -> None:
-    classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
-
-
-def smooth(classifier: Any) -> None:
-    classifier.label_smoothing = 0.5
-
-
-def drop(classifier: Any) -> None:
-    classifier.network.dropout1.p = 0.9
-
-
-def evaluate(classifier: Any) -> None:
-    classifier.network.dropout1.eval()
-
-
 @pytest.mark.parametrize("change", [freeze, replace, smooth, drop, evaluate])
 def test_what_changes_during_a_fit_is_recorded_again(
     change: Any, functions: list[Any], fit_noise: Fit, directly: Fit
@@ -188,26 +157,6 @@ def test_hooks_see_every_pass(functions: list[Any], fit_noise: Fit, directly: Fi
     recorded = fit_noise(own(torch.optim.Adam), Changes(watch), max_epochs=3)
     assert (functions, len(passes)) == ([(16, 1), (10, 1)], 2 * 21)
     assert_same(recorded, directly(own(torch.optim.Adam), Changes(watch), max_epochs=3))
-
-
-class Annealed(MLP):
-    """A network that changes a number of its own in every step."""
-
-    compilable = True
-    scale = 1.0
-
-    def forward(self, features: Any) -> Any:
-        self.scale = self.scale * 0.99
-        return super().forward(features) * self.scale
-
-
-class Drops(MLP):
-    """A network that leaves its hidden layer out now and then (Huang et al. 2016)."""
-
-    compilable = True
-
-    def forward(self, features: Any) -> Any:
-        return super().forward(features) if random.random() < 0.5 else self.head.bias.expand(len(features), -1)
 
 
 class Looks(MLP):
