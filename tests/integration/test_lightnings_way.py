@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, Weighte
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassRecall
 
+import neurona
 from neurona.classifier import Classifier
 from neurona.data.spec import DataSpec
 
@@ -523,3 +524,21 @@ def test_a_test_sets_up_the_test_alone(train: Any, newest: Any, on_loaders: Any)
     assert done.status == 0, done.err
     assert set(NOTES) == {"validate"}
     assert "val_loss" in done.out
+
+
+class Gated(Classifier):
+    def configure_model(self) -> None:
+        if not hasattr(self, "gate"):
+            self.gate = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) * self.gate
+
+
+def test_what_configure_model_makes_is_trained_tested_and_loaded(fit: Any, train: Any) -> None:
+    run = fit(*own("Gated"))
+    assert run.checkpoint("best")["state_dict"]["gate"] != 1
+    done = train(f"run={run.folder}", OWN, "stage=test")
+    assert done.status == 0, done.err
+    gate = neurona.load(run.folder, allow=[__name__]).classifier.gate
+    assert gate == run.checkpoint("best")["state_dict"]["gate"]

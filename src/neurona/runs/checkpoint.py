@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from neurona.classifier import Classifier
@@ -172,6 +173,8 @@ def rebuild(
         classifier = make(
             "classifier", node, Classifier, allow, preprocessing=preprocessing, network=network, spec=sizes
         )
+        if is_overridden("configure_model", classifier):
+            classifier.configure_model()
         restore(contents, classifier)
     except (TypeError, KeyError, AttributeError, RuntimeError) as error:
         problem = f"description and weights do not fit together ({' '.join(str(error).split())}); it is damaged"

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from neurona.steps import compiled, graphs
-from neurona.steps.steps import Classifier, DirectSteps
+from neurona.steps.steps import Classifier, DirectSteps, is_compilable, modules_of
 from neurona.steps.traced import TracedSteps
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ def obstacles_to_tracing(classifier: Classifier) -> Iterable[str]:
     """Why the steps of a fit cannot be recorded without being asked, if they cannot."""
     if torch.is_anomaly_enabled():
         yield "trainer.detect_anomaly looks at every operation"
-    modules = [*classifier.preprocessing.modules(), *classifier.network.modules()]
-    own = {type(module).__qualname__ for module in modules if not is_compilable(type(module))}
+    own = {type(module).__qualname__ for module in modules_of(classifier) if not is_compilable(type(module))}
     own |= {owner.__qualname__ for owner, _ in _unpromised_methods(classifier)}
     if own:
         yield f"{', '.join(sorted(own))} may do more in Python than compute with tensors"
@@ -73,8 +72,3 @@ def _unpromised_methods(classifier: Classifier) -> Iterable[tuple[type, str]]:
         owner = next(kind for kind in type(classifier).__mro__ if name in vars(kind))
         if name in vars(classifier) or not is_compilable(owner):
             yield owner, name
-
-
-def is_compilable(kind: type) -> bool:
-    """Whether a class, not one that it is derived from, promises that it but computes with tensors."""
-    return kind.__module__.partition(".")[0] == "torch" or vars(kind).get("compilable", False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric, MetricCollection
 
 from neurona.data.batches import Part, Picked
 from neurona.devices import distributed, lightning_internals
@@ -145,18 +148,19 @@ class DirectSteps:
         methods = (type(self.classifier).loss, type(self.classifier).forward)
         has_own = any(not method.__module__.startswith("neurona.") for method in methods)
         return (
-            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-            [(id(module), _settings(module)) for module in self._modules()],
+            [(tensor.data_ptr(), tensor.stride(), tensor.requires_grad) for tensor in tensors],
+            [(id(module), type(module), _settings(module)) for module in modules_of(self.classifier)],
             [id(parameter) for parameter in self.parameters],
             _settings(self.classifier) if has_own else self.classifier.label_smoothing,
         )
 
     def is_watched(self) -> bool:
-        """Whether hooks are to see every pass, which such a function would not call."""
-        return hooks.watch_modules((self.classifier, *self._modules())) or hooks.watch_gradients(self.parameters)
-
-    def _modules(self) -> list[nn.Module]:
-        return [*self.classifier.preprocessing.modules(), *self.classifier.network.modules()]
+        """Whether hooks are to see every pass, which such a function would not call, or somebody has put another method
+        into an instance.
+        """
+        modules = (self.classifier, *modules_of(self.classifier))
+        is_replaced = any(vars(module).keys() & {"forward", "loss"} for module in modules)
+        return is_replaced or hooks.watch_modules(modules) or hooks.watch_gradients(self.parameters)
 
     def update(self) -> None:
         gradients: list[Any] = [parameter.grad for parameter in self.parameters]
@@ -180,14 +184,29 @@ class DirectSteps:
         return self._update
 
 
+def modules_of(classifier: Classifier) -> list[nn.Module]:
+    """All that a loss may call: the classifier's own, but for metrics."""
+    children = [child for name, child in classifier.named_children() if name != "metrics"]
+    return [
+        module for child in children for module in child.modules() if not isinstance(module, Metric | MetricCollection)
+    ]
+
+
+def is_compilable(kind: type) -> bool:
+    """Whether a class, not one that it is derived from, promises that it but computes with tensors."""
+    return kind.__module__.partition(".")[0] == "torch" or vars(kind).get("compilable", False)
+
+
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """Such as ``training``, a dropout's ``p``, or where a tensor lies that is no buffer."""
+    """Such as ``training``, a dropout's ``p``, a function that is called, or where a tensor lies that is no buffer."""
 
     def is_plain(value: Any) -> bool:
-        return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
+        if isinstance(value, list | tuple):
+            return all(map(is_plain, value))
+        return isinstance(value, (*PLAIN, FunctionType, BuiltinFunctionType))
 
     return {
-        name: value.data_ptr() if isinstance(value, Tensor) else value
+        name: value.data_ptr() if isinstance(value, Tensor) else copy.copy(value)
         for name, value in vars(module).items()
         if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
     }

@@ -14,16 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 from neurona.steps import randomness
 
 Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 """(features, targets) → (loss, logits, and each parameter's gradient, None where the loss does not depend on it)."""
 
-SEEDS = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
-"""Gradients of a loss with respect to itself."""
+SEED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of a loss, and of its gradient with respect to itself."""
 
 aten = torch.ops.aten
+
+LOOKS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__}
+"""Methods whose result would be recorded for good."""
 
 BINDINGS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: torch.addmm,
@@ -53,29 +57,90 @@ def traced(
 
     parameters: whose gradients are taken, of ``share`` times the loss. buffers: what the passes may change. All tensors
     that the passes read are read where they lie now. Nothing is changed and no random number drawn. Raises whatever the
-    loss raises, and RuntimeError where it does more than compute with tensors: looks at a value, or draws numbers in
-    Python.
+    loss raises, and RuntimeError where it does more than compute with tensors: looks at a value, draws numbers in
+    Python, changes a parameter; or where what was recorded does not give the very bits of this mini-batch.
     """
+    seeds = {dtype: torch.ones((), dtype=dtype) for dtype in SEED_DTYPES}
 
     def passes(features: Tensor, targets: Tensor) -> tuple[Any, ...]:
         with torch.enable_grad():
             value, logits = loss(features, targets)
             scaled = value * share if share != 1 else value
-            gradients = torch.autograd.grad(scaled, parameters, SEEDS[scaled.dtype], allow_unused=True)
-        return value.detach(), logits.detach(), *gradients
+            gradients = torch.autograd.grad(scaled, parameters, seeds[scaled.dtype], allow_unused=True)
+        others = [features, targets, value, logits, *seeds.values(), *parameters, *buffers]
+        return value.detach(), logits.detach(), *_owned(gradients, parameters, others)
 
-    state, before = randomness.rng_state(), [buffer.clone() for buffer in buffers]
+    unchanged = _Unchanged([*parameters, *buffers])
     try:
-        module = make_fx(passes)(features, targets)
-        if randomness.has_drawn_in_python(state):
+        with _NoLooking():
+            module = make_fx(passes)(features, targets)
+        if unchanged.has_drawn_in_python():
             raise RuntimeError("numbers are drawn in Python")
+        _prune(module.graph)
+        function = _function(module)
+        outcomes = []
+        for recorded_or_not in (function, passes):
+            unchanged.restore()
+            with torch.no_grad():
+                results = recorded_or_not(features, targets)
+            outcomes.append(
+                [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in unchanged.tensors)]
+            )
+        if not all(map(_equal, *outcomes)):
+            raise RuntimeError("what was recorded gives other bits")
+        if not all(map(torch.equal, parameters, unchanged.before)):
+            raise RuntimeError("a parameter is changed in place")
     finally:
-        randomness.restore_rng(state)
+        unchanged.restore()
+    return function
+
+
+class _NoLooking(TorchFunctionMode):
+    """Within, whoever asks a tensor for a value gets a RuntimeError."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in LOOKS:
+            raise RuntimeError("it looks at a value that it computes or holds")
+        return func(*args, **(kwargs or {}))
+
+
+class _Unchanged:
+    """Tensors and random numbers as they are, to come back to."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors, self.before = tensors, [tensor.detach().clone() for tensor in tensors]
+        self._rng = randomness.rng_state()
+
+    def restore(self) -> None:
+        randomness.restore_rng(self._rng)
         with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
-    _prune(module.graph)
-    return _function(module)
+            for tensor, value in zip(self.tensors, self.before, strict=True):
+                tensor.copy_(value)
+
+    def has_drawn_in_python(self) -> bool:
+        return randomness.has_drawn_in_python(self._rng)
+
+
+def _owned(
+    gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], others: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients as ``backward`` leaves them to the parameters: each in memory of its own and laid out as its
+    parameter is, copied where it is not.
+    """
+    owned: list[Tensor | None] = []
+    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is not None:
+            place = gradient.untyped_storage().data_ptr()
+            if place in taken or gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter.detach()).copy_(gradient)
+            taken.add(place)
+        owned.append(gradient)
+    return owned
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 def _prune(graph: fx.Graph) -> None:

@@ -13,7 +13,17 @@ from torch import Tensor
 from neurona.data.batches import Chunk, size
 from neurona.errors import ConfigError
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, loss_of, without_trainer
+from neurona.steps.steps import (
+    MAX_RECORDINGS,
+    Batch,
+    Classifier,
+    DirectSteps,
+    Taken,
+    is_compilable,
+    loss_of,
+    modules_of,
+    without_trainer,
+)
 from neurona.steps.trace import Passes, traced
 from neurona.steps.updates import Update
 
@@ -38,7 +48,8 @@ class TracedSteps(DirectSteps):
     def begin(self, batch: object) -> None:
         super().begin(batch)
         self._batch_size = batch.batch_size if isinstance(batch, Chunk) else 0
-        self._is_off = self._has_given_up or self.is_watched()
+        is_own = any(not is_compilable(type(module)) for module in modules_of(self.classifier))  # come in mid-fit
+        self._is_off = self._has_given_up or is_own or self.is_watched()
         clips = self.optimization.clip_norm is not None or self.optimization.clip_value is not None
         self._is_simple = not (clips or self.is_shared) and self.optimization.accumulate == 1
         if not self._is_off and self._fixed != (fixed := self.fixed()):

@@ -18,6 +18,7 @@ from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.steps import choice
+from neurona.steps.steps import is_compilable
 from neurona.steps.traced import TracedSteps
 from neurona.tables import encoding as encodings
 
@@ -153,4 +154,4 @@ def test_all_that_is_shipped_is_compilable():
     ]
     modules = {type(module) for network in shipped for module in network.modules()}
     assert nn.Dropout in modules
-    assert not [kind for kind in modules if not choice.is_compilable(kind)]
+    assert not [kind for kind in modules if not is_compilable(kind)]

@@ -12,6 +12,7 @@ from changes import Annealed, Changes, Drops, drop, evaluate, freeze, replace, s
 from lightning.pytorch import Callback
 from noise import ASKING, assert_same, messages
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from neurona import schedule
 from neurona.classifier import Classifier
@@ -118,6 +119,105 @@ class Scaled(Classifier):
         return loss * self.factor, logits
 
 
+class Odd(Classifier):
+    """Parameters whose gradients come in another layout, or shared, or as the loss's own."""
+
+    compilable = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.matrix = nn.Parameter(torch.ones(5, 3))
+        self.single = nn.Parameter(torch.tensor(1.0))
+        self.pair = nn.ParameterList([torch.zeros(4), torch.zeros(4)])
+
+    def forward(self, features: Any) -> Any:
+        return super().forward(features) + (self.pair[0] + self.pair[1])
+
+    def loss(self, features: Any, targets: Any) -> Any:
+        loss, logits = super().loss(features, targets)
+        return loss + 0.01 * self.matrix.sum() + self.single, logits
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, RMSprop])
+def test_gradients_are_the_parameters_own(kind: Any, functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    optimization = own(kind, clip_norm=0.1)
+    recorded = fit_noise(optimization, kind=Odd, max_epochs=2)
+    assert functions == [(16, 1), (10, 1)]
+    assert_same(recorded, directly(optimization, kind=Odd, max_epochs=2))
+
+
+class Recurrent(nn.Module):
+    compilable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(12, 6, batch_first=True), nn.Linear(6, 4)
+
+    def forward(self, features: Any) -> Any:
+        return self.head(self.lstm(features[:, None])[0][:, 0])
+
+
+class Saving(nn.Module):
+    compilable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+    def forward(self, features: Any) -> Any:
+        return checkpoint(self.network, features, use_reentrant=False)
+
+
+class Tempered(nn.Module):
+    compilable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 4)
+        self.register_buffer("temperature", torch.tensor(2.0))
+
+    def forward(self, features: Any) -> Any:
+        return self.head(features) / float(self.temperature)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Recurrent, ""), (Saving, "gives other bits"), (Tempered, "at a value")])
+def test_what_cannot_be_recorded_rightly_goes_on_directly(
+    kind: Any, reason: str, functions: list[Any], fit_noise: Fit, directly: Fit, caplog: Any
+) -> None:
+    logging.getLogger("neurona").propagate = True
+    goes_on = fit_noise(own(torch.optim.Adam), network=kind, max_epochs=2)
+    assert len(functions) == messages(caplog, "going on without recording a step: ") == 1
+    assert reason in caplog.text
+    assert_same(goes_on, directly(own(torch.optim.Adam), network=kind, max_epochs=2))
+
+
+def wrap(classifier: Any) -> None:
+    forward = classifier.network.forward
+    classifier.network.forward = lambda features: forward(features) * 0.3
+
+
+class Halved(nn.Linear):
+    def forward(self, inputs: Any) -> Any:
+        return super().forward(inputs) / 2
+
+
+def recast(classifier: Any) -> None:
+    classifier.network.head.__class__ = Halved
+
+
+def transpose(classifier: Any) -> None:
+    classifier.network.linear2.weight.data = classifier.network.linear2.weight.data.t()
+
+
+@pytest.mark.parametrize("change", [wrap, recast, transpose])
+@pytest.mark.usefixtures("functions")
+def test_other_code_and_layouts_in_mid_fit_are_noticed(change: Any, fit_noise: Fit, directly: Fit) -> None:
+    arguments = {"network": lambda: MLP(12, 4, hidden=[8, 8]), "max_epochs": 3}
+    recorded = fit_noise(own(torch.optim.SGD), Changes(change), **arguments)
+    plain = directly(own(torch.optim.SGD), Changes(change), **arguments)
+    assert_same(recorded, plain)
+
+
 def rescale(classifier: Any) -> None:
     classifier.factor = 0.1
 
@@ -172,9 +272,9 @@ class Looks(MLP):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Annealed, "a module changes its settings in every step"),
+        (Annealed, "what was recorded gives other bits"),
         (Drops, "numbers are drawn in Python"),
-        (Looks, "data-dependent control flow"),
+        (Looks, "it looks at a value"),
     ],
 )
 def test_a_network_that_does_more_goes_on_directly(
