@@ -59,7 +59,8 @@ class CompiledSteps(DirectSteps):
     def begin(self, batch: object) -> None:
         super().begin(batch)
         self._slots = slots_for(batch, self.classifier, self._slots)
-        self._is_off = self._has_given_up or self.is_watched() or hooks.watch_updates(self.optimizer)
+        is_other = any(obstacles(self.optimizer))  # one that a callback has put in place
+        self._is_off = self._has_given_up or is_other or self.is_watched() or hooks.watch_updates(self.optimizer)
         if self._function is not None and self._fixed != self.fixed():
             self._function = None  # something that was compiled in has changed: compile again
 

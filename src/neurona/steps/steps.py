@@ -85,7 +85,11 @@ class DirectSteps:
         return contextlib.nullcontext()
 
     def begin(self, batch: object) -> None:
-        """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it."""
+        """Called before the mini-batches of a Lightning batch; a callback may have added parameters before it, or have
+        put another optimiser in place.
+        """
+        if self.optimizer is not self.classifier.trainer.optimizers[0]:
+            self.optimizer, self._has_stepped = self.classifier.trainer.optimizers[0], False
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         updates.begin_momentum(self.optimizer)
         self._update = None  # looked for anew in every chunk: who listens may have changed in between

@@ -89,6 +89,27 @@ def test_what_a_function_made_of_the_passes_takes_for_fixed(change, fit_noise):
     assert looks.before == looks.again != looks.after
 
 
+class Replaces(Callback):
+    """Puts another optimiser in place before the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            trainer.optimizers = [torch.optim.SGD(pl_module.parameters(), lr=0.5)]
+
+
+class EveryStep(Callback):
+    def on_train_batch_end(self, *_):
+        pass
+
+
+def test_an_optimiser_put_in_place_by_a_callback_is_taken(fit_noise):
+    ours, lightnings = (
+        fit_noise(own(torch.optim.Adam), Replaces(), *more, max_epochs=2) for more in ((), [EveryStep()])
+    )
+    expected = lightnings.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+
+
 def test_the_momentum_of_a_layer_that_is_unfrozen_begins_then(fit_noise):
     """Torch's SGD can do that where it is not fused, which is the default here."""
 
