@@ -480,6 +480,7 @@ def test_a_loss_that_cannot_be_one_is_refused_in_a_line(name: str, problem: str,
             [f"+trainer.callbacks.e._target_={LIGHTNINGS}.EarlyStopping", "+trainer.callbacks.e.monitor=val_loss"],
             "trainer.callbacks.e.monitor=val_loss: must be one of val/loss",
         ),
+        ([f"+trainer.callbacks.b._target_={LIGHTNINGS}.BackboneFinetuning"], "BackboneFinetuning: needs a classifier"),
         (
             [f"+trainer.callbacks.r._target_={LIGHTNINGS}.LearningRateMonitor", "logger=none"],
             "Cannot use `LearningRateMonitor` callback with `Trainer` that has no logger.",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
+    DeviceStatsMonitor,
     LearningRateFinder,
     ModelCheckpoint,
     OnExceptionCheckpoint,
@@ -71,9 +74,16 @@ def check(node: DictConfig, datamodule: LightningDataModule) -> None:
         raise ConfigError("trainer.val_check_interval", interval, problem)
 
 
-def check_callbacks(callbacks: Sequence[Callback], folder: Path) -> None:
-    """Raises ConfigError for a callback that this project has something else for, or that writes its checkpoints."""
+def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Classifier) -> None:
+    """Raises ConfigError for a callback that this project has something else for, that writes its checkpoints, or that
+    lacks what it needs.
+    """
     for callback in callbacks:
+        if isinstance(callback, BackboneFinetuning) and not hasattr(classifier, "backbone"):
+            problem = "needs a classifier of your own whose attribute backbone is what it freezes"
+            raise ConfigError("trainer.callbacks", "BackboneFinetuning", problem)
+        if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
+            raise ConfigError("trainer.callbacks", "DeviceStatsMonitor", "needs psutil: pip install psutil")
         for kind, remedy in REPLACED.items():
             if isinstance(callback, kind):
                 raise ConfigError("trainer.callbacks", type(callback).__qualname__, f"is not taken here; {remedy}")

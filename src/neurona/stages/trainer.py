@@ -38,7 +38,7 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
     limits.check(node, datamodule)
     limits.check_monitors(node, cfg.trainer.callbacks, classifier)
     callbacks = [*_callbacks(cfg), *_of_search(Path(cfg.folder)), instantiate(cfg.inspect, Inspection)]
-    limits.check_callbacks([*callbacks, *_of_classifier(classifier)], Path(cfg.folder))
+    limits.check_callbacks([*callbacks, *_of_classifier(classifier)], Path(cfg.folder), classifier)
     trainer = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
     if isinstance(trainer.strategy, distributed.DataParallel) and classifier.who_asks(trainer, datamodule):
         node.strategy["_target_"] = WRAPPED

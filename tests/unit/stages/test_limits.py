@@ -202,12 +202,12 @@ def test_who_steps_by_hand_clips_and_accumulates_by_hand(make_classifier: Any, s
 )
 def test_callbacks_that_would_do_harm(callback: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        limits.check_callbacks([callback], Path("run"))
+        limits.check_callbacks([callback], Path("run"), None)
 
 
 def test_callbacks_that_would_not() -> None:
     elsewhere = ModelCheckpoint("elsewhere", "best", save_last=True)
-    limits.check_callbacks([EMAWeightAveraging(), ModelCheckpoint(filename="{epoch}"), elsewhere], Path("run"))
+    limits.check_callbacks([EMAWeightAveraging(), ModelCheckpoint(filename="{epoch}"), elsewhere], Path("run"), None)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,14 @@ def test_callbacks_that_would_not() -> None:
 )
 def test_the_names_of_the_runs_own_checkpoints_are_reserved(callback: Any, tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="is a name of the run's own checkpoints"):
-        limits.check_callbacks([callback(tmp_path)], tmp_path)
+        limits.check_callbacks([callback(tmp_path)], tmp_path, None)
 
 
 def test_other_names_and_places_are_not(tmp_path: Any) -> None:
     elsewhere = ModelCheckpoint(dirpath=tmp_path / "mine", filename="best", save_last=True)
-    limits.check_callbacks([ModelCheckpoint(filename="mine"), elsewhere, EMAWeightAveraging()], tmp_path)
+    limits.check_callbacks([ModelCheckpoint(filename="mine"), elsewhere, EMAWeightAveraging()], tmp_path, None)
 
 
 def test_an_average_that_is_never_validated_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="EMAWeightAveraging is validated"):
-        limits.check_callbacks([StochasticWeightAveraging(swa_lrs=0.1)], tmp_path)
+        limits.check_callbacks([StochasticWeightAveraging(swa_lrs=0.1)], tmp_path, None)
