@@ -398,8 +398,35 @@ class Interrupts(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("name", ["Loaders", "Sampled"])
-def test_a_fit_on_a_shuffling_loader_goes_on_with_the_same_rows(
+class Remembers:
+    """A loader that keeps its place itself, as Lightning's page on stateful loaders has it."""
+
+    def __init__(self, *rows: Tensor) -> None:
+        self.rows, self.place = rows, 0
+
+    def __len__(self) -> int:
+        return 11
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = list(zip(*(part.split(30) for part in self.rows), strict=True))
+        for batch in batches[self.place :]:
+            self.place = (self.place + 1) % 11
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place = state["place"]
+
+
+class Stateful(Loaders):
+    def train_dataloader(self) -> Any:
+        return Remembers(*self._rows(0, 330))
+
+
+@pytest.mark.parametrize("name", ["Loaders", "Sampled", "Stateful"])
+def test_a_fit_on_a_loader_of_ones_own_goes_on_with_the_same_rows(
     name: str, train: Any, newest: Any, on_loaders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*on_loaders(name), *callback("Interrupts"), "model.dropout=0.2", "trainer.max_epochs=3"]
@@ -472,7 +499,7 @@ def test_a_loss_that_cannot_be_one_is_refused_in_a_line(name: str, problem: str,
         (["trainer.gradient_clip_val=0.5"], "no such key; here it is optimizer.clip_norm"),
         (["trainer.accumulate_grad_batches=2"], "no such key; here it is optimizer.accumulate"),
         (["+trainer.gradient_clip_val=0.5"], "is not the Trainer's here: give optimizer.clip_norm"),
-        (["+trainer.logger=false"], "is not the Trainer's here: give logger=none"),
+        (["+trainer.logger=false"], "is not the Trainer's here: give logger\n"),
         (["+trainer.default_root_dir=here"], "is not the Trainer's here: give folder"),
         (["trainer.enable_checkpointing=false"], "must be true: a run is tested, and continued, from its checkpoints"),
         (["+trainer.plugins=[]"], "trainer.plugins=[]: is given by the project itself"),
@@ -543,3 +570,20 @@ def test_what_configure_model_makes_is_trained_tested_and_loaded(fit: Any, train
     assert done.status == 0, done.err
     gate = neurona.load(run.folder, allow=[__name__]).classifier.gate
     assert gate == run.checkpoint("best")["state_dict"]["gate"]
+
+
+class Notes(Callback):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("mine", float(trainer.current_epoch))
+
+
+def test_what_ones_own_callback_logs_may_be_followed(fit: Any) -> None:
+    stops = f"+trainer.callbacks.e._target_={LIGHTNINGS}.EarlyStopping"
+    followed = [stops, "+trainer.callbacks.e.monitor=mine", "+trainer.callbacks.e.patience=1"]
+    assert fit(*callback("Notes"), *followed, "trainer.max_epochs=9").metrics["epochs"] < 9
+
+
+def test_a_checkpoint_of_lightnings_may_follow_the_step(fit: Any) -> None:
+    keeps = f"+trainer.callbacks.c._target_={LIGHTNINGS}.ModelCheckpoint"
+    run = fit(keeps, "+trainer.callbacks.c.monitor=step", "+trainer.callbacks.c.mode=max")
+    assert len(list((run.folder / "checkpoints").glob("epoch=*.ckpt"))) == 1

@@ -22,6 +22,7 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "gradient_clip_algorithm": "optimizer.clip_value",
     "accumulate_grad_batches": "optimizer.accumulate",
     "default_root_dir": "folder",
+    "logger": "logger",
 }
 
 ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")

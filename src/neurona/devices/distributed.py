@@ -110,7 +110,7 @@ def follow_launcher(trainer: DictConfig) -> None:
 def check(trainer: Trainer, node: DictConfig) -> None:
     """Raises ConfigError unless the Trainer of a node ``trainer`` trains with all processes, started by others."""
     several, strategy = max(trainer.world_size, world_size()), node.strategy
-    start = strategy.get("start_method", "") if isinstance(strategy, DictConfig) else str(strategy)
+    start = str(strategy.get("start_method", "popen") if isinstance(strategy, DictConfig) else strategy)
     starts_others = any(word in start for word in ("auto", "None", "spawn", "fork", "notebook"))
     if several > 1 and (starts_others or not isinstance(trainer.strategy, DDPStrategy)):
         problem = f"does not make {several} processes train together: use trainer=ddp, or trainer=ddp_cpu"

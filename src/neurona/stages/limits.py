@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import (
 from omegaconf import DictConfig
 
 from neurona.classifier import Classifier
+from neurona.config import hints
 from neurona.config import overrides as written
 from neurona.config.check import FIGURES
 from neurona.data.base import InMemoryData
@@ -43,17 +44,8 @@ RESERVED = {"best", "last", "previous"}
 STILL_USED = ("optimizer.clip_norm", "optimizer.clip_value", "optimizer.accumulate")
 """Settings of the optimiser that hold whoever makes it."""
 
-TRAINING_FIGURES = ("train/loss", "train/accuracy", "train/lr")
+FOLLOWED = ("train/loss", "train/accuracy", "train/lr", "epoch", "step")
 """What callbacks of Lightning's may follow besides validation's figures."""
-
-ELSEWHERE = {
-    "gradient_clip_val": "optimizer.clip_norm or optimizer.clip_value",
-    "gradient_clip_algorithm": "optimizer.clip_norm or optimizer.clip_value",
-    "accumulate_grad_batches": "optimizer.accumulate",
-    "logger": "logger=none, csv, tensorboard or another of its choices",
-    "default_root_dir": "folder",
-}
-"""Arguments of the Trainer that are settings of something else here."""
 
 LEAST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
 
@@ -169,20 +161,21 @@ def check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifi
         return
     of_classes = [f"val/accuracy_of/{name}" for name in classifier.spec.class_names]
     figures = [f"val/{figure}" for figure in FIGURES]
+    shipped = ("lightning.", "neurona.")
+    if not all(child["_target_"].startswith(shipped) for child in callbacks.values() if child):  # which may log others
+        return
     for name in map(str, callbacks):
         child = callbacks[name]
         monitor = child.get("monitor") if child else None
         is_lightnings = bool(child) and child["_target_"].startswith("lightning.")
-        if monitor is None or not (is_lightnings or child["_target_"].startswith("neurona.")):
-            continue
-        if monitor not in (*figures, *of_classes, *(TRAINING_FIGURES if is_lightnings else ())):
+        if monitor is not None and monitor not in (*figures, *of_classes, *(FOLLOWED if is_lightnings else ())):
             problem = f"must be one of {', '.join(figures)}, or val/accuracy_of/<class>"
             raise ConfigError(f"trainer.callbacks.{name}.monitor", monitor, problem)
 
 
 def _check_length(node: DictConfig) -> None:
-    for name, ours in ELSEWHERE.items():
-        if name in node:
+    for name in map(str, node):
+        if ours := hints.ELSEWHERE.get(name):
             raise ConfigError(f"trainer.{name}", node[name], f"is not the Trainer's here: give {ours}")
     if not node.enable_checkpointing:
         problem = "must be true: a run is tested, and continued, from its checkpoints"

@@ -74,7 +74,7 @@ def _without_callbacks(cfg: DictConfig, **changes: Any) -> DictConfig:
         node.update(changes)
         if kind := PROFILERS.get(str(node.profiler)):
             target = f"lightning.pytorch.profilers.{kind}"
-            node.profiler = {"_target_": target, "dirpath": "${folder}", "filename": "profile"}
+            node.profiler = {"_target_": target, "dirpath": cfg.folder, "filename": "profile"}
     return node
 
 

@@ -70,7 +70,7 @@ class Training(Callback):
         if trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
         lightning_internals.look_ahead(trainer)
-        if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch:
+        if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch and draws_its_order(trainer):
             randomness.restore_rng(self._epoch_rng)
             lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))
         if self._frozen is not None:  # a finetuning callback has frozen all that it had at the beginning
@@ -89,7 +89,7 @@ class Training(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         pl_module.figures.begin_epoch()
         self._restore_rng()
-        if not ways.hands_out_chunks(type(trainer.datamodule)):  # type: ignore[attr-defined]
+        if draws_its_order(trainer):
             self._epoch_rng = randomness.rng_state()
             if trainer.fit_loop.is_resuming:  # Lightning has begun the epoch before the random numbers were there
                 lightning_internals.begin_epoch_again(trainer, 0)
@@ -189,6 +189,12 @@ class Training(Callback):
         if rank < len(stored["rng"]):
             self._rng = stored["rng"][rank]
             self._epoch_rng = stored.get("epoch_rng", [None] * (rank + 1))[rank]
+
+
+def draws_its_order(trainer: Any) -> bool:
+    """Whether the training loader is one of the user's own that keeps no state, which Lightning would restore."""
+    is_ours = ways.hands_out_chunks(type(trainer.datamodule))
+    return not is_ours and not hasattr(trainer.train_dataloader, "load_state_dict")
 
 
 def _restore_constants(trainer: Trainer, classifier: Classifier) -> None:

@@ -259,6 +259,17 @@ def test_hooks_see_every_pass(functions: list[Any], fit_noise: Fit, directly: Fi
     assert_same(recorded, directly(own(torch.optim.Adam), Changes(watch), max_epochs=3))
 
 
+class Counts(MLP):
+    """A network that counts its calls."""
+
+    compilable = True
+    calls = 0
+
+    def forward(self, features: Any) -> Any:
+        self.calls = self.calls + 1
+        return super().forward(features)
+
+
 class Looks(MLP):
     """A network that looks at what it computes."""
 
@@ -273,6 +284,7 @@ class Looks(MLP):
     ("kind", "reason"),
     [
         (Annealed, "what was recorded gives other bits"),
+        (Counts, "a module changes its settings in every step"),
         (Drops, "numbers are drawn in Python"),
         (Looks, "it looks at a value"),
     ],
