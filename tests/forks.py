@@ -88,6 +88,7 @@ def _run(folder: str, command: tuple[str, ...], environment: dict[str, str], out
     for descriptor, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # a sweep starts the server with some blocked
     if command[0] == "-c":
         sys.argv = ["-c", *command[2:]]
         exec(compile(command[1], "-c", "exec"), {"__name__": "__main__"})
