@@ -59,14 +59,11 @@ class KeepsSteps(Callback):
     """Keeps how the steps of a fit were taken, which the classifier gives up when the fit ends."""
 
     steps: Any = None
-    function: Any = None
-    """Of compiled steps."""
     graph: Any = None
     """Of those launched as a CUDA graph."""
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.steps = pl_module.fast_way.steps if pl_module.fast_way is not None else None
-        self.function = getattr(self.steps, "_function", None)
         self.graph = getattr(self.steps, "_graph", None)
 
 

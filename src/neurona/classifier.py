@@ -29,7 +29,7 @@ from neurona.steps.fast import FastWay
 from neurona.steps.figures import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.figures import StepFigures
 from neurona.steps.norms import StepNorms
-from neurona.steps.steps import DirectSteps, loss_of
+from neurona.steps.steps import loss_of
 
 NEVER = sys.maxsize
 """A frequency, in epochs."""
@@ -112,7 +112,7 @@ class Classifier(LightningModule):
         """The loss of a mini-batch, as ``loss`` has it; or steps through a chunk of them, in the fast way."""
         if isinstance(batch, Chunk):
             assert self.fast_way is not None
-            self.fast_way.take(batch, batch_idx)
+            self.fast_way.step_through(batch, batch_idx)
             return None
         features, targets = batch
         loss, logits = loss_of(self, features, targets)
@@ -148,10 +148,6 @@ class Classifier(LightningModule):
         """Weights the classes so that all count as much. counts: training rows of each class, (num_classes,)."""
         assert self.class_weights is not None
         self.class_weights.copy_(counts.sum() / (len(counts) * counts))
-
-    def take_steps(self, steps: DirectSteps) -> None:
-        """Has the steps from the next chunk on taken in this way."""
-        self.fast_way = FastWay(self, steps)
 
     @property
     def optimization(self) -> Optimization:

@@ -6,7 +6,7 @@ shapes   features (num_rows, num_features) float32 or uint8 · targets (num_rows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,39 +35,32 @@ class Batch(NamedTuple):
         return Batch(*(moved(tensor, device) for tensor in self))
 
 
-class Part:
-    """One process's rows of a mini-batch that several share; there may be none. Unpacks as a ``Batch``.
+class MiniBatch:
+    """Some rows of a chunk, gathered when it is unpacked as (features, targets).
 
-    whole: the targets of all rows of the mini-batch, (n,). No tuple, which Lightning would take apart.
+    rows: this process's part of them, (n,) int64; there may be none. all_rows: those of all processes.
     """
 
-    def __init__(self, features: Tensor, targets: Tensor, whole: Tensor) -> None:
-        self.features, self.targets, self.whole = features, targets, whole
+    def __init__(self, chunk: Chunk, all_rows: Tensor) -> None:
+        self._chunk, self.all_rows = chunk, all_rows
+        is_shared = chunk.world_size > 1
+        self.rows = all_rows[distributed.part(len(all_rows), chunk.rank, chunk.world_size)] if is_shared else all_rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter((self.features, self.targets))
+        return iter(self._chunk.gathered(self.rows))
 
-    def to(self, device: torch.device, **_: Any) -> Part:
-        """The same on a device; Lightning calls this."""
-        return Part(*(moved(tensor, device) for tensor in (self.features, self.targets, self.whole)))
-
-
-class Picked:
-    """A mini-batch of some rows of a chunk, gathered when it is unpacked."""
-
-    def __init__(self, chunk: Chunk, rows: Tensor) -> None:
-        self.chunk, self.rows = chunk, rows
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.chunk.gathered(self.rows))
-
-
-def size(batch: Picked | Part | Sequence[Tensor]) -> int:
-    """Rows of a mini-batch, or of this process's part."""
-    if isinstance(batch, Picked):
-        return len(batch.rows)
-    _, targets = batch
-    return len(targets)
+    def share(self, weights: Tensor | None) -> float:
+        """How much of the loss of all rows, their mean, these make. weights: of the classes, (num_classes,)."""
+        if len(self.rows) == len(self.all_rows):
+            return 1.0
+        if weights is None:
+            return len(self.rows) / len(self.all_rows)
+        targets = (self._chunk.targets[rows].to(weights.device) for rows in (self.rows, self.all_rows))
+        own, whole = (weights[those].sum() for those in targets)
+        return (own / whole).item()
 
 
 class Chunk:
@@ -87,24 +80,16 @@ class Chunk:
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch | Part]:
-        return map(self.gathered, self.rows.split(self.batch_size))
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.gathered(mini_batch.rows) for mini_batch in self.mini_batches())
 
-    def picked(self) -> Iterator[Picked | Batch | Part]:
-        """The mini-batches, none gathered yet where there is but one process."""
-        if self.world_size > 1:
-            return iter(self)
-        return (Picked(self, rows) for rows in self.rows.split(self.batch_size))
+    def mini_batches(self) -> Iterator[MiniBatch]:
+        """This process's parts, none gathered yet."""
+        return (MiniBatch(self, rows) for rows in self.rows.split(self.batch_size))
 
-    def gathered(self, rows: Tensor) -> Batch | Part:
-        """The mini-batch of these rows, or this process's part of it."""
-        batch: Batch | Part
-        if self.world_size == 1:
-            batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
-        else:
-            own = distributed.part(len(rows), self.rank, self.world_size)
-            targets = self.targets.index_select(0, rows)
-            batch = Part(self.features.index_select(0, rows[own]), targets[own], targets)
+    def gathered(self, rows: Tensor) -> Batch:
+        """These rows, on the device where the mini-batches are to be."""
+        batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
         return batch if self.is_local else batch.to(self.device)
 
     def equal_part(self) -> Batch:
@@ -115,8 +100,7 @@ class Chunk:
         if self.world_size > 1:
             each = math.ceil(len(rows) / self.world_size)
             rows = rows[torch.arange(self.rank * each, (self.rank + 1) * each, device=rows.device) % len(rows)]
-        batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
-        return batch if self.is_local else batch.to(self.device)
+        return self.gathered(rows)
 
     @property
     def is_local(self) -> bool:
@@ -162,7 +146,7 @@ class BatchLoader:
             rows = rows[torch.randperm(len(rows), generator=generator)]
         return moved(rows, self.features.device)
 
-    def __iter__(self) -> Iterator[Batch | Part | Chunk]:
+    def __iter__(self) -> Iterator[Batch | Chunk]:
         if self.trainer is not None and self.trainer.training:
             return self._chunks(self.trainer)
         order = self.order(self.epoch)
@@ -173,7 +157,7 @@ class BatchLoader:
         shared = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return Chunk(self.features, self.targets, rows, self.batch_size, *shared)
 
-    def _chunks(self, trainer: Any) -> Iterator[Batch | Part | Chunk]:
+    def _chunks(self, trainer: Any) -> Iterator[Batch | Chunk]:
         # Lightning asks for the iterator before it has restored its counters: nothing is read before the first next().
         order = self.order(0 if trainer.overfit_batches else trainer.current_epoch)
         while (length := chunking.next_length(trainer)) > 0:

@@ -1,1 +1,1 @@
-"""How mini-batches become optimiser steps: directly, compiled, or as a CUDA graph."""
+"""How mini-batches become optimiser steps: by recordings, compiled, as a CUDA graph, or directly."""

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neurona.data.batches import Batch, Chunk, Part, Picked
+from neurona.data.batches import Chunk
 from neurona.devices import lightning_internals
 from neurona.steps.figures import require_finite
 from neurona.steps.steps import Classifier, DirectSteps
 
 
 class StepRecord(NamedTuple):
-    """One mini-batch that has been taken. loss: this process's share of it, a scalar. logits: (batch, num_classes).
+    """One mini-batch of a chunk. loss: this process's share of it, a scalar. logits: (batch, num_classes).
     targets: (batch,). samples: rows of all processes. step: the number of the optimiser step that it belongs to.
     """
 
@@ -31,42 +31,30 @@ class FastWay:
     def __init__(self, classifier: Classifier, steps: DirectSteps) -> None:
         self.classifier, self.steps = classifier, steps
 
-    def take(self, chunk: Chunk, batch_idx: int) -> None:
-        """Steps through a chunk whose first mini-batch has this index in its epoch."""
+    def step_through(self, chunk: Chunk, batch_idx: int) -> None:
+        """Takes the steps of a chunk whose first mini-batch has this index in its epoch."""
         classifier, trainer = self.classifier, self.classifier.trainer
         accumulate, last = classifier.optimization.accumulate, trainer.num_training_batches - 1
         steps, records = self.steps, list[StepRecord]()
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
         with steps.grad_mode():
-            for index, mini_batch in enumerate(chunk.picked(), start=batch_idx):
-                own, samples = self._own_part(mini_batch)
-                step = first_step + index // accumulate
-                loss, logits, targets = steps.take(
+            for index, mini_batch in enumerate(chunk.mini_batches(), start=batch_idx):
+                share, step = mini_batch.share(classifier.class_weights), first_step + index // accumulate
+                loss, logits, targets = steps.step(
                     mini_batch,
-                    own / accumulate,
+                    share / accumulate,
                     completes=index % accumulate == accumulate - 1 or index == last,
                     norms=classifier.norms if self._is_logged(step) else None,
                 )
-                loss = loss if own == 1 else loss * own
-                records.append(StepRecord(loss, logits, targets, len(targets) if samples is None else samples, step))
+                loss = loss if share == 1 else loss * share
+                records.append(StepRecord(loss, logits, targets, len(mini_batch.all_rows), step))
         lightning_internals.advance(trainer, len(records))
         self._record(records)
 
     def end(self) -> None:
         """The fit is over."""
         self.steps.end()
-
-    def _own_part(self, mini_batch: Picked | Batch | Part) -> tuple[float, int | None]:
-        """How much of the loss of a mini-batch, the mean over all processes' rows, this process's rows make; and the
-        number of all rows, None where there are no other processes.
-        """
-        if not isinstance(mini_batch, Part):
-            return 1.0, None
-        own, whole, weights = mini_batch.targets, mini_batch.whole, self.classifier.class_weights
-        if weights is None:
-            return len(own) / len(whole), len(whole)
-        return (weights[own].sum() / weights[whole].sum()).item(), len(whole)
 
     def _record(self, records: list[StepRecord]) -> None:
         """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN."""

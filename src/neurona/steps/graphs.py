@@ -5,11 +5,13 @@ A small network's kernels take a GPU a microsecond or two each, and Python many 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurona.data.batches import Chunk, size
-from neurona.steps.norms import StepNorms
-from neurona.steps.steps import MAX_RECORDINGS, Batch, Classifier, DirectSteps, Taken, without_trainer
+from neurona.data.batches import Chunk, MiniBatch
+from neurona.steps.recorded import Recorded, RecordedSteps, without_trainer
+from neurona.steps.steps import Classifier, Outcome
+from neurona.steps.trace import Passes
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +135,7 @@ def drawn() -> tuple[Any, ...]:
 class Slots:
     """Where the steps of every chunk find their rows, one mini-batch after the other, and leave loss and logits.
 
-    length: most mini-batches of a chunk. dtype: of loss and logits. tensors: what ``in_slots`` takes.
+    length: most mini-batches of a chunk. dtype: of loss and logits.
     """
 
     def __init__(self, chunk: Chunk, length: int, num_classes: int, dtype: torch.dtype) -> None:
@@ -141,127 +144,96 @@ class Slots:
         device = chunk.features.device
         self._rows = torch.zeros(length, self.batch_size, dtype=torch.int64, device=device)
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
-        losses = torch.zeros(length, dtype=dtype, device=device)
-        logits = torch.zeros(length, self.batch_size, num_classes, dtype=dtype, device=device)
-        self._kept = list(zip(losses.unbind(), logits.unbind(), strict=True))
-        self.tensors = (self.features, self.targets, self._rows, self._number, losses, logits)
+        self._losses = torch.zeros(length, dtype=dtype, device=device)
+        self._logits = torch.zeros(length, self.batch_size, num_classes, dtype=dtype, device=device)
 
-    def fit(self, chunk: Chunk) -> bool:
+    def suits(self, chunk: Chunk) -> bool:
         """Whether the chunk is of the same data, in mini-batches of the same size, and no longer than there is room."""
         is_same = chunk.features is self.features and chunk.targets is self.targets
         return is_same and chunk.batch_size == self.batch_size and len(chunk) <= self._length
 
     def begin(self, chunk: Chunk) -> None:
-        """Has the whole mini-batches of a chunk taken next."""
+        """The whole mini-batches of a chunk are next."""
         number = len(chunk.rows) // self.batch_size
         rows = chunk.rows[: number * self.batch_size]
         self._rows[:number].copy_(rows.view(number, self.batch_size))
         self._number.zero_()
-        self._targets = self.targets.index_select(0, rows).split(self.batch_size)
-        self._next = 0
+        targets = self.targets.index_select(0, rows).split(self.batch_size)
+        self._next = zip(self._losses.unbind(), self._logits.unbind(), targets, strict=False)
 
-    def skip(self) -> None:
-        """The next mini-batch has been taken in another way."""
+    def call(self, passes: Passes) -> list[Tensor | None]:
+        """Calls a function with the mini-batch that is next on the device. Returns its gradients; reads no value."""
+        rows = self._rows.index_select(0, self._number).flatten()
+        loss, logits, *gradients = passes(self.features.index_select(0, rows), self.targets.index_select(0, rows))
+        self._losses.index_copy_(0, self._number, loss.to(self._losses.dtype).reshape(1))
+        self._logits.index_copy_(0, self._number, logits.to(self._logits.dtype).unsqueeze(0))
         self._number.add_(1)
-        self._next += 1
+        return gradients
 
-    def taken(self) -> Taken:
-        """Loss, logits and targets of the mini-batch that has just been taken."""
-        self._next += 1
-        return *self._kept[self._next - 1], self._targets[self._next - 1]
-
-
-def in_slots(function: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """A function of a mini-batch, (…, features, targets) → (loss, logits, …), as one of slots' tensors, (tensors, …),
-    that takes their next mini-batch. Returns what else the function does.
-    """
-
-    def step(tensors: tuple[Tensor, ...], *others: Any) -> list[Any]:
-        features, targets, rows, number, losses, logits = tensors
-        picked = rows.index_select(0, number).flatten()
-        loss, made, *rest = function(*others, features.index_select(0, picked), targets.index_select(0, picked))
-        losses.index_copy_(0, number, loss.to(losses.dtype).reshape(1))
-        logits.index_copy_(0, number, made.to(logits.dtype).unsqueeze(0))
-        number.add_(1)
-        return rest
-
-    return step
+    def results(self) -> Outcome:
+        """Loss, logits and targets of the mini-batch that ``call``, or a replay of it, has just had."""
+        return next(self._next)
 
 
 def wanted(classifier: Classifier) -> bool:
-    """Whether there is a GPU that records graphs."""
-    return classifier.device.type == "cuda"
+    """Whether a GPU that records graphs is this process's alone, and each mini-batch makes a step."""
+    trainer: Any = classifier.trainer
+    is_one_to_one = trainer.world_size == 1 and classifier.optimization.accumulate == 1
+    return classifier.device.type == "cuda" and is_one_to_one
 
 
-def slots_for(batch: object, classifier: Classifier, slots: Slots | None) -> Slots | None:
-    """Slots that begin with this Lightning batch, the same as before if they can be; None for one that is no chunk, or
-    whose data are elsewhere.
-    """
-    if not wanted(classifier) or not isinstance(batch, Chunk) or not batch.is_local or batch.world_size > 1:
-        return None
-    if slots is None or not slots.fit(batch):
-        parameter = next(classifier.network.parameters())
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        length = max(len(batch), classifier.steps_per_batch)
-        slots = Slots(batch, length, classifier.spec.num_classes, dtype)
-    slots.begin(batch)
-    return slots
-
-
-class GraphedSteps(DirectSteps):
+class GraphedSteps(RecordedSteps):
     """Replays forward and backward of whole mini-batches as a CUDA graph; the update follows in its usual way.
 
-    The same kernels in the same order: the same bits.
+    The same kernels in the same order, hence the same bits, unless they are compiled.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__(classifier)
-        self._slots: Slots | None = None
-        self._graph: Graph | None = None
-        self._fixed: tuple[Any, ...] = ()
-        self._number = 0
+    _graph: Graph | None = None
+    _slots: Slots | None = None
 
-    def begin(self, batch: object) -> None:
-        super().begin(batch)
-        is_off = (
-            self._number > MAX_RECORDINGS or (self._graph is not None and self._graph.is_refused) or self.is_watched()
-        )
-        self._slots = None if is_off else slots_for(batch, self.classifier, self._slots)
-        if self._slots is None:
-            return
-        fixed = (*self.fixed(), self._slots)
-        if self._graph is None or self._fixed != fixed:  # something that was recorded has changed: record again
-            self._number += 1
-            if self._number > MAX_RECORDINGS:
-                log.warning("going on without CUDA graphs: what they depend on has changed %d times", MAX_RECORDINGS)
-                self._slots = None
-                return
-            self._trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-            self._graph = Graph(partial(in_slots(self._gradients), self._slots.tensors), self._state)
-            self._fixed = fixed
+    def begin(self, chunk: Chunk) -> None:
+        self.has_given_up |= self._graph is not None and self._graph.is_refused
+        if not chunk.is_local or self.has_given_up:
+            self._slots = None
+        elif self._slots is None or not self._slots.suits(chunk):
+            dtype = torch.promote_types(next(self.classifier.network.parameters()).dtype, torch.float32)
+            length = max(len(chunk), self.classifier.steps_per_batch)
+            self._slots = Slots(chunk, length, self.classifier.spec.num_classes, dtype)
+        if self._slots is not None:
+            self._slots.begin(chunk)
+        super().begin(chunk)
 
-    def take(self, batch: Batch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Taken:
-        if self._slots is None or size(batch) != self._slots.batch_size:
-            return super().take(batch, share, completes=completes, norms=norms)
-        assert self._graph is not None
-        for parameter, gradient in zip(self._trained, self._graph(), strict=True):
-            parameter.grad = gradient
-        self.complete(norms)
-        return self._slots.taken()
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def fixed(self) -> tuple[Any, ...]:
+        return *super().fixed(), self._slots
+
+    def forget(self) -> None:
+        self._graph = None
 
     def end(self) -> None:
         self._graph = self._slots = None
 
+    def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
+        if self._slots is None or len(batch) != self._slots.batch_size:
+            return None
+        if self._graph is None:
+            passes = (self.passes(batch, share) if self.compiles else None) or self._gradients
+            self._graph = Graph(partial(self._slots.call, passes), self._state)
+        gradients = self._graph()
+        return Recorded(*self._slots.results(), gradients)
+
     def _gradients(self, features: Tensor, targets: Tensor) -> list[Any]:
         """Loss, logits, and the gradient of each trained parameter, None for one that the loss does not depend on."""
-        for parameter in self._trained:
+        for parameter in self.trained:
             parameter.grad = None  # what a recording that failed has left is no gradient
         with without_trainer(self.classifier):
-            taken = self.passes(features, targets, 1)
-        gradients = [parameter.grad for parameter in self._trained]
-        for parameter in self._trained:
+            loss_and_logits = self.forward_and_backward(features, targets, 1)
+        gradients = [parameter.grad for parameter in self.trained]
+        for parameter in self.trained:
             parameter.grad = None
-        return [*taken, *gradients]
+        return [*loss_and_logits, *gradients]
 
     def _state(self) -> tuple[Any, ...]:
         return self.fixed(), drawn()

@@ -12,7 +12,7 @@ class StepNorms:
     """Takes the norms of single steps of a network, told when one is about to be made and when it has been.
 
     ``gradient_norm/<layer>``: Euclidean norm of the gradient over all parameters of a layer, before any clipping;
-    ``gradient_norm/all``: over all layers. A compiled step has no gradient to show.
+    ``gradient_norm/all``: over all layers.
     ``update_ratio/<layer>``: norm of the change of a layer's weights (its parameters of two dimensions or more) over
     the norm of the weights; about 1e-3 is usual (Karpathy, Stanford CS231n, "Ratio of weights:updates").
 

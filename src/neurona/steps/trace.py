@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -20,6 +20,14 @@ from neurona.steps import randomness
 
 Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 """(features, targets) → (loss, logits, and each parameter's gradient, None where the loss does not depend on it)."""
+
+
+class Recording(NamedTuple):
+    """module: the calls, its inputs a mini-batch and its attributes the tensors that they read. passes: them called."""
+
+    module: fx.GraphModule
+    passes: Passes
+
 
 SEED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Of a loss, and of its gradient with respect to itself."""
@@ -52,15 +60,16 @@ def traced(
     features: Tensor,
     targets: Tensor,
     share: float = 1,
-) -> Passes:
+) -> Recording:
     """Forward and backward pass of ``loss``, which gives loss and logits, for mini-batches of this shape.
 
     parameters: whose gradients are taken, of ``share`` times the loss. buffers: what the passes may change. All tensors
     that the passes read are read where they lie now. Nothing is changed and no random number drawn. Raises whatever the
     loss raises, and RuntimeError where it does more than compute with tensors: looks at a value, draws numbers in
-    Python, changes a parameter; or where what was recorded does not give the very bits of this mini-batch.
+    Python, changes a parameter; or where what was recorded does not give the very bits of this mini-batch (on a GPU,
+    some of whose kernels give other bits every time: what is close to them).
     """
-    seeds = {dtype: torch.ones((), dtype=dtype) for dtype in SEED_DTYPES}
+    seeds = {dtype: torch.ones((), dtype=dtype, device=features.device) for dtype in SEED_DTYPES}
 
     def passes(features: Tensor, targets: Tensor) -> tuple[Any, ...]:
         with torch.enable_grad():
@@ -70,8 +79,7 @@ def traced(
         others = [features, targets, value, logits, *seeds.values(), *parameters, *buffers]
         return value.detach(), logits.detach(), *_owned(gradients, parameters, others)
 
-    unchanged = _Unchanged([*parameters, *buffers])
-    try:
+    with Unchanged([*parameters, *buffers]) as unchanged:
         with _NoLooking():
             module = make_fx(passes)(features, targets)
         if unchanged.has_drawn_in_python():
@@ -90,9 +98,7 @@ def traced(
             raise RuntimeError("what was recorded gives other bits")
         if not all(map(torch.equal, parameters, unchanged.before)):
             raise RuntimeError("a parameter is changed in place")
-    finally:
-        unchanged.restore()
-    return function
+    return Recording(module, function)
 
 
 class _NoLooking(TorchFunctionMode):
@@ -104,12 +110,18 @@ class _NoLooking(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Unchanged:
-    """Tensors and random numbers as they are, to come back to."""
+class Unchanged:
+    """Leaves tensors and random numbers at the end as they were at the beginning."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors, self.before = tensors, [tensor.detach().clone() for tensor in tensors]
         self._rng = randomness.rng_state()
+
+    def __enter__(self) -> Unchanged:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
 
     def restore(self) -> None:
         randomness.restore_rng(self._rng)
@@ -140,7 +152,9 @@ def _owned(
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other) if one.device.type == "cpu" else torch.allclose(one, other, equal_nan=True)
 
 
 def _prune(graph: fx.Graph) -> None:

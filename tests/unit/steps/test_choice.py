@@ -18,7 +18,7 @@ from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.steps import choice
-from neurona.steps.steps import is_compilable
+from neurona.steps.recorded import is_compilable
 from neurona.steps.traced import TracedSteps
 from neurona.tables import encoding as encodings
 
@@ -87,14 +87,9 @@ def test_steps_are_traced_unless_somebody_wants_every_one(callbacks, kind, fit_n
     ("optimization", "callbacks", "kind", "reason"),
     [
         (adam(), [EveryStep()], Classifier, "EveryStep.on_before_optimizer_step asks for one mini-batch at a time"),
-        (adam(accumulate=3), [], Classifier, "optimizer.accumulate above 1"),
-        (adam(), [], OwnLoss, "OwnLoss.loss may do more than compute with tensors"),
-        (own(torch.optim.Adam, amsgrad=True), [], Classifier, "Adam has no compiled update with amsgrad"),
-        (own(torch.optim.AdamW, maximize=True), [], Classifier, "AdamW has no compiled update with maximize"),
-        (own(torch.optim.SGD, momentum=0.9, dampening=0.5), [], Classifier, "SGD has no compiled update with damp"),
-        (own(torch.optim.Adagrad), [], Classifier, "Adagrad has no compiled update"),
+        (adam(), [], OwnLoss, "OwnLoss may do more in Python than compute with tensors"),
     ],
-    ids=["callback", "accumulation", "own_loss", "amsgrad", "maximize", "dampening", "adagrad"],
+    ids=["callback", "own_loss"],
 )
 def test_what_cannot_be_compiled_goes_on_without_and_says_so(optimization, callbacks, kind, reason, fit_noise, caplog):
     logging.getLogger("neurona").propagate = True
@@ -123,7 +118,7 @@ def test_what_cannot_be_compiled_goes_on_without_and_says_so(optimization, callb
 )
 def test_what_is_not_recorded(kind, network, reason, fit_noise):
     classifier = fit_noise(adam(), kind=kind, network=network)
-    obstacles = list(choice.obstacles_to_tracing(classifier))
+    obstacles = list(choice.obstacles_to_recording(classifier))
     assert len(obstacles) == bool(reason)
     assert all(reason in obstacle for obstacle in obstacles)
     assert isinstance(classifier.kept.steps, TracedSteps) == (not obstacles)
@@ -132,12 +127,7 @@ def test_what_is_not_recorded(kind, network, reason, fit_noise):
 def test_a_loss_put_into_an_instance_is_not_recorded(fit_noise):
     classifier = fit_noise(adam())
     classifier.loss = lambda features, targets: None
-    assert list(choice.obstacles_to_tracing(classifier))
-
-
-def test_accumulated_gradients_are_not_recorded_as_a_graph(fit_noise):
-    assert list(choice.obstacles_to_graphs(fit_noise(adam(accumulate=2)))) == ["optimizer.accumulate is above 1"]
-    assert not list(choice.obstacles_to_graphs(fit_noise(adam())))
+    assert list(choice.obstacles_to_recording(classifier))
 
 
 def test_all_that_is_shipped_is_compilable():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from noise import ASKING, KeepsSteps, Noise, messages
+from noise import ASKING, KeepsSteps, Noise
 from torch import nn
 
 from neurona import schedule
@@ -20,7 +21,7 @@ from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization, RMSprop
-from neurona.steps.compiled import CompiledSteps
+from neurona.steps.graphs import GraphedSteps
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of compiling processes takes longer to start
 
@@ -54,17 +55,26 @@ def fit(
         max_epochs=2, enable_model_summary=False, precision=precision, callbacks=[*callbacks, classifier.kept],
     )  # fmt: skip
     trainer.fit(classifier, Noise(ROWS, FEATURES, CLASSES, batch_size=BATCH, on=accelerator))
-    assert trainer.global_step == trainer.max_epochs * 21 // optimization().accumulate
+    assert trainer.global_step == trainer.max_epochs * math.ceil(21 / optimization().accumulate)
     return classifier
 
 
 def assert_agrees(rtol=1e-4, atol=2e-5, **arguments):
     eager, compiled = fit(compiled=False, **arguments), fit(compiled=True, **arguments)
-    assert compiled.kept.function is not None  # it has been compiled, and used
-    assert isinstance(compiled.kept.steps, CompiledSteps)  # and the compiler has not given up
-    if arguments.get("accelerator") == "gpu":
-        assert compiled.kept.function._graph is not None
+    assert_has_compiled(compiled)
     assert_close(compiled, eager, rtol, atol)
+
+
+def assert_has_compiled(classifier):
+    """A step has been compiled and used, and the compiler has not given up."""
+    steps = classifier.kept.steps
+    assert steps.compiles
+    assert not steps.has_given_up
+    if classifier.device.type == "cuda":
+        assert isinstance(steps, GraphedSteps)
+        assert classifier.kept.graph._graph is not None
+    else:
+        assert [function for function in steps._functions.values() if function is not None]
 
 
 def assert_close(compiled, eager, rtol=1e-4, atol=2e-5):
@@ -88,35 +98,20 @@ SCHEDULES = {
 }
 
 
-# What a schedule changes, the rate and with one_cycle a momentum, the compiled step is given as tensors.
 PAIRS = [("adam", name) for name in SCHEDULES]
 PAIRS += [(name, other) for name in OPTIMIZERS if name != "adam" for other in ("constant", "one_cycle")]
-SHORT = [("adam", "one_cycle"), ("sgd", "one_cycle"), ("rmsprop", "constant")]
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("optimizer_name", "schedule_name"),
-    [pytest.param(*pair, marks=[] if pair in SHORT else pytest.mark.long) for pair in PAIRS],
-)
-def test_every_optimizer_and_schedule(optimizer_name, schedule_name):
-    assert_agrees(optimization=lambda: OPTIMIZERS[optimizer_name](schedule=SCHEDULES[schedule_name]()))
+@pytest.mark.parametrize("name", ["adam", pytest.param("rmsprop", marks=pytest.mark.long)])
+def test_optimizers(name):
+    assert_agrees(optimization=lambda: OPTIMIZERS[name](schedule=schedule.one_cycle()))
 
 
 @pytest.mark.long
 @needs_compiler
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda **a: Optimization.of(torch.optim.SGD, lr=0.1, **a),
-        lambda **a: Optimization.of(RMSprop, **a),
-        lambda **a: Optimization.of(torch.optim.Adam, clip_norm=0.05, **a),
-        lambda **a: Optimization.of(torch.optim.SGD, lr=0.01, clip_value=0.01, **a),
-    ],
-    ids=["plain_sgd", "plain_rmsprop", "clip_norm", "clip_value"],
-)
-def test_optimizer_options(make):
-    assert_agrees(optimization=lambda: make(schedule=schedule.constant()))
+def test_clipped_and_accumulated_gradients():
+    assert_agrees(optimization=lambda: Optimization.of(torch.optim.Adam, clip_norm=0.05, accumulate=2))
 
 
 @pytest.mark.gpu
@@ -210,21 +205,12 @@ def freeze(trainer, classifier):
     classifier.network.linear1.requires_grad_(False)
 
 
-def decay(trainer, classifier):
-    trainer.optimizers[0].param_groups[0]["weight_decay"] = 0.5
-
-
 def replace(trainer, classifier):
     classifier.network.head.weight.data = classifier.network.head.weight.data.clone() * 0.5
 
 
 def smooth(trainer, classifier):
     classifier.label_smoothing = 0.5
-
-
-def restate(trainer, classifier):
-    for state in trainer.optimizers[0].state.values():
-        state["momentum_buffer"] = state["momentum_buffer"] * 0.5
 
 
 def unfreeze(trainer, classifier):
@@ -234,6 +220,8 @@ def unfreeze(trainer, classifier):
 class Frozen(MLP):
     """A network whose first layer is not trained at first."""
 
+    compilable = True
+
     def __init__(self) -> None:
         super().__init__(FEATURES, CLASSES, hidden=[8])
         self.linear1.requires_grad_(False)
@@ -242,7 +230,7 @@ class Frozen(MLP):
 @needs_compiler
 @pytest.mark.parametrize(
     "change",
-    [*(pytest.param(change, marks=pytest.mark.long) for change in (freeze, decay, smooth, restate)), replace],
+    [*(pytest.param(change, marks=pytest.mark.long) for change in (freeze, smooth)), replace],
 )
 def test_what_changes_during_a_fit_is_noticed(change):
     assert_agrees(optimization=sgd, callbacks=[Changes(change)])
@@ -250,13 +238,14 @@ def test_what_changes_during_a_fit_is_noticed(change):
 
 @pytest.mark.long
 @needs_compiler
-@pytest.mark.parametrize("make", [adam, sgd, lambda: Optimization.of(RMSprop)], ids=["adam", "sgd", "rmsprop"])
-def test_a_layer_is_trained_from_some_step_on(make):
-    assert_agrees(optimization=make, network=Frozen, callbacks=[Changes(unfreeze)])
+def test_a_layer_is_trained_from_some_step_on():
+    assert_agrees(optimization=sgd, network=Frozen, callbacks=[Changes(unfreeze)])
 
 
 class Unused(MLP):
     """A network with a parameter that its output does not depend on."""
+
+    compilable = True
 
     def __init__(self) -> None:
         super().__init__(FEATURES, CLASSES, hidden=[8])
@@ -264,20 +253,14 @@ class Unused(MLP):
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(adam, marks=pytest.mark.long),
-        lambda: Optimization.of(torch.optim.SGD, lr=0.01, weight_decay=0.1),
-    ],
-    ids=["adam", "sgd"],
-)
-def test_a_parameter_without_a_gradient_stays_as_it_is(make):
-    assert_agrees(optimization=make, network=Unused)
+def test_a_parameter_without_a_gradient_stays_as_it_is():
+    assert_agrees(optimization=lambda: Optimization.of(torch.optim.SGD, lr=0.01, weight_decay=0.1), network=Unused)
 
 
 class Swish(nn.Module):
     """x sigmoid(beta x) (Ramachandran et al. 2017, arXiv:1710.05941), whose beta is a single number."""
+
+    compilable = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -288,12 +271,11 @@ class Swish(nn.Module):
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "adam" else pytest.mark.long) for n in OPTIMIZERS])
-def test_a_parameter_that_is_a_single_number(name):
+def test_a_parameter_that_is_a_single_number():
     def network():
         return nn.Sequential(nn.Linear(FEATURES, 8), Swish(), nn.Linear(8, CLASSES))
 
-    assert_agrees(optimization=OPTIMIZERS[name], network=network)
+    assert_agrees(optimization=adam, network=network)
 
 
 @needs_compiler
@@ -314,38 +296,10 @@ def test_two_fits_in_one_process_do_not_share_a_function():
         assert_agrees(optimization=lambda d=decay: Optimization.of(torch.optim.Adam, weight_decay=d))
 
 
-class Counts(MLP):
-    """A network that changes a number of its own in every step."""
-
-    calls = 0
-
-    def forward(self, features):
-        self.calls = self.calls + 1
-        return super().forward(features)
-
-
-@needs_compiler
-def test_a_network_that_changes_in_every_step_is_not_compiled_for_ever(caplog, monkeypatch):
-    logging.getLogger("neurona").propagate = True
-    monkeypatch.setattr("neurona.steps.compiled.MAX_RECORDINGS", 1)
-
-    class Changing(Callback):
-        chunk_aware = True
-
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            pl_module.network.calls += 1
-
-    def network():
-        return Counts(FEATURES, CLASSES, hidden=[8])
-
-    compiled = fit(compiled=True, optimization=sgd, network=network, callbacks=[Changing()])
-    assert messages(caplog, "what a step depends on has changed 1 times") == 1
-    assert not isinstance(compiled.kept.steps, CompiledSteps)
-    assert_close(compiled, fit(compiled=False, optimization=sgd, network=network, callbacks=[Changing()]))
-
-
 class Untraceable(MLP):
     """A network whose forward depends on a value, which no single graph can."""
+
+    compilable = True
 
     def forward(self, features):
         return super().forward(features) * (1 if features.sum().item() > -1e9 else 2)
@@ -358,7 +312,7 @@ def test_a_network_the_compiler_refuses_goes_on_without(caplog):
         return Untraceable(FEATURES, CLASSES, hidden=[8])
 
     compiled = fit(compiled=True, optimization=sgd, network=network)
-    assert "the compiler gave up" in caplog.text
+    assert "compile=true: going on without recording a step: it looks at a value" in caplog.text
     eager = fit(compiled=False, optimization=sgd, network=network)
     assert all(
         torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)

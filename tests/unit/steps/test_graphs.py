@@ -25,7 +25,7 @@ from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization, RMSprop
-from neurona.steps import graphs
+from neurona.steps import graphs, recorded
 from neurona.steps.graphs import Graph
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import DirectSteps
@@ -221,7 +221,7 @@ def test_loss_and_accuracy_of_the_epochs_are_those_of_ordinary_steps(monkeypatch
 @pytest.mark.usefixtures("_on_the_cpu")
 def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch):
     logging.getLogger("neurona").propagate = True
-    monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
+    monkeypatch.setattr(recorded, "MAX_RECORDINGS", 2)
 
     class Schedule(Callback):
         def on_train_epoch_start(self, trainer, pl_module) -> None:
@@ -230,7 +230,7 @@ def test_what_changes_all_the_time_is_not_recorded_for_ever(caplog, monkeypatch)
     arguments = {"network": mlp(dropout=0.3), "optimization": adam(), "accelerator": "cpu"}
     replayed = fit(Schedule(), **arguments)
     assert Recorder.recordings == 2
-    assert messages(caplog, "what they depend on has changed 2 times") == 1
+    assert messages(caplog, "what it depends on has changed 2 times") == 1
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(replayed, fit(Schedule(), **arguments))
 
@@ -577,4 +577,4 @@ def test_the_steps_of_a_chunk_do_not_wait_for_the_gpu(compiled, data_on):
     )
     assert classifier.trainer.global_step == EPOCHS * 21
     if data_on == "gpu":
-        assert (classifier.kept.function if compiled else classifier.kept.graph)._graph is not None
+        assert classifier.kept.graph._graph is not None

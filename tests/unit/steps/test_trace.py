@@ -77,7 +77,7 @@ def assert_autograds_bits(network: nn.Module, loss: Any, batch: tuple[Tensor, Te
     parameters, buffers = [*network.parameters()], [*network.buffers()]
     torch.manual_seed(3)
     seed, before = torch.get_rng_state(), [buffer.clone() for buffer in buffers]
-    function = traced(loss, parameters, buffers, *batch, share)
+    function = traced(loss, parameters, buffers, *batch, share).passes
     assert torch.equal(seed, torch.get_rng_state())
     assert all(map(torch.equal, buffers, before))
     outcomes = []
@@ -129,7 +129,7 @@ def test_precisions(dtype: torch.dtype) -> None:
 def test_a_parameter_that_the_loss_does_not_depend_on_has_no_gradient() -> None:
     network = mlp()
     unused = nn.Parameter(torch.ones(3))
-    function = traced(loss_of(network), [unused, *network.parameters()], [], *mini_batch())
+    function = traced(loss_of(network), [unused, *network.parameters()], [], *mini_batch()).passes
     with torch.no_grad():
         assert function(*mini_batch())[2] is None
 
@@ -148,7 +148,7 @@ def test_a_sum_that_a_view_reshapes_keeps_its_dimensions() -> None:
 
 def test_weights_are_read_where_they_lie() -> None:
     network = mlp()
-    function = traced(loss_of(network), [*network.parameters()], [], *mini_batch())
+    function = traced(loss_of(network), [*network.parameters()], [], *mini_batch()).passes
     with torch.no_grad():
         network.head.weight.mul_(2)
         assert torch.equal(function(*mini_batch())[1], network(mini_batch()[0]))

@@ -19,7 +19,7 @@ from neurona.classifier import Classifier
 from neurona.errors import ConfigError
 from neurona.models.mlp import MLP
 from neurona.optimizer import Muon, Optimization, RMSprop
-from neurona.steps import traced
+from neurona.steps import recorded, traced
 from neurona.steps.steps import DirectSteps
 from neurona.steps.traced import TracedSteps
 
@@ -34,13 +34,13 @@ def network() -> MLP:
 def functions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The sizes of the mini-batches that were recorded; any size is worth it."""
     sizes: list[Any] = []
-    record = traced.traced
+    record = recorded.traced
 
     def noted(loss: Any, parameters: Any, buffers: Any, features: Any, targets: Any, share: float) -> Any:
         sizes.append((len(targets), share))
         return record(loss, parameters, buffers, features, targets, share)
 
-    monkeypatch.setattr(traced, "traced", noted)
+    monkeypatch.setattr(recorded, "traced", noted)
     monkeypatch.setattr(traced, "WORTHWHILE_PASSES", 1)
     return sizes
 
@@ -91,10 +91,10 @@ def test_accumulated_gradients(functions: list[Any], fit_noise: Fit, directly: F
 def test_a_size_that_comes_rarely_is_not_recorded(
     functions: list[Any], fit_noise: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for worthwhile, recorded in ((40, [(16, 1)]), (43, []), (1, [(16, 1), (10, 1)])):
+    for worthwhile, sizes in ((40, [(16, 1)]), (43, []), (1, [(16, 1), (10, 1)])):
         monkeypatch.setattr(traced, "WORTHWHILE_PASSES", worthwhile)
         fit_noise(own(torch.optim.Adam), max_epochs=2)
-        assert functions == recorded
+        assert functions == sizes
         functions.clear()
 
 
@@ -316,7 +316,7 @@ def test_what_changes_all_the_time_is_not_recorded_for_ever(
             pl_module.network.dropout1.p /= 2
 
     logging.getLogger("neurona").propagate = True
-    monkeypatch.setattr(traced, "MAX_RECORDINGS", 3)
+    monkeypatch.setattr(recorded, "MAX_RECORDINGS", 3)
     fit = fit_noise(own(torch.optim.Adam), Cools(), network=network, max_epochs=5)
     assert functions == [(16, 1), (10, 1)] * 3
     assert messages(caplog, "what it depends on has changed 3 times") == 1

@@ -1,0 +1,207 @@
+"""Steps by what was recorded of a mini-batch, while all that was taken for fixed stays so."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from neurona.data.batches import Chunk, MiniBatch
+from neurona.errors import ConfigError
+from neurona.steps import hooks
+from neurona.steps.compiled import compiled
+from neurona.steps.norms import StepNorms
+from neurona.steps.steps import Classifier, DirectSteps, Outcome, loss_of
+from neurona.steps.trace import Passes, traced
+from neurona.steps.updates import Update
+
+log = logging.getLogger(__name__)
+
+MAX_RECORDINGS = 10
+"""Times that a fit records a step: where more are needed, they take longer than they save."""
+
+PLAIN = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType)
+
+
+class Recorded(NamedTuple):
+    """What a recording gives of a mini-batch. gradients: one for each parameter that is trained, None where the loss
+    does not depend on it.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    targets: Tensor
+    gradients: list[Any]
+
+
+class RecordedSteps(DirectSteps):
+    """Steps by recordings of forward and backward pass where there is one, and else directly.
+
+    compiles: whether what is recorded is compiled as well; not once the compiler has given up.
+    """
+
+    def __init__(self, classifier: Classifier, *, compiles: bool) -> None:
+        super().__init__(classifier)
+        self.compiles = compiles
+        self.has_given_up = False
+        self.trained: list[Tensor] = []
+        self._fixed: tuple[Any, ...] = ()
+        self._changes = 0
+
+    def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
+        """Forward and backward pass of a mini-batch; None where they are not recorded."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Something has changed that recordings take for fixed: there are none any more."""
+        raise NotImplementedError
+
+    def begin(self, chunk: Chunk) -> None:
+        super().begin(chunk)
+        weights, clips = self.classifier.class_weights, (self.optimization.clip_norm, self.optimization.clip_value)
+        has_own = any(not is_compilable(type(module)) for module in modules_of(self.classifier))  # come in mid-fit
+        changes_its_share = self.is_shared and weights is not None  # from one mini-batch to the next
+        self.is_off = self.has_given_up or has_own or changes_its_share or self._is_watched()
+        self._is_simple = clips == (None, None) and not self.is_shared and self.optimization.accumulate == 1
+        if not self.is_off and self._fixed != (fixed := self.fixed()):
+            self._fixed = fixed
+            self.trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+            self.forget()
+            self._changes += 1
+            if self._changes > MAX_RECORDINGS:
+                self.give_up(f"what it depends on has changed {MAX_RECORDINGS} times")
+
+    def grad_mode(self) -> AbstractContextManager[Any]:
+        # Quicker by a tenth, but its gradients cannot be changed elsewhere, as an optimiser of one's own might do.
+        is_all_ours = self._is_simple and self.functional_update() is not None
+        return torch.inference_mode() if is_all_ours else torch.no_grad()
+
+    def step(self, batch: MiniBatch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Outcome:
+        recorded = None if self.is_off else self.recorded(batch, share)
+        if recorded is None:
+            with torch.inference_mode(False), torch.enable_grad():
+                return super().step(batch, share, completes=completes, norms=norms)
+        loss, logits, targets, gradients = recorded
+        if norms is None and self._is_simple and (update := self._update_of_all(gradients)) is not None:
+            update(gradients)
+            self.count()
+            return loss, logits, targets
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        if completes:
+            self.complete(norms)
+        return loss, logits, targets
+
+    def _update_of_all(self, gradients: list[Any]) -> Update | None:
+        """The optimiser's step as one function, where that is possible and every parameter has a gradient."""
+        is_complete = len(gradients) == len(self.parameters) and not any(gradient is None for gradient in gradients)
+        return self.functional_update() if is_complete else None
+
+    def passes(self, batch: MiniBatch, share: float) -> Passes | None:
+        """Forward and backward pass for mini-batches like this one, recorded and, if they are to be, compiled; None
+        where that cannot be.
+        """
+        classifier, (features, targets) = self.classifier, batch
+        try:
+            with without_trainer(classifier):
+                loss = partial(loss_of, classifier)
+                recording = traced(loss, self.trained, [*classifier.buffers()], features, targets, share)
+        except ConfigError:
+            raise
+        except Exception as error:  # of many kinds: whatever a class of one's own does
+            self.give_up(" ".join(str(error).split()) or type(error).__name__)
+            return None
+        if self.fixed() != self._fixed:
+            self.give_up("a module changes its settings in every step")
+            return None
+        if self.compiles:
+            try:
+                return compiled(recording.module, features, targets)
+            except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
+                self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
+                log.warning("compile=true: going on without, as the compiler gave up: %s", reason)
+        return recording.passes
+
+    def give_up(self, reason: str) -> None:
+        """Takes all further steps directly."""
+        asked = "compile=true: " if self.compiles else ""
+        log.warning("%sgoing on without recording a step: %s", asked, reason)
+        self.has_given_up = self.is_off = True
+
+    def fixed(self) -> tuple[Any, ...]:
+        """What recordings take for fixed: where tensors lie, which are trained, and settings."""
+        tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
+        methods = (type(self.classifier).loss, type(self.classifier).forward)
+        has_own = any(not method.__module__.startswith("neurona.") for method in methods)
+        return (
+            [(tensor.data_ptr(), tensor.stride(), tensor.requires_grad) for tensor in tensors],
+            [(id(module), type(module), _settings(module)) for module in modules_of(self.classifier)],
+            [id(parameter) for parameter in self.parameters],
+            _settings(self.classifier) if has_own else self.classifier.label_smoothing,
+        )
+
+    def _is_watched(self) -> bool:
+        """Whether hooks are to see every pass, which a recording would not call, or somebody has put another method
+        into an instance.
+        """
+        modules = (self.classifier, *modules_of(self.classifier))
+        is_replaced = any(vars(module).keys() & {"forward", "loss"} for module in modules)
+        return is_replaced or hooks.watch_modules(modules) or hooks.watch_gradients(self.parameters)
+
+
+class _NoTrainer:
+    """Stands for the Trainer where a loss is to compute with tensors only: whatever it is asked for is refused."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> NoReturn:
+        does = "logs" if name == "barebones" else f"reads the Trainer's {name}"  # which self.log asks for first
+        problem = f"its loss {does}, once and not in every step: say compilable = False in the class"
+        raise ConfigError("classifier", self._kind, problem)
+
+
+@contextlib.contextmanager
+def without_trainer(classifier: Classifier) -> Iterator[None]:
+    """What is recorded of a loss here holds for all later steps. Raises ConfigError if it asks for the Trainer."""
+    trainer: Any = classifier.trainer
+    classifier.trainer = _NoTrainer(type(classifier).__qualname__)
+    try:
+        yield
+    finally:
+        classifier.trainer = trainer
+
+
+def modules_of(classifier: Classifier) -> list[nn.Module]:
+    """All that a loss may call: the classifier's own, but for metrics."""
+    children = [child for name, child in classifier.named_children() if name != "metrics"]
+    return [
+        module for child in children for module in child.modules() if not isinstance(module, Metric | MetricCollection)
+    ]
+
+
+def is_compilable(kind: type) -> bool:
+    """Whether a class, not one that it is derived from, promises that it but computes with tensors."""
+    return kind.__module__.partition(".")[0] == "torch" or vars(kind).get("compilable", False)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Such as ``training``, a dropout's ``p``, a function that is called, or where a tensor lies that is no buffer."""
+
+    def is_plain(value: Any) -> bool:
+        return all(map(is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, PLAIN)
+
+    return {
+        name: value.data_ptr() if isinstance(value, Tensor) else copy.copy(value)
+        for name, value in vars(module).items()
+        if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
+    }
