@@ -42,7 +42,7 @@ class Classifier(LightningModule):
     preprocessing: raw features → what the network sees, fitted on the training part. network: → logits.
     optimization: how a step is made; None for a classifier that is only evaluated.
     model_config, embedding_config: what the network was made from, stored in checkpoints so that it can be rebuilt.
-    compile_steps: see ``neurona.steps.compiled``.
+    compile_steps: whether the passes of the fast way are compiled, where they can be.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.

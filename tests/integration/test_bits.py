@@ -64,8 +64,8 @@ def test_these_do(tmp_path, reference, override):
 )
 def test_recorded_passes_change_none(tmp_path, overrides, monkeypatch):
     recordings = []
-    record = traced.traced
-    monkeypatch.setattr(traced, "traced", lambda *arguments: recordings.append(1) or record(*arguments))
+    record = recorded.traced
+    monkeypatch.setattr(recorded, "traced", lambda *arguments: recordings.append(1) or record(*arguments))
     monkeypatch.setattr(traced, "WORTHWHILE_PASSES", 1)
     weights = trained(tmp_path / "recorded", *overrides)
     assert recordings

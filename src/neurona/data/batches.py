@@ -36,31 +36,30 @@ class Batch(NamedTuple):
 
 
 class MiniBatch:
-    """Some rows of a chunk, gathered when it is unpacked as (features, targets).
+    """Some rows of a chunk, (size,) int64, whose features are gathered when it is unpacked as (features, targets).
 
-    rows: this process's part of them, (n,) int64; there may be none. all_rows: those of all processes.
+    Where processes share the rows, targets and size are of this one's part, which may be empty; all_targets and
+    all_sizes are of all of them.
     """
 
-    def __init__(self, chunk: Chunk, all_rows: Tensor) -> None:
-        self._chunk, self.all_rows = chunk, all_rows
-        is_shared = chunk.world_size > 1
-        self.rows = all_rows[distributed.part(len(all_rows), chunk.rank, chunk.world_size)] if is_shared else all_rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __init__(self, chunk: Chunk, rows: Tensor, targets: Tensor) -> None:
+        self._chunk, self._rows, self.targets, self.all_targets = chunk, rows, targets, targets
+        self.size = self.all_sizes = rows.shape[0]
+        if chunk.world_size > 1:
+            own = distributed.part(self.size, chunk.rank, chunk.world_size)
+            self._rows, self.targets = rows[own], targets[own]
+            self.size = len(self._rows)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self._chunk.gathered(self.rows))
+        return iter((self._chunk.gathered(self._chunk.features, self._rows), self.targets))
 
     def share(self, weights: Tensor | None) -> float:
         """How much of the loss of all rows, their mean, these make. weights: of the classes, (num_classes,)."""
-        if len(self.rows) == len(self.all_rows):
+        if self.size == self.all_sizes:
             return 1.0
         if weights is None:
-            return len(self.rows) / len(self.all_rows)
-        targets = (self._chunk.targets[rows].to(weights.device) for rows in (self.rows, self.all_rows))
-        own, whole = (weights[those].sum() for those in targets)
-        return (own / whole).item()
+            return self.size / self.all_sizes
+        return (weights[self.targets].sum() / weights[self.all_targets].sum()).item()
 
 
 class Chunk:
@@ -81,16 +80,17 @@ class Chunk:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.gathered(mini_batch.rows) for mini_batch in self.mini_batches())
+        return (Batch(*mini_batch) for mini_batch in self.mini_batches())
 
     def mini_batches(self) -> Iterator[MiniBatch]:
         """This process's parts, none gathered yet."""
-        return (MiniBatch(self, rows) for rows in self.rows.split(self.batch_size))
+        targets = self.gathered(self.targets, self.rows).split(self.batch_size)
+        return (MiniBatch(self, *part) for part in zip(self.rows.split(self.batch_size), targets, strict=True))
 
-    def gathered(self, rows: Tensor) -> Batch:
-        """These rows, on the device where the mini-batches are to be."""
-        batch = Batch(self.features.index_select(0, rows), self.targets.index_select(0, rows))
-        return batch if self.is_local else batch.to(self.device)
+    def gathered(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        """Rows of a tensor of the data set, on the device where the mini-batches are to be."""
+        selected = tensor.index_select(0, rows)
+        return selected if self.is_local else moved(selected, self.device)
 
     def equal_part(self) -> Batch:
         """Of the first mini-batch, this process's rows, as many as every other's: where it cannot be divided, its first
@@ -100,7 +100,7 @@ class Chunk:
         if self.world_size > 1:
             each = math.ceil(len(rows) / self.world_size)
             rows = rows[torch.arange(self.rank * each, (self.rank + 1) * each, device=rows.device) % len(rows)]
-        return self.gathered(rows)
+        return Batch(self.gathered(self.features, rows), self.gathered(self.targets, rows))
 
     @property
     def is_local(self) -> bool:

@@ -36,10 +36,11 @@ class FastWay:
         classifier, trainer = self.classifier, self.classifier.trainer
         accumulate, last = classifier.optimization.accumulate, trainer.num_training_batches - 1
         steps, records = self.steps, list[StepRecord]()
+        mini_batches = chunk.mini_batches()
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
         with steps.grad_mode():
-            for index, mini_batch in enumerate(chunk.mini_batches(), start=batch_idx):
+            for index, mini_batch in enumerate(mini_batches, start=batch_idx):
                 share, step = mini_batch.share(classifier.class_weights), first_step + index // accumulate
                 loss, logits, targets = steps.step(
                     mini_batch,
@@ -48,7 +49,7 @@ class FastWay:
                     norms=classifier.norms if self._is_logged(step) else None,
                 )
                 loss = loss if share == 1 else loss * share
-                records.append(StepRecord(loss, logits, targets, len(mini_batch.all_rows), step))
+                records.append(StepRecord(loss, logits, targets, mini_batch.all_sizes, step))
         lightning_internals.advance(trainer, len(records))
         self._record(records)
 

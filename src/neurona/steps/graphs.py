@@ -21,7 +21,7 @@ from torch import Tensor
 
 from neurona.data.batches import Chunk, MiniBatch
 from neurona.steps.recorded import Recorded, RecordedSteps, without_trainer
-from neurona.steps.steps import Classifier, Outcome
+from neurona.steps.steps import Classifier
 from neurona.steps.trace import Passes
 
 log = logging.getLogger(__name__)
@@ -158,8 +158,7 @@ class Slots:
         rows = chunk.rows[: number * self.batch_size]
         self._rows[:number].copy_(rows.view(number, self.batch_size))
         self._number.zero_()
-        targets = self.targets.index_select(0, rows).split(self.batch_size)
-        self._next = zip(self._losses.unbind(), self._logits.unbind(), targets, strict=False)
+        self._next = zip(self._losses.unbind(), self._logits.unbind(), strict=True)
 
     def call(self, passes: Passes) -> list[Tensor | None]:
         """Calls a function with the mini-batch that is next on the device. Returns its gradients; reads no value."""
@@ -170,8 +169,8 @@ class Slots:
         self._number.add_(1)
         return gradients
 
-    def results(self) -> Outcome:
-        """Loss, logits and targets of the mini-batch that ``call``, or a replay of it, has just had."""
+    def results(self) -> tuple[Tensor, Tensor]:
+        """Loss and logits of the mini-batch that ``call``, or a replay of it, has just had."""
         return next(self._next)
 
 
@@ -216,7 +215,7 @@ class GraphedSteps(RecordedSteps):
         self._graph = self._slots = None
 
     def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
-        if self._slots is None or len(batch) != self._slots.batch_size:
+        if self._slots is None or batch.size != self._slots.batch_size:
             return None
         if self._graph is None:
             passes = (self.passes(batch, share) if self.compiles else None) or self._gradients

@@ -39,7 +39,6 @@ class Recorded(NamedTuple):
 
     loss: Tensor
     logits: Tensor
-    targets: Tensor
     gradients: list[Any]
 
 
@@ -90,16 +89,16 @@ class RecordedSteps(DirectSteps):
         if recorded is None:
             with torch.inference_mode(False), torch.enable_grad():
                 return super().step(batch, share, completes=completes, norms=norms)
-        loss, logits, targets, gradients = recorded
+        loss, logits, gradients = recorded
         if norms is None and self._is_simple and (update := self._update_of_all(gradients)) is not None:
             update(gradients)
             self.count()
-            return loss, logits, targets
+            return loss, logits, batch.targets
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if completes:
             self.complete(norms)
-        return loss, logits, targets
+        return loss, logits, batch.targets
 
     def _update_of_all(self, gradients: list[Any]) -> Update | None:
         """The optimiser's step as one function, where that is possible and every parameter has a gradient."""

@@ -66,12 +66,12 @@ class DirectSteps:
         ``norms``. The next chunk may overwrite what is returned.
         """
         features, targets = batch
-        lightning_internals.begin_mini_batch(self.classifier.trainer, len(targets))
-        if len(targets) and share:
+        lightning_internals.begin_mini_batch(self.classifier.trainer, batch.size)
+        if batch.size and share:
             loss, logits = self.forward_and_backward(features, targets, share)
         else:  # other processes have all rows of this mini-batch, or all that count
             loss = torch.zeros((), device=targets.device)
-            logits = loss.new_zeros((len(targets), self.classifier.spec.num_classes))
+            logits = loss.new_zeros((batch.size, self.classifier.spec.num_classes))
         if completes:
             self.complete(norms)
         return loss, logits, targets

@@ -29,16 +29,15 @@ class TracedSteps(RecordedSteps):
         self._batch_size = chunk.batch_size
 
     def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
-        key = len(batch), share
+        key = batch.size, share
         if key not in self._functions and self._is_worthwhile(*key):
             with torch.inference_mode(False):
                 self._functions[key] = self.passes(batch, share)
         function = self._functions.get(key)
         if function is None:
             return None
-        features, targets = batch
-        loss, logits, *gradients = function(features, targets)
-        return Recorded(loss, logits, targets, gradients)
+        loss, logits, *gradients = function(*batch)
+        return Recorded(loss, logits, gradients)
 
     def _is_worthwhile(self, rows: int, share: float) -> bool:
         """Whether so many mini-batches of this size are to come, or those of the usual size are to be compiled."""
