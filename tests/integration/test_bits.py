@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import neurona
-from neurona.steps import choice, traced
+from neurona.steps import choice, recorded, traced
 from neurona.steps.steps import DirectSteps
 
 SETTINGS = ["data=wine", "model.hidden=[16]", "model.dropout=0.1", "trainer.max_epochs=3", "quiet=true"]
