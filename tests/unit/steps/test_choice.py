@@ -7,20 +7,12 @@ import logging
 import pytest
 import torch
 from lightning.pytorch import Callback
-from noise import Noise
-from torch import nn
 
 from neurona.classifier import Classifier
-from neurona.data.preprocessing import Standardize
-from neurona.models.activations import ACTIVATIONS
-from neurona.models.embedding import Embedding
-from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.steps import choice
-from neurona.steps.recorded import is_compilable
 from neurona.steps.traced import TracedSteps
-from neurona.tables import encoding as encodings
 
 ROWS, FEATURES, CLASSES = 330, 12, 4
 
@@ -128,20 +120,3 @@ def test_a_loss_put_into_an_instance_is_not_recorded(fit_noise):
     classifier = fit_noise(adam())
     classifier.loss = lambda features, targets: None
     assert list(choice.obstacles_to_recording(classifier))
-
-
-def test_all_that_is_shipped_is_compilable():
-    data = Noise(ROWS, FEATURES, CLASSES)
-    data.features[:, -1].trunc_().abs_()  # ids
-    encoded = encodings.fit(data.features, torch.arange(ROWS), [20], numeric="standard", max_one_hot=2)
-    shipped = [
-        *(MLP(FEATURES, CLASSES, hidden=[8, 8], activation=name, dropout=0.1, residual=True) for name in ACTIVATIONS),
-        *(MLP(FEATURES, CLASSES, hidden=[8], normalization=name) for name in ("batch", "layer", "rms")),
-        Linear(FEATURES, CLASSES),
-        Standardize(FEATURES),
-        encoded,
-        Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers="periodic"),
-    ]
-    modules = {type(module) for network in shipped for module in network.modules()}
-    assert nn.Dropout in modules
-    assert not [kind for kind in modules if not is_compilable(kind)]

@@ -55,40 +55,6 @@ def test_direct_steps_have_the_bits_of_a_plain_loop(optimization, clip, fit_nois
     assert all(torch.equal(tensor, expected[name]) for name, tensor in classifier.network.state_dict().items())
 
 
-def evaluate(classifier):
-    classifier.network.dropout1.eval()
-
-
-def drop(classifier):
-    classifier.network.dropout1.p = 0.9
-
-
-def replace(classifier):
-    classifier.network.head.weight.data = classifier.network.head.weight.data.clone()
-
-
-def freeze(classifier):
-    classifier.network.head.requires_grad_(False)
-
-
-def smooth(classifier):
-    classifier.label_smoothing = 0.5
-
-
-@pytest.mark.parametrize("change", [evaluate, drop, replace, freeze, smooth])
-def test_what_a_function_made_of_the_passes_takes_for_fixed(change, fit_noise):
-    class Looks(Callback):
-        def on_train_epoch_end(self, trainer, pl_module) -> None:
-            self.before = pl_module.fast_way.steps.fixed()
-            self.again = pl_module.fast_way.steps.fixed()
-            change(pl_module)
-            self.after = pl_module.fast_way.steps.fixed()
-
-    looks = Looks()
-    fit_noise(own(torch.optim.SGD), looks, network=lambda: MLP(12, 4, hidden=[8], dropout=0.1))
-    assert looks.before == looks.again != looks.after
-
-
 class Replaces(Callback):
     """Puts another optimiser in place before the second epoch."""
 

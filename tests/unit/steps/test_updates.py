@@ -1,4 +1,4 @@
-"""Updates by torch's functions have the bits of ``Optimizer.step``."""
+"""Updates by torch's kernels have the bits of ``Optimizer.step``."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def test_updates_have_the_bits_of_the_optimisers_step(name: str) -> None:
                 update([tensor * factor for tensor in ours])
         stepped(their_optimizer, theirs, factor)
         assert all(map(torch.equal, ours, theirs))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(our_optimizer.state[one], their_optimizer.state[other], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
