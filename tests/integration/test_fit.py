@@ -45,7 +45,12 @@ def test_the_default_run_says_what_it_did_and_nothing_else(default_process: Any)
         figures = [run.metrics.get(f"{part}/{name}") for part in ("train", "val", "test")]
         shown = " +".join(f"{figure:.4f}" for figure in figures if figure is not None)
         assert re.search(rf"^{name} +{shown}$", done.out, re.MULTILINE)
-    assert f"{run.metrics['seconds']:.1f} s, {run.metrics['samples_per_second']:,} samples/s" in done.out
+    speed = f"{run.metrics['seconds']:.1f} s ({run.metrics['samples_per_second']:,} samples/s) on cpu, 1 thread"
+    best = run.metrics["best_epoch"] + 1
+    assert f"30 epochs, 1,110 steps in {speed}; trainer.max_epochs is reached; best epoch {best}" in lines
+    history = [line for line in lines if re.match(r"epoch \d+/30  step \d+  train/loss ", line)]
+    assert len(history) == 30
+    assert f"val/loss {run.metrics['val/loss']:.4f}" in history[best - 1]
 
 
 def test_the_run_folder_is_complete(default_process: Any) -> None:

@@ -1,4 +1,4 @@
-"""One line that says how far the fit is: epoch, optimiser steps, speed, loss and accuracy; or how far other work is."""
+"""How far a fit is: a bar with epoch, optimiser steps, speed, loss and accuracy, and a line an epoch; or other work."""
 
 from __future__ import annotations
 
@@ -20,15 +20,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+MOST_LINES = 30
+"""Of a history: of a longer fit, every so many epochs have one."""
+
+
 class Progress(Callback):
-    """A bar over the steps of the fit on a terminal; elsewhere a line an epoch, at most one every ``every_seconds``."""
+    """A bar over the steps of the fit, on a terminal, and lines that stay.
+
+    history: a line an epoch, some thirty lines of a longer fit. every_seconds: without a terminal or a history, an
+    epoch that ends so long after the last line has one.
+    """
 
     chunk_aware = True
 
-    def __init__(self, *, every_seconds: float = 10.0) -> None:
+    def __init__(self, *, every_seconds: float = 10.0, history: bool = True) -> None:
         if not every_seconds >= 0:
             raise ConfigError("trainer.callbacks.progress.every_seconds", every_seconds, "must be 0 or more")
-        self.every_seconds = every_seconds
+        self.every_seconds, self.history = every_seconds, history
         self._bar: Any = None
         self._last_line = 0.0
 
@@ -53,13 +61,16 @@ class Progress(Callback):
         self._bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
-        now = time.monotonic()
-        if self._bar.disable and now - self._last_line >= self.every_seconds:
-            self._last_line = now
-            # Lightning calls this before the module has reported its epoch.
-            figures = dict(zip(TRAINING_FIGURES, pl_module.epoch_means(), strict=True)) | _validation(trainer)
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        epoch, epochs, now = trainer.current_epoch + 1, trainer.max_epochs, time.monotonic()
+        is_late = self._bar.disable and now - self._last_line >= self.every_seconds
+        is_listed = self.history and epochs not in (None, -1) and epoch % math.ceil(epochs / MOST_LINES) == 0
+        if not (is_late or is_listed):
+            return
+        self._last_line = now
+        # Lightning calls this before the module has reported its epoch.
+        figures = dict(zip(TRAINING_FIGURES, pl_module.epoch_means(), strict=True)) | _validation(trainer)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        with self._bar.external_write_mode():
             log.info("epoch %d/%s  step %d  %s", epoch, epochs, trainer.global_step, shown)
 
     def on_train_end(self, *_: Any) -> None:

@@ -100,8 +100,14 @@ def summary(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> str:
             count = sum(parameter.numel() for parameter in module.parameters())
             layer = str(module).replace(", bias=True", "")[:48]
             lines.append(f"         {name:<14} {layer:<48} {f'{count:>9,}' if count else ''}".rstrip())
-    threads = torch.get_num_threads()
-    return "\n".join([*lines, f"device   {trainer.strategy.root_device}, {threads} thread{'s' * (threads > 1)}"])
+    return "\n".join([*lines, f"device   {device(trainer)}"])
+
+
+def device(trainer: Trainer) -> str:
+    """Where a run computes."""
+    threads, processes = torch.get_num_threads(), trainer.world_size
+    others = f", {processes} processes" * (processes > 1)
+    return f"{trainer.strategy.root_device}{others}, {threads} thread{'s' * (threads > 1)}"
 
 
 def way(classifier: Classifier, trainer: Trainer, datamodule: Any) -> str:
@@ -133,8 +139,8 @@ def show_card(datamodule: Any, folder: RunFolder) -> str:
     return text
 
 
-def conclude(figures: Mapping[str, Any], folder: Path) -> None:
-    """The closing table."""
+def conclude(figures: Mapping[str, Any], folder: Path, ending: str = "") -> None:
+    """The closing table and lines. ending: why a fit ended, and where it was made."""
     parts = [part for part in ("train", "val", "test") if any(name.startswith(f"{part}/") for name in figures)]
     if parts:
         log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
@@ -146,12 +152,14 @@ def conclude(figures: Mapping[str, Any], folder: Path) -> None:
         if isinstance(value, float) and "/" not in name and name != "seconds":  # of one's own
             log.info("%-20s%12s", name, _short(value))
     if "samples_per_second" in figures:
-        log.info("\n%.1f s, %s samples/s", figures["seconds"], f"{figures['samples_per_second']:,}")
+        made = f"{figures['epochs']:,} epochs, {figures['steps']:,} steps in {figures['seconds']:.1f} s"
+        log.info("\n%s (%s samples/s)%s", made, f"{figures['samples_per_second']:,}", ending)
     log.info("%s", folder)
     if figures["stage"] == "predict":
         log.info("predictions: %s", folder / "predictions.csv")
     if figures["stage"] == "fit":
-        log.info("tensorboard --logdir %s", folder.parent)
+        if any(folder.glob("events.out.tfevents.*")):
+            log.info("tensorboard --logdir %s", folder.parent)
         if problem := _unlearned(figures):
             log.info("%s", problem)
         if "test/accuracy" in figures:

@@ -49,12 +49,13 @@ def run(request: Request) -> dict[str, Any]:
         with record.recorded(request, folder, trainer, classifier) as figures:
             _introduce(request, folder, trainer, classifier, datamodule, steps_made)
             with record.timed(figures):
-                _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
+                why = _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
             figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
             log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
-        console.conclude(figures, folder.path)
+        best = f"best epoch {figures['best_epoch'] + 1}"  # counted from 1, as the lines of the epochs are
+        console.conclude(figures, folder.path, f" on {console.device(trainer)}; {why}; {best}")
     return figures
 
 
@@ -111,15 +112,13 @@ def _fit_and_test(
     classifier: Classifier,
     datamodule: Any,
     last: Path | None,
-) -> None:
-    """Adds the figures of fit and test to ``figures``. last: the checkpoint to go on from."""
+) -> str:
+    """Adds the figures of fit and test to ``figures``. last: where to go on from. Returns why the fit ended."""
     started = time.perf_counter()
     trainer.fit(classifier, datamodule, ckpt_path=last, weights_only=True)
     record.require_steps(trainer, classifier)
     figures["samples_per_second"] = round(classifier.samples_taken / (time.perf_counter() - started))
-    figures["stopped_by"], words = record.why_ended(trainer)
-    if words:
-        log.info(words)
+    figures["stopped_by"], why = record.why_ended(trainer)
     best: dict[str, Any] = trainer.checkpoint_callback.best  # type: ignore[union-attr]
     figures |= {"best_epoch": best["epoch"], **best["figures"]}
     if figures["stopped_by"] != "pruning":
@@ -128,3 +127,4 @@ def _fit_and_test(
         trainer.test(classifier, datamodule, verbose=False)
         figures |= scalars(trainer)
         folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
+    return why

@@ -125,20 +125,17 @@ def require_steps(trainer: Trainer, classifier: Classifier) -> None:
 
 
 def why_ended(trainer: Trainer) -> tuple[str, str]:
-    """What ended a fit, as ``stopped_by`` in ``metrics.json``, and in words if it was not its length."""
+    """What ended a fit, as ``stopped_by`` in ``metrics.json``, and in words."""
     if -1 != trainer.max_steps <= trainer.global_step:
-        return "max_steps", ""
+        return "max_steps", "trainer.max_steps is reached"
     if trainer.max_epochs is not None and -1 != trainer.max_epochs <= epochs(trainer):
-        return "max_epochs", ""
-    length = f"{epochs(trainer)} epochs, {trainer.global_step} steps"
+        return "max_epochs", "trainer.max_epochs is reached"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
-            return "max_time", f"max_time: the time is up after {length}"
+            return "max_time", "the time of trainer.max_time is up"
         if isinstance(callback, EarlyStopping) and callback.has_stopped:
-            best = getattr(trainer.checkpoint_callback, "best", {})
             reason = f"{callback.monitor} has not improved for {callback.wait_count} validations"
-            return "early_stopping", f"early stopping: {reason}; best_epoch {best.get('epoch')}"
+            return "early_stopping", f"early stopping: {reason}"
         if end := getattr(callback, "ended_fit", None):
-            stopped_by, words = end
-            return stopped_by, f"{words} after {length}"
-    return "callback", f"a callback has ended the fit after {length}"
+            return end
+    return "callback", "a callback has ended the fit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
@@ -59,18 +60,25 @@ def test_off_a_terminal_every_epoch_has_a_line_with_its_own_figures(fit, caplog,
 
 def test_lines_keep_their_distance(fit, caplog):
     with caplog.at_level(logging.INFO, LOGGER):
-        fit(Progress(every_seconds=60.0))
+        fit(Progress(every_seconds=60.0, history=False))
     assert lines(caplog) == []
 
 
-def test_on_a_terminal_there_is_a_bar_and_no_lines(fit, caplog, monkeypatch):
+@pytest.mark.parametrize("history", [True, False])
+def test_on_a_terminal_there_is_a_bar_and_the_lines_of_a_history(history, fit, caplog, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with caplog.at_level(logging.INFO, LOGGER):
-        fit(Progress(every_seconds=0.0))
+        fit(Progress(every_seconds=0.0, history=history))
     shown = sys.stderr.getvalue()
     assert "0/18" in shown
     assert "step/s" in shown
-    assert lines(caplog) == []
+    assert len(lines(caplog)) == 3 * history
+
+
+def test_the_history_of_a_long_fit_is_thinned(fit, caplog):
+    with caplog.at_level(logging.INFO, LOGGER):
+        fit(Progress(every_seconds=60.0), max_epochs=65)
+    assert [line.split()[1] for line in lines(caplog)] == [f"{epoch}/65" for epoch in range(3, 65, 3)]
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO, Terminal])
@@ -103,6 +111,8 @@ def test_the_bar_counts_optimiser_steps_and_shows_the_epochs_means(fit, monkeypa
 
         def close(self) -> None:
             self.closed = True
+
+        external_write_mode = contextlib.nullcontext
 
     bars: list[Bar] = []
     monkeypatch.setattr("neurona.callbacks.progress.tqdm", Bar)
