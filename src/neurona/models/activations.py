@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from neurona.errors import ConfigError, did_you_mean
@@ -25,6 +26,22 @@ class Gated(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         value, gate = features.chunk(2, dim=-1)
         return value * self.function(gate)
+
+
+class Swish(nn.Module):
+    """x · sigmoid(beta · x) with a beta that is learned, from 1 on, where it is silu.
+
+    Source: Ramachandran et al. 2017 (arXiv:1710.05941), section 5.
+    """
+
+    compilable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * torch.sigmoid(self.beta * features)
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,13 @@ class Activation:
 ACTIVATIONS = {
     "relu": Activation(nn.ReLU, 2.0),
     "leaky_relu": Activation(nn.LeakyReLU, 2 / (1 + 0.01**2)),
+    "prelu": Activation(nn.PReLU, 2 / (1 + 0.25**2)),
     "relu6": Activation(nn.ReLU6, 2.0),
     "elu": Activation(nn.ELU, 2.0),
     "selu": Activation(nn.SELU, 1.0, dropout=nn.AlphaDropout),
     "gelu": Activation(nn.GELU, 2.0),
     "silu": Activation(nn.SiLU, 2.0),
+    "swish": Activation(Swish, 2.0),
     "mish": Activation(nn.Mish, 2.0),
     "hardswish": Activation(nn.Hardswish, 2.0),
     "softplus": Activation(nn.Softplus, None),

@@ -35,11 +35,13 @@ def gated(function):
 FORMULAS = {
     "relu": relu,
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "prelu": lambda x: np.where(x > 0, x, 0.25 * x),
     "relu6": lambda x: np.clip(x, 0, 6),
     "elu": lambda x: np.where(x > 0, x, np.exp(x) - 1),
     "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1)),
     "gelu": gelu,
     "silu": lambda x: x * sigmoid(x),
+    "swish": lambda x: x * sigmoid(x),
     "mish": lambda x: x * np.tanh(np.log(1 + np.exp(x))),
     "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "softplus": lambda x: np.log(1 + np.exp(x)),
@@ -62,7 +64,7 @@ def test_every_activation_has_a_formula_here():
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_is_its_formula(name):
-    result = activation_named(name).make()(torch.from_numpy(NUMBERS))
+    result = activation_named(name).make().double()(torch.from_numpy(NUMBERS)).detach()
     np.testing.assert_allclose(result.numpy(), FORMULAS[name](NUMBERS), rtol=1e-12, atol=1e-12)
 
 
@@ -72,12 +74,27 @@ def test_gated_is_what_halves_the_width(name):
     assert width == (3 if activation_named(name).gated else 6)
 
 
+def test_the_slope_of_prelu_and_the_beta_of_swish_are_learned():
+    torch.manual_seed(0)
+    features = torch.randn(64, 3, dtype=torch.float64)
+    for name, parameter, expected in (
+        ("prelu", "weight", lambda x: np.where(x > 0, x, 0.5 * x)),
+        ("swish", "beta", lambda x: x * sigmoid(2 * x)),
+    ):
+        activation = activation_named(name).make().double()
+        getattr(activation, parameter).data *= 2
+        result = activation(features)
+        np.testing.assert_allclose(result.detach().numpy(), expected(features.numpy()), rtol=1e-12, atol=1e-12)
+        result.sum().backward()
+        assert getattr(activation, parameter).grad.abs().sum() > 0
+
+
 def test_relu_scales_keep_the_mean_square():
     normal = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for name in ("relu", "leaky_relu", "selu"):  # E[φ(√scale · z)²] = 1; the sample's own error is about 0.002
+    for name in ("relu", "leaky_relu", "prelu", "selu"):  # E[φ(√scale · z)²] = 1; the sample's own error is about 0.002
         activation = ACTIVATIONS[name]
         assert activation.scale is not None
-        mean_square = activation.make()(activation.scale**0.5 * normal).square().mean()
+        mean_square = activation.make().double()(activation.scale**0.5 * normal).square().mean()
         assert mean_square.item() == pytest.approx(1, abs=0.01)
 
 

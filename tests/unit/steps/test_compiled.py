@@ -257,25 +257,9 @@ def test_a_parameter_without_a_gradient_stays_as_it_is():
     assert_agrees(optimization=lambda: Optimization.of(torch.optim.SGD, lr=0.01, weight_decay=0.1), network=Unused)
 
 
-class Swish(nn.Module):
-    """x sigmoid(beta x) (Ramachandran et al. 2017, arXiv:1710.05941), whose beta is a single number."""
-
-    compilable = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, inputs):
-        return inputs * torch.sigmoid(self.beta * inputs)
-
-
 @needs_compiler
 def test_a_parameter_that_is_a_single_number():
-    def network():
-        return nn.Sequential(nn.Linear(FEATURES, 8), Swish(), nn.Linear(8, CLASSES))
-
-    assert_agrees(optimization=adam, network=network)
+    assert_agrees(optimization=adam, network=lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="swish"))
 
 
 @needs_compiler
