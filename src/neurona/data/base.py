@@ -181,12 +181,37 @@ def _check(table: Table, name: str) -> None:
     if features.ndim != 2 or features.dtype not in (torch.float32, torch.uint8) or not features.is_contiguous():
         kind = f"{features.dtype} of shape {tuple(features.shape)}"
         raise DataError(name, f"features must be contiguous (rows, columns) of float32 or uint8, not {kind}")
-    if targets.dtype != torch.int64 or targets.shape != features.shape[:1]:
-        kind = f"{targets.dtype} of shape {tuple(targets.shape)}"
-        raise DataError(name, f"targets must be int64, one for each of the {len(features)} rows, not {kind}")
+    if problem := no_class_indices(targets):
+        raise DataError(name, problem)
+    if len(targets) != len(features):
+        raise DataError(name, f"there are {len(targets)} targets for {len(features)} rows; give one for each")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
         problem = f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
         raise DataError(name, problem)
     counts = targets[: len(targets) - table.num_test].bincount(minlength=num_classes)
     if not counts.all():
         raise DataError(name, f"no row to train on of class {table.class_names[counts.argmin()]!r}")
+
+
+def no_class_indices(targets: Tensor, *, any_number: bool = False) -> str:
+    """Why targets are not the index of one class a row, (rows,) int64, and what to do; empty where they are.
+
+    any_number: of any type, one a row, as a loss of one's own may want them.
+    """
+    shown = f"targets are {str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
+    wanted = "; they must be class indices, (batch,) int64: "
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        if not ((targets == 0) | (targets == 1)).all():
+            return f"{shown}, several numbers a row, which is regression; this is for classification, one class a row"
+        if (targets.sum(1) == 1).all():
+            return f"{shown}{wanted}of one-hot rows take .argmax(1)"
+        problem = "several classes a row, which is multi-label classification; here a row has one class"
+        return f"{shown}, {problem}: train on one column at a time"
+    if targets.ndim != 1:
+        return f"{shown}{wanted}take [:, 0]" if targets.shape[1:] == (1,) else f"{shown}{wanted}one number a row"
+    if any_number or targets.dtype == torch.int64:
+        return ""
+    if targets.is_floating_point() and (targets % 1 != 0).any():
+        problem = "amounts, which is regression; this is for classification"
+        return f"{shown}, {problem}: make classes of them, as torch.bucketize does"
+    return f"{shown}{wanted}convert with .long()"

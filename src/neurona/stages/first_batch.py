@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
 from neurona.classifier import Classifier
+from neurona.data.base import no_class_indices
 from neurona.data.batches import BatchLoader
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, DataError
@@ -242,17 +243,12 @@ def _check_features(where: str, features: Any, spec: DataSpec, trainer: Trainer)
 
 def _check_targets(where: str, targets: Any, spec: DataSpec, *, has_own_loss: bool) -> None:
     """has_own_loss: one's own takes any numbers; that they are one a row is the training accuracy's need."""
-    wanted = "they must be class indices, (batch,) int64"
     if not isinstance(targets, Tensor):
-        raise DataError(where, f"targets are a {type(targets).__name__}; {wanted}")
-    if targets.ndim != 1:
-        remedy = "take [:, 0]" if targets.shape[1:] == (1,) else "of one-hot rows take .argmax(1)"
-        problem = f"targets are {_short(targets.dtype)} of shape {tuple(targets.shape)}; {wanted}: {remedy}"
+        raise DataError(where, f"targets are a {type(targets).__name__}; they must be class indices, (batch,) int64")
+    if problem := no_class_indices(targets, any_number=has_own_loss):
         raise DataError(where, problem)
     if has_own_loss:
         return
-    if targets.dtype != torch.int64:
-        raise DataError(where, f"targets are {_short(targets.dtype)}; {wanted}: convert with .long()")
     classes = targets[targets != IGNORED]
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < spec.num_classes:
         problem = f"targets run from {int(classes.min())} to {int(classes.max())}; spec.num_classes={spec.num_classes}"

@@ -109,8 +109,12 @@ ONE_HOT = torch.eye(3)[TARGETS]
         ((BROKEN, TARGETS), "features are NaN or infinite in 1 of 40 rows", {OwnStep, OwnLoss}),
         ((FEATURES, ONE_HOT), r"targets are float32 of shape \(16, 3\); .* \.argmax\(1\)", {OwnStep}),
         ((FEATURES, TARGETS[:, None]), r"targets are int64 of shape \(16, 1\); .* take \[:, 0\]", {OwnStep}),
-        ((FEATURES, TARGETS.int()), r"targets are int32; .* convert with \.long\(\)", {OwnStep, OwnLoss}),
-        ((FEATURES, TARGETS.float()), "targets are float32; they must be class indices", {OwnStep, OwnLoss}),
+        ((FEATURES, TARGETS.int()), r"targets are int32 of .* convert with \.long\(\)", {OwnStep, OwnLoss}),
+        (
+            (FEATURES, TARGETS.float()),
+            "targets are float32 of shape .* they must be class indices",
+            {OwnStep, OwnLoss},
+        ),
         ((FEATURES, TARGETS + 1), r"targets run from 1 to 3; spec\.num_classes=3 needs 0 to 2", {OwnStep, OwnLoss}),
     ],
 )
