@@ -108,15 +108,15 @@ def _opening(all_runs: Sequence[Run], metric: Metric) -> Paragraph:
 
 
 def _overview(parts: Sequence[Section], metric: Metric, out: Path, colour_of: Mapping[Group, str]) -> list[Picture]:
-    """Bars of all groups but those of searches."""
+    """The means of all groups but those of searches."""
     compared = [part for part in parts if any(group.n for group in part.groups) and not searched_settings(part)]
     if not compared:
         return []
-    plots.bars(compared, metric, colour_of).savefig(out / "results.png")
-    is_cut = any(len(part.groups) > plots.MAX_BARS for part in compared)
-    limit = f" The best {plots.MAX_BARS} groups of each." if is_cut else ""
+    plots.means(compared, metric, colour_of).savefig(out / "results.png")
+    is_cut = any(len(part.groups) > plots.MAX_GROUPS for part in compared)
+    limit = f" The best {plots.MAX_GROUPS} groups of each." if is_cut else ""
     caption = f"Mean {metric.label} with its 95 % confidence interval; each point is a run.{limit}"
-    return [Picture(out / "results.png", f"Bar chart of mean {metric.label} by group", caption)]
+    return [Picture(out / "results.png", f"Dots: mean {metric.label} by group", caption)]
 
 
 def _unfinished(all_runs: Sequence[Run], out: Path) -> list[Table]:

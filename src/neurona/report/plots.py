@@ -20,7 +20,7 @@ from neurona.report.statistics import Group, Metric, Section
 PARTS = {"val": "validation", "train": "training"}
 INK = "#1b1f24"
 LINES = ("-", "--", "-.", ":")
-MAX_BARS = 30
+MAX_GROUPS = 30
 
 
 def colours(sections: Sequence[Section]) -> dict[Group, str]:
@@ -67,51 +67,35 @@ def learning_curves(groups: Mapping[Group, Sequence[Curves]], colour_of: Mapping
     return figure
 
 
-def bars(sections: Sequence[Section], metric: Metric, colour_of: Mapping[Group, str]) -> Figure:
+def means(sections: Sequence[Section], metric: Metric, colour_of: Mapping[Group, str]) -> Figure:
     """Each group's mean with its 95 % confidence interval, and a point for every run; a panel for each data set.
 
     One colour for all where a colour is not one name's: across panels it would seem to be.
     """
     has_own_colours = len({group.name for group in colour_of}) <= len(COLOURS)
-    shown = [[group for group in section.groups if group.n][:MAX_BARS] for section in sections]
+    shown = [[group for group in section.groups if group.n][:MAX_GROUPS] for section in sections]
     columns = min(2, len(sections))
     rows = math.ceil(len(sections) / columns)
-    with mpl.rc_context(STYLE | {"axes.grid.axis": "x"}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(6.4, 5.4 * columns), rows * (0.34 * max(map(len, shown)) + 1.1)))
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for section, groups, axis in zip(sections, shown, axes, strict=False):
             for place, group in enumerate(groups):
-                mean, values = metric.factor * group.mean, metric.factor * group.array
-                axis.barh(
-                    place, mean, color=colour_of[group] if has_own_colours else COLOURS[0], alpha=0.5, height=0.66
-                )
+                colour = colour_of[group] if has_own_colours else COLOURS[0]
+                values = metric.factor * group.array
                 offsets = np.linspace(-0.18, 0.18, group.n) if group.n > 1 else 0.0
-                axis.plot(values, np.full(group.n, place) + offsets, "o", color=INK, ms=2.8, alpha=0.7)
+                axis.plot(values, np.full(group.n, place) + offsets, "o", color=INK, ms=2.8, alpha=0.4)
                 if group.interval:
-                    half_width = metric.factor * (group.interval[1] - group.mean)
-                    axis.errorbar(mean, place, xerr=half_width, color=INK, elinewidth=1.4, capsize=4)
-            axis.set_yticks(
-                range(len(groups)), [textwrap.fill(g.name, 38, max_lines=2, placeholder="…") for g in groups]
-            )
-            axis.invert_yaxis()
-            ends = [metric.factor * x for g in groups for x in (*g.array, *(g.interval or ()))]
-            start = _start(ends)
-            end = start + 1.05 * (max(0.0, *ends) - start or 1.0)
-            axis.set_xlim(start, min(end, 100 + 0.02 * (100 - start)) if metric.factor == 100 else end)
-            axis.set_xlabel(metric.label + (f", axis from {start:g}" if start > 0 else ""))
+                    axis.plot([metric.factor * end for end in group.interval], [place, place], "|-", color=colour)
+                axis.plot(metric.factor * group.mean, place, "o", color=colour, ms=7)
+            names = [textwrap.fill(group.name, 38, max_lines=2, placeholder="…") for group in groups]
+            axis.set_yticks(range(len(groups)), names)
+            axis.set_ylim(len(groups) - 0.5, -0.5)
+            axis.set_xlabel(metric.label)
             axis.set_title(section.name)
         for axis in axes:  # those left over
             axis.set_axis_off()
     return figure
-
-
-def _start(values: Sequence[float]) -> float:
-    """Where an axis of bars begins: at 0, unless that would hide differences."""
-    low, high = min(values), max(values)
-    if low <= high / 2 or low == high:
-        return min(0.0, low)
-    unit = 10.0 ** math.floor(math.log10(max(high - low, 1e-3 * high)))
-    return unit * math.floor((low - 0.1 * (high - low)) / unit - 1e-9)
 
 
 def _shortened(name: str, length: int) -> str:

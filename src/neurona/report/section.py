@@ -9,7 +9,7 @@ from pathlib import Path
 from neurona.report import curves, plots
 from neurona.report.page import Block, Heading, Paragraph, Picture, Table
 from neurona.report.runs import Run
-from neurona.report.statistics import Group, Metric, Section, is_number, short_names, text
+from neurona.report.statistics import FEWEST_FOR_INTERVAL, Group, Metric, Section, is_number, short_names, text
 
 SIGNIFICANCE_LEVEL = 0.05
 MAX_ROWS = 30
@@ -67,22 +67,24 @@ def _verdict(part: Section, metric: Metric) -> list[str]:
     others = [group for group in part.groups if group.n and group is not part.reference]
     if part.reference is None:
         caution = (
-            "No group has more than one run, so nothing is tested: differences may be chance, more seeds tell more."
+            "No group has more than one run, so nothing is tested: run more seeds to tell differences from chance."
         )
         return [*words, caution if others else f"No run has finished with {metric.key} yet."]
     if others:
-        words.append(f"The best mean of several runs is that of {part.reference.name}.")
+        words.append(f"Of the groups with two runs or more, the best mean is that of {part.reference.name}.")
     p_values = {group: difference.p for group, difference in part.differences.items()}
     equal = [group for group in others if group in p_values and p_values[group] >= SIGNIFICANCE_LEVEL]
     worse = [group for group in others if group in p_values and p_values[group] < SIGNIFICANCE_LEVEL]
     untested = [group for group in others if group not in p_values]
     for meaning, groups in (
-        (f"Cannot be told from it (p ≥ {SIGNIFICANCE_LEVEL})", equal),
-        (f"Worse (p < {SIGNIFICANCE_LEVEL})", worse),
-        ("Not tested, for a single run or no spread", untested),
+        (f"Not significantly different from it (p ≥ {SIGNIFICANCE_LEVEL})", equal),
+        (f"Significantly worse (p < {SIGNIFICANCE_LEVEL})", worse),
+        ("Not tested, as there is one run only, or the runs do not differ", untested),
     ):
         if groups:
             words.append(f"{meaning}: {_names(groups)}.")
+    if any(1 < group.n < FEWEST_FOR_INTERVAL for group in part.groups):
+        words.append("Two runs have a range only; three or more have a confidence interval.")
     return [" ".join(words)] if words else []
 
 
@@ -107,9 +109,11 @@ def _figures(group: Group, metric: Metric) -> list[str]:
     if not group.n:
         return ["–", "–", "–"]
     mean, median = metric.text(group.mean), metric.text(group.median)
-    if group.std is None or group.interval is None:
+    if group.std is None:
         return [mean, median, "–"]
-    return [f"{mean} ± {metric.text(group.std)}", median, _range(metric, group.interval)]
+    ends = group.interval or (group.array.min(), group.array.max())
+    words = "" if group.interval else "range "
+    return [f"{mean} ± {metric.text(group.std)}", median, words + _range(metric, ends)]
 
 
 def _comparison(group: Group, part: Section, metric: Metric) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from neurona.config.make import PACKAGES, is_within
-from neurona.report.runs import Run, Setting
+from neurona.report.runs import EXCLUDED_KEYS, Run, Setting
 
 TASK_KEYS = ("data", "data.path", "data.target")
 """Settings that say which data were learned: figures of different data are not compared."""
@@ -19,7 +20,9 @@ MAX_NAMED_SETTINGS = 4
 """Of more that vary, a group's name leaves out those with the value of most runs."""
 ROUNDING = 1e-6
 """Figures are of float32: what differs by this share of them or less is the same."""
-SCORES = ("accuracy", "f1", "auroc", "precision", "recall", "per_second")
+SHARES = ("accuracy", "f1", "auroc", "precision", "recall")
+FEWEST_FOR_INTERVAL = 3
+"""Student's interval of two values is 12.7 times their distance, which says nothing of them."""
 Values = Mapping[tuple[Setting | None, ...], float]
 
 
@@ -31,7 +34,13 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        return any(word in self.key for word in SCORES)
+        return any(word in self.key for word in (*SHARES, "per_second"))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the figure cannot leave."""
+        is_share = any(word in self.key for word in (*SHARES, "calibration_error"))
+        return (0.0, 1.0) if is_share else (0.0 if self.key.endswith("loss") else -math.inf, math.inf)
 
     @property
     def factor(self) -> int:
@@ -50,10 +59,18 @@ class Group:
     """Runs that differ only in their seed.
 
     values: the metric of those that have finished, by seed (and by the settings that vary but do not make groups).
-    std: sample standard deviation; interval: 95 % confidence interval of the mean (Student's t); None for one value.
+    std: sample standard deviation, None for one value. interval: 95 % confidence interval of the mean (Student's t),
+    within the limits of the metric; None for fewer than three values.
     """
 
-    def __init__(self, name: str, settings: dict[str, Setting | None], runs: list[Run], values: Values) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: dict[str, Setting | None],
+        runs: list[Run],
+        values: Values,
+        limits: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
         self.name, self.settings, self.runs, self.values = name, settings, runs, values
         self.array = np.array(list(values.values()), dtype=np.float64)
         self.n = len(values)
@@ -63,8 +80,9 @@ class Group:
         self.interval: tuple[float, float] | None = None
         if self.n > 1:
             self.std = float(self.array.std(ddof=1))
-            half_width = stats.t.ppf(0.975, self.n - 1) * self.std / self.n**0.5
-            self.interval = float(self.mean - half_width), float(self.mean + half_width)
+        if self.std is not None and self.n >= FEWEST_FOR_INTERVAL:
+            half_width = float(stats.t.ppf(0.975, self.n - 1)) * self.std / self.n**0.5
+            self.interval = max(limits[0], self.mean - half_width), min(limits[1], self.mean + half_width)
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ def sections(runs: Iterable[Run], metric: Metric, by: Sequence[str]) -> list[Sec
     ]
 
 
-def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> Section:
+def _section(title: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> Section:
     differing = varying(runs)
     keys = list(by) or list(differing)
     common = _common(runs, keys) if len(keys) > MAX_NAMED_SETTINGS and not by else {}
@@ -122,17 +140,24 @@ def _section(name: str, runs: list[Run], metric: Metric, by: Sequence[str]) -> S
         rest = [key for key in differing if key not in keys]
         figures = {(r.seed, *(r.settings.get(key) for key in rest)): r.figures[metric.key] for r in counted}
         repeats += len(counted) - len(figures)
-        groups.append(Group(_group_name(settings, common), settings, alike, figures))
+        name = _group_name(settings, common, alike)
+        groups.append(Group(name, settings, alike, figures, metric.limits))
     sign = -1 if metric.higher_is_better else 1
     groups.sort(key=lambda group: (0, sign * group.mean) if group.n else (1, 0.0))
     reference = next((group for group in groups if group.n > 1), None)
-    return Section(name, differing, common, groups, repeats, reference, _differences(groups, reference))
+    return Section(title, differing, common, groups, repeats, reference, _differences(groups, reference))
 
 
-def _group_name(settings: Mapping[str, Setting | None], common: Mapping[str, Setting | None]) -> str:
+def _group_name(
+    settings: Mapping[str, Setting | None], common: Mapping[str, Setting | None], runs: Sequence[Run]
+) -> str:
     names = short_names(list(settings))
     parts = [f"{names[key]}={text(value)}" for key, value in settings.items() if (key, value) not in common.items()]
-    return ", ".join(parts) or ("as most runs" if common else "all runs")
+    if parts:
+        return ", ".join(parts)
+    keys = (line.lstrip("+~").partition("=")[0] for run in runs for line in run.overrides)
+    is_default = all(key == "data" or is_within(key, EXCLUDED_KEYS) for key in keys)
+    return "default settings" if is_default else "the settings of most runs" if common else "all runs"
 
 
 def _differences(groups: Sequence[Group], reference: Group | None) -> dict[Group, Difference]:

@@ -29,8 +29,10 @@ def test_groups_are_sorted_by_what_the_tests_say(compared: Section, tmp_path: Pa
     heading, settings, verdict, table = describe(compared, ACCURACY, tmp_path, "", plots.colours([compared]))
     assert (heading, settings) == (Heading("Iris"), Paragraph("What varies: lr (0.1, 0.2)."))
     assert verdict == Paragraph(
-        "Not counted, as another run has the same settings and seed: 2 runs. The best mean of several runs is that of"
-        " a. Cannot be told from it (p ≥ 0.05): b. Worse (p < 0.05): c. Not tested, for a single run or no spread: d."
+        "Not counted, as another run has the same settings and seed: 2 runs. Of the groups with two runs or more, the"
+        " best mean is that of a. Not significantly different from it (p ≥ 0.05): b. Significantly worse (p < 0.05): c."
+        " Not tested, as there is one run only, or the runs do not differ: d. Two runs have a range only; three or more"
+        " have a confidence interval."
     )
     assert isinstance(table, Table)
     rows = {row[0]: row for row in table.rows}
@@ -40,7 +42,7 @@ def test_groups_are_sorted_by_what_the_tests_say(compared: Section, tmp_path: Pa
         "2",
         "82.00 ± 2.83",
         "82.00",
-        "56.59 to 107.41",
+        "range 80.00 to 84.00",
         "-9.00 (-20.00 to +2.00)",
         "0.050 paired",
         "",

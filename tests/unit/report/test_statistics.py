@@ -60,7 +60,7 @@ def test_of_many_settings_a_name_has_those_that_most_runs_do_not_have(make_run: 
         make_run(str(index), 0, 0.9 - index / 100, settings=usual | {key: other[key] for key in changed})
     (section,) = statistics.sections(read(), ACCURACY, [])
     assert section.common == usual
-    names = ["as most runs", "activation=tanh", "dropout=0.5", "lr=0.01", "batch_size=64", "clip_norm=20"]
+    names = ["default settings", "activation=tanh", "dropout=0.5", "lr=0.01", "batch_size=64", "clip_norm=20"]
     assert [group.name for group in section.groups] == [*names, "dropout=0.5, lr=0.01"]
     (section,) = statistics.sections(read(), ACCURACY, keys)
     assert section.groups[0].name == "activation=relu, dropout=0, lr=0.001, batch_size=32, clip_norm=10"
@@ -147,7 +147,7 @@ def test_only_finished_runs_count_and_one_of_each_seed(make_run: Make, read: Rea
     os.utime(again / "metrics.json", (later, later))
     (section,) = statistics.sections(read(), ACCURACY, [])
     (group,) = section.groups
-    assert (group.name, len(group.runs), section.repeats) == ("all runs", 5, 1)
+    assert (group.name, len(group.runs), section.repeats) == ("default settings", 5, 1)
     assert group.values == {(0,): 0.7, (1,): 0.8}
 
 
