@@ -29,10 +29,12 @@ class Request:
     preemption: Preemption
 
     def place(self) -> str:
-        """Where a new run goes: the folder asked for, or one named after experiment or data, and the time."""
+        """Where a new run goes: the folder asked for, or one named after experiment or data (debug, of a run that is
+        for that), and the time.
+        """
         if self.cfg.folder:
             return self.cfg.folder
-        group = self.choices.get("experiment") or self.choices["data"]
+        group = "debug" if self.cfg.debugging else self.choices.get("experiment") or self.choices["data"]
         return f"logs/{group}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
     def create_folder(self, trainer: Trainer) -> RunFolder:

@@ -17,14 +17,17 @@ def trainer(rank: int, broadcast: Any = lambda path: path) -> Any:
 
 
 def test_a_new_run_goes_where_it_is_asked_to_go(make_request: Any) -> None:
-    assert make_request({"folder": "mine"}).place() == "mine"
+    assert make_request({"folder": "mine", "debugging": True}).place() == "mine"
 
 
-@pytest.mark.parametrize(("choices", "name"), [({}, "iris"), ({"experiment": "lesson"}, "lesson")])
+@pytest.mark.parametrize(
+    ("values", "choices", "name"),
+    [({}, {}, "iris"), ({}, {"experiment": "lesson"}, "lesson"), ({"debugging": True}, {"debug": "fast"}, "debug")],
+)
 def test_else_it_is_named_after_experiment_or_data_and_the_time(
-    make_request: Any, choices: dict[str, str], name: str
+    make_request: Any, values: dict[str, Any], choices: dict[str, str], name: str
 ) -> None:
-    place = make_request({}, **choices).place()
+    place = make_request(values, **choices).place()
     assert re.fullmatch(rf"logs/{name}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d", place)
 
 
