@@ -12,7 +12,8 @@ from lightning.pytorch import Trainer
 
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.classifier import Classifier
-from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
+from neurona.inspection import trackers
+from neurona.inspection.loggers import Csv, TensorBoard, hyperparameters, log_results, log_texts
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, begun_before
 from neurona.stages import assembly, console, first_batch, limits, record, resume
@@ -48,10 +49,14 @@ def run(request: Request) -> dict[str, Any]:
     with console.train_log(folder):
         with record.recorded(request, folder, trainer, classifier) as figures:
             _introduce(request, folder, trainer, classifier, datamodule, steps_made)
-            with record.timed(figures):
-                _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
-            figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
-            log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
+            params = hyperparameters(cfg, request.choices)
+            names = [name for name, node in cfg.logger.items() if node is not None]
+            loggers = dict(zip(names, trainer.loggers, strict=False))
+            with trackers.tracked(loggers, params, folder.path if folder.is_written else None):
+                with record.timed(figures):
+                    _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
+                figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
+                log_results(trainer.loggers, params, figures, checkpoints.last)
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
         console.conclude(figures, folder.path)
