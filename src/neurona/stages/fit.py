@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.classifier import Classifier
+from neurona.config import reads
 from neurona.inspection import trackers
 from neurona.inspection.loggers import Csv, TensorBoard, hyperparameters, log_results, log_texts
 from neurona.runs import checkpoint
@@ -27,6 +28,7 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics.json``; those that are there of a run that is finished and stays so."""
     cfg = request.cfg
     earlier = _earlier(request)
+    reads.check_fit(request.beside_run(earlier))
     last = resume.last_checkpoint(earlier) if earlier else None
     classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None)
     if cfg.init_from is not None and last is None:
