@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.override_parser.types import Override
 from lightning.pytorch import LightningDataModule, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -23,6 +21,7 @@ from neurona.errors import ConfigError
 from neurona.optimizer import Optimization
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, best_checkpoint
+from neurona.stages.request import Request
 
 EVALUATIONS = ("validate", "test", "predict")
 
@@ -62,15 +61,16 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
     return classifier, datamodule
 
 
-def trained(cfg: DictConfig, folder: RunFolder, beside_run: Iterable[Override]) -> tuple[Classifier, Any]:
+def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     """The classifier of a run's best checkpoint, and the data module to work on, read.
 
-    beside_run: the overrides that are not the run's. Raises ConfigError for one of them that the stage does not read,
-    ConfigError or DataError where checkpoint or data are damaged, or do not fit each other or the stage.
+    Raises ConfigError for an override that the stage does not read, ConfigError or DataError where checkpoint or data
+    are damaged, or do not fit each other or the stage.
     """
+    cfg = request.cfg
     path = OmegaConf.select(cfg, "data.path")
     is_new = path is not None and not folder.has_data(path)
-    reads.check(cfg.stage, beside_run, import_target("data", cfg.data["_target_"]), is_new=is_new)
+    reads.check(cfg.stage, request.beside_run(folder), import_target("data", cfg.data["_target_"]), is_new=is_new)
     contents = checkpoint.read(folder.best_checkpoint)
     datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)

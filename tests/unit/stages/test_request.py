@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from neurona.errors import ConfigError
+from neurona.runs.folder import RunFolder
 
 
 def trainer(rank: int, broadcast: Any = lambda path: path) -> Any:
@@ -59,3 +61,14 @@ def test_the_run_is_held_until_the_stage_has_ended(make_request: Any, tmp_path: 
         request.open_folder()
     request.on_exit.close()
     assert request.open_folder().path == tmp_path
+
+
+def test_what_is_given_beside_a_run_is_what_it_was_not_begun_with(make_request: Any, tmp_path: Path) -> None:
+    request = make_request({"run": str(tmp_path)})
+    own = ["data=iris", "data.path=here.csv"]
+    with RunFolder(tmp_path) as folder:
+        folder.write_overrides(own, {"data.path": "/there/here.csv"})
+        replayed = ["data=iris", "data.path='/there/here.csv'", "stage=test", "data.fold=1"]
+        request = dataclasses.replace(request, overrides=replayed)
+        assert [override.input_line for override in request.beside_run(folder)] == ["stage=test", "data.fold=1"]
+    assert [override.input_line for override in request.beside_run(None)] == replayed
