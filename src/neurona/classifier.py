@@ -25,8 +25,8 @@ from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.optimizer import Optimization
 from neurona.steps import training
+from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.fast import FastWay
-from neurona.steps.figures import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.figures import StepFigures
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import loss_of

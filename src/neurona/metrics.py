@@ -65,7 +65,7 @@ class EvaluationMetrics(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=math.nan)  # which stays one; else its batch would be left out
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.one_vs_rest = OneVsRest()
         self.calibration = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)

@@ -114,7 +114,9 @@ def test_a_full_disk_leaves_the_run_as_it_was(train: Any, default_run: Any, monk
     assert default_run.contents() == before
 
 
-def test_a_run_of_several_devices_is_exported_by_one_process(files: None, train: Any, default_run: Any) -> None:
+def test_an_export_takes_no_trainer(files: None, train: Any, default_run: Any) -> None:
+    before = default_run.contents()
     done = train("stage=export", f"run={default_run.folder}", "trainer=ddp_cpu", "trainer.devices=2")
-    assert (done.status, done.err) == (0, "")
-    assert (default_run.folder / "model.onnx").exists()
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert done.err.startswith("trainer=ddp_cpu: is not used by stage=export")
+    assert default_run.contents() == before

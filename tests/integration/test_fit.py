@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import neurona
 from neurona.errors import ConfigError
+from neurona.report import runs
 
 FILES = {
     "config.yaml",
@@ -242,6 +243,19 @@ def test_debug_fast_runs_three_mini_batches(fit: Callable[..., Any], newest: Any
     figures = neurona.run(["debug=fast", "quiet=true"])
     assert (figures["epochs"], figures["steps"]) == (1, 3)
     assert "test/accuracy" in figures
+    assert Path(figures["folder"]).parent == Path("logs/debug")
+    for choice in ("overfit", "profile"):  # a folder of one's own, and still known as what it was
+        mine = neurona.run(
+            [f"debug={choice}", "data=iris", "trainer.max_epochs=1", "quiet=true", f"folder=logs/{choice}"]
+        )
+        assert mine["folder"] == f"logs/{choice}"
+    fit("folder=logs/iris")
+    assert {path.name: run.is_debug for path in runs.find([Path("logs")]) for run in [runs.read(path, [])]} == {
+        Path(figures["folder"]).name: True,
+        "iris": False,
+        "overfit": True,
+        "profile": True,
+    }
 
 
 def test_debug_profile_leaves_a_table(newest: Any) -> None:

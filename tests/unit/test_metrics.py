@@ -157,6 +157,14 @@ def test_a_confidence_of_exactly_one_belongs_to_the_last_bin():
     assert evaluated(logits, targets, sizes=(2,))["calibration_error"].item() == pytest.approx(0.975 - 0.5, abs=1e-6)
 
 
+def test_a_loss_that_is_none_in_one_batch_is_none():
+    logits, targets = CASES["binary"]
+    broken = logits.copy()
+    broken[3, 0] = np.nan
+    assert evaluated(broken, targets)["loss"].isnan()
+    assert not evaluated(logits, targets)["loss"].isnan()
+
+
 def test_a_class_without_samples_has_no_accuracy():
     logits, targets = CASES["classes missing"]
     assert evaluated(logits, targets)["class_accuracy"].isnan().tolist() == [False, False, True, False, False, True]

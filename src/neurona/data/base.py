@@ -117,6 +117,11 @@ class InMemoryData(LightningDataModule):
             **further,
         )
 
+    @classmethod
+    def unused(cls, *, is_new: bool) -> dict[str, str]:
+        """Settings that make no difference to a network that is trained, and why. is_new: see ``follow``."""
+        return dict.fromkeys(("batch_size", "shuffle_seed", "scaling"), "is of fitting, which is done; leave it out")
+
     def follow(self, trained: DataSpec, *, is_new: bool) -> None:
         """Called before setup where the data are for a network trained earlier. trained: what it was trained on.
         is_new: whether they are others than those; a data set that has but its own parts makes no difference.

@@ -13,7 +13,7 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_export.json``."""
     forms.check()
     folder = request.open_folder()
-    classifier, datamodule = assembly.trained(request.cfg, folder)
+    classifier, datamodule = assembly.trained(request, folder)
     request.cfg.folder = str(folder.path)
     with console.train_log(folder), record.ends_explained(folder):
         figures = forms.write(classifier, datamodule, folder)

@@ -158,21 +158,22 @@ def log_texts(loggers: Iterable[Logger], texts: Mapping[str, str], step: int) ->
             logger.experiment.add_custom_scalars(CHARTS)
 
 
-def log_hyperparameters(
-    loggers: Iterable[Logger],
-    cfg: DictConfig,
-    choices: Mapping[str, str],
-    figures: Mapping[str, Any],
-    last: Mapping[str, float],
-) -> None:
-    """One row per run, the same columns for all runs of a configuration: settings, and the figures of validation and
-    test of the best epoch; ``last``: those of the last validation.
-    """
+def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """What a run is set to, the same names for all runs of a configuration."""
     params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     settings: Any = OmegaConf.to_container(masked(cfg))
     for group in ("data", "model", "optimizer", "classifier"):
         params |= _flat(settings[group], group)
+    return params
+
+
+def log_results(
+    loggers: Iterable[Logger], params: Mapping[str, Any], figures: Mapping[str, Any], last: Mapping[str, float]
+) -> None:
+    """TensorBoard's row of the run: its hyperparameters, and the figures of validation and test of the best epoch;
+    ``last``: those of the last validation.
+    """
     results = {**figures, **{f"last_{name}": value for name, value in last.items()}}
     final = {
         f"hparams/{name}": value
@@ -181,10 +182,7 @@ def log_hyperparameters(
     }
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_hyperparams(params, final, figures["steps"])
-        else:
-            logger.log_hyperparams(params)
-        logger.finalize("success")
+            logger.log_hyperparams(dict(params), final, figures["steps"])
 
 
 def _flat(node: Any, prefix: str) -> dict[str, Any]:

@@ -41,14 +41,17 @@ def report(paths: Sequence[Path], metric_key: str | None, by: Sequence[str], out
     or cannot be written.
     """
     damaged: list[Path] = []
-    all_runs = [runs.read(folder, damaged) for folder in runs.find(paths)]
+    found = [runs.read(folder, damaged) for folder in runs.find(paths)]
+    all_runs = [run for run in found if not run.is_debug]
+    if not all_runs:
+        raise ConfigError("path", " ".join(map(str, paths)), "holds debug runs alone, which are left out; give others")
     metric = _metric(all_runs, metric_key)
     _check_settings(all_runs, by)
     parts = sections(all_runs, metric, by)
     out = _folder(paths[0], out)
     try:
         colour_of = plots.colours(parts)
-        opening = _opening(all_runs, metric)
+        opening = _opening(all_runs, metric, num_debug=len(found) - len(all_runs))
         overview = _overview(parts, metric, out, colour_of)
         results: list[Block] = []
         for index, part in enumerate(parts, 1):
@@ -100,11 +103,12 @@ def _folder(first: Path, asked: Path | None) -> Path:
     return out
 
 
-def _opening(all_runs: Sequence[Run], metric: Metric) -> Paragraph:
+def _opening(all_runs: Sequence[Run], metric: Metric, num_debug: int) -> Paragraph:
     number = f"{len(all_runs)} run{'s' * (len(all_runs) != 1)}"
     counts = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in all_runs).items())
     better = "higher" if metric.higher_is_better else "lower"
-    return Paragraph(f"{number}: {counts}. Compared by {metric.label}: {better} is better.")
+    left_out = f" Left out: {num_debug} debug run{'s' * (num_debug != 1)}." if num_debug else ""
+    return Paragraph(f"{number}: {counts}.{left_out} Compared by {metric.label}: {better} is better.")
 
 
 def _overview(parts: Sequence[Section], metric: Metric, out: Path, colour_of: Mapping[Group, str]) -> list[Picture]:

@@ -21,7 +21,7 @@ Setting = bool | int | float | str
 
 UNFINISHED_STATUSES = ("failed", "lost", "damaged", "interrupted")
 EXCLUDED_KEYS = (
-    *("folder", "run", "stage", "seed", "quiet", "tags", "threads", "allow", "retry_failed"),
+    *("folder", "run", "stage", "seed", "quiet", "tags", "threads", "allow", "retry_failed", "debugging"),
     *("logger", "inspect", "lr_find", "data.root", "data.eval_batch_size"),
     *("trainer.callbacks.progress", "trainer.callbacks.checkpoints.keep_last"),
 )
@@ -36,7 +36,7 @@ class Run:
 
     status: that of ``metrics.json``; lost, if it is running but no process holds the folder; damaged, if a file of
     the folder is. settings: dotted keys; a component stands for itself with its class. figures: numbers only.
-    written: when ``metrics.json`` was, in seconds.
+    is_debug: of a choice of ``debug=``. written: when ``metrics.json`` was, in seconds.
     """
 
     folder: Path
@@ -46,6 +46,7 @@ class Run:
     figures: dict[str, float]
     error: str
     overrides: tuple[str, ...]
+    is_debug: bool
     written: float
 
     @property
@@ -115,6 +116,7 @@ def read(folder: Path, damaged: list[Path]) -> Run:
         figures={name: value for name, value in figures.items() if _is_number(value)},
         error=_first_line(figures.get("error", "")) if status in UNFINISHED_STATUSES else "",
         overrides=overrides(folder),
+        is_debug=config.get("debugging") is True,
         written=metrics.stat().st_mtime if metrics.exists() else 0.0,
     )
 

@@ -13,13 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neurona.classifier import Classifier
-from neurona.config.make import described, instantiate
+from neurona.config import reads
+from neurona.config.make import described, import_target, instantiate
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
 from neurona.optimizer import Optimization
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, best_checkpoint
+from neurona.stages.request import Request
 
 EVALUATIONS = ("validate", "test", "predict")
 
@@ -59,14 +61,17 @@ def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, 
     return classifier, datamodule
 
 
-def trained(cfg: DictConfig, folder: RunFolder) -> tuple[Classifier, Any]:
+def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     """The classifier of a run's best checkpoint, and the data module to work on, read.
 
-    Raises ConfigError or DataError where checkpoint or data are damaged, or do not fit each other or the stage.
+    Raises ConfigError for an override that the stage does not read, ConfigError or DataError where checkpoint or data
+    are damaged, or do not fit each other or the stage.
     """
-    contents = checkpoint.read(folder.best_checkpoint)
+    cfg = request.cfg
     path = OmegaConf.select(cfg, "data.path")
     is_new = path is not None and not folder.has_data(path)
+    reads.check(cfg.stage, request.beside_run(folder), import_target("data", cfg.data["_target_"]), is_new=is_new)
+    contents = checkpoint.read(folder.best_checkpoint)
     datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
     trained_on = contents["neurona"].get("fingerprint")

@@ -23,7 +23,7 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_<stage>.json``."""
     cfg, stage = request.cfg, request.cfg.stage
     folder = request.open_folder()
-    classifier, datamodule = assembly.trained(cfg, folder)
+    classifier, datamodule = assembly.trained(request, folder)
     cfg.folder = str(folder.path)
     callbacks: list[Callback] = []
     if stage == "predict":

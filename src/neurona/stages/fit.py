@@ -12,7 +12,9 @@ from lightning.pytorch import Trainer
 
 from neurona.callbacks.checkpoints import BestAndLast, scalars
 from neurona.classifier import Classifier
-from neurona.inspection.loggers import Csv, TensorBoard, log_hyperparameters, log_texts
+from neurona.config import reads
+from neurona.inspection import trackers
+from neurona.inspection.loggers import Csv, TensorBoard, hyperparameters, log_results, log_texts
 from neurona.runs import checkpoint
 from neurona.runs.folder import RunFolder, begun_before
 from neurona.stages import assembly, console, first_batch, limits, record, resume
@@ -26,6 +28,7 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics.json``; those that are there of a run that is finished and stays so."""
     cfg = request.cfg
     earlier = _earlier(request)
+    reads.check_fit(request.beside_run(earlier))
     last = resume.last_checkpoint(earlier) if earlier else None
     classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None)
     if cfg.init_from is not None and last is None:
@@ -48,10 +51,14 @@ def run(request: Request) -> dict[str, Any]:
     with console.train_log(folder):
         with record.recorded(request, folder, trainer, classifier) as figures:
             _introduce(request, folder, trainer, classifier, datamodule, steps_made)
-            with record.timed(figures):
-                why = _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
-            figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
-            log_hyperparameters(trainer.loggers, cfg, request.choices, figures, checkpoints.last)
+            params = hyperparameters(cfg, request.choices)
+            names = [name for name, node in cfg.logger.items() if node is not None]
+            loggers = dict(zip(names, trainer.loggers, strict=False))
+            with trackers.tracked(loggers, params, folder.path if folder.is_written else None):
+                with record.timed(figures):
+                    why = _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
+                figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
+                log_results(trainer.loggers, params, figures, checkpoints.last)
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
         best = f"best epoch {figures['best_epoch'] + 1}"  # counted from 1, as the lines of the epochs are

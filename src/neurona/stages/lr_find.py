@@ -71,7 +71,7 @@ def _write_curve(test: RangeTest, suggestion: float | None, cfg: DictConfig) -> 
     figure = draw(test, suggestion)
     with replacing(Path(cfg.folder) / "lr_find.png") as file:
         figure.savefig(file, format="png")
-    for logger in loggers(cfg):
+    for logger in loggers(cfg).values():
         if isinstance(logger, TensorBoard):
             logger.experiment.add_figure("lr_find", figure)
             logger.finalize("success")

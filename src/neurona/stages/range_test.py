@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.errors import RunError, check_range
+from neurona.steps.diagnosis import NonFiniteData
 
 LEAST_STEPS = 10
 """Steps that a curve must have for anything to be read from it."""
@@ -87,6 +88,8 @@ class RangeTest(Logger):
         try:
             trainer.fit(classifier, datamodule)
             self.has_diverged = trainer.should_stop
+        except NonFiniteData:  # no rate has to do with it
+            raise
         except NonFiniteLoss as error:
             self.has_diverged = True
             if not self.losses:

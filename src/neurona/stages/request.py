@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.types import Override
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from neurona.config.overrides import parse, written
 from neurona.devices.preemption import Preemption
 from neurona.errors import ConfigError
 from neurona.runs.folder import RunFolder
@@ -29,10 +32,12 @@ class Request:
     preemption: Preemption
 
     def place(self) -> str:
-        """Where a new run goes: the folder asked for, or one named after experiment or data, and the time."""
+        """Where a new run goes: the folder asked for, or one named after experiment or data (debug, of a run that is
+        for that), and the time.
+        """
         if self.cfg.folder:
             return self.cfg.folder
-        group = self.choices.get("experiment") or self.choices["data"]
+        group = "debug" if self.cfg.debugging else self.choices.get("experiment") or self.choices["data"]
         return f"logs/{group}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
     def create_folder(self, trainer: Trainer) -> RunFolder:
@@ -49,3 +54,11 @@ class Request:
         if self.cfg.run is None:
             raise ConfigError("stage", self.cfg.stage, "works on an earlier run: add run=<its folder>")
         return self.on_exit.enter_context(RunFolder.open(Path(self.cfg.run)))
+
+    def beside_run(self, folder: RunFolder | None) -> list[Override]:
+        """The overrides that the run in a folder was not begun with; all, of a new one."""
+        own = set[str]()
+        if folder is not None:
+            stored: Any = OmegaConf.to_container(OmegaConf.load(folder.path / "overrides.yaml"), resolve=False)
+            own = {*stored["overrides"], *(written(name, path) for name, path in stored["absolute"].items())}
+        return [override for override in parse(self.overrides) if override.input_line not in own]

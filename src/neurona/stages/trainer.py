@@ -19,6 +19,7 @@ from neurona.config.make import instantiate, make
 from neurona.devices import distributed
 from neurona.devices.lightning_internals import end_epochs_once, without_signal_handlers
 from neurona.errors import ConfigError
+from neurona.inspection import trackers
 from neurona.runs import jobs
 from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.stages import limits
@@ -39,7 +40,7 @@ def build(cfg: DictConfig, datamodule: LightningDataModule, classifier: Classifi
     limits.check_monitors(node, cfg.trainer.callbacks, classifier)
     callbacks = [*_callbacks(cfg), *_of_search(Path(cfg.folder)), instantiate(cfg.inspect, Inspection)]
     limits.check_callbacks([*callbacks, *_of_classifier(classifier)], Path(cfg.folder), classifier)
-    trainer = _make(cfg, node, callbacks=callbacks, logger=loggers(cfg))
+    trainer = _make(cfg, node, callbacks=callbacks, logger=list(loggers(cfg).values()))
     if isinstance(trainer.strategy, distributed.DataParallel) and classifier.who_asks(trainer, datamodule):
         node.strategy["_target_"] = WRAPPED
         trainer = _make(cfg, node, callbacks=callbacks, logger=trainer.loggers)
@@ -58,10 +59,15 @@ def build_for_range_test(cfg: DictConfig, datamodule: LightningDataModule, liste
     return _make(cfg, _without_callbacks(cfg, enable_checkpointing=False), callbacks=[], logger=[listener])
 
 
-def loggers(cfg: DictConfig) -> list[Any]:
-    """Those that the configuration describes."""
-    nodes = [node for node in cfg.logger.values() if node is not None]
-    return [instantiate(node, Logger) for node in nodes]  # type: ignore[type-abstract]
+def loggers(cfg: DictConfig) -> dict[str, Any]:
+    """Those that the configuration describes, by name; of a run that goes on, they go on too."""
+    before = trackers.of_run(Path(cfg.run)) if cfg.run else {}
+    made = {}
+    for name, node in cfg.logger.items():
+        if node is not None:
+            arguments = {key: value for key, value in before.get(name, {}).items() if key not in node}
+            made[name] = instantiate(node, Logger, **arguments)  # type: ignore[type-abstract]
+    return made
 
 
 def _without_callbacks(cfg: DictConfig, **changes: Any) -> DictConfig:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neurona.data.batches import Chunk
 from neurona.devices import lightning_internals
-from neurona.steps.figures import require_finite
+from neurona.steps.diagnosis import require_finite
 from neurona.steps.steps import Classifier, DirectSteps
 
 
@@ -65,7 +65,7 @@ class FastWay:
         figures = torch.stack([*(record.loss.float() for record in records), correct.float()])
         *losses, num_correct = trainer.strategy.reduce(figures, reduce_op="sum").tolist()
         for record, loss in zip(records, losses, strict=True):
-            require_finite(loss, record.step, trainer.current_epoch)
+            require_finite(loss, record.step, classifier)
         classifier.figures.add(losses, [record.samples for record in records], num_correct)
         if trainer.global_step == records[-1].step and self._is_logged(records[-1].step):
             classifier.log_step()

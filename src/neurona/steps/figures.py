@@ -6,14 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from neurona.errors import HopelessRun
-
 SUMS = ("loss", "correct", "samples")
-REMEDIES = "a lower optimizer.lr, optimizer.clip_norm=1 or data on another scale are the usual remedies"
-
-
-class NonFiniteLoss(HopelessRun):
-    """The training loss became NaN or infinite."""
 
 
 class StepFigures:
@@ -55,12 +48,6 @@ class StepFigures:
     def restore(self, state: list[dict[str, Any]]) -> None:
         """Goes on from what ``state`` gave."""
         self._epoch, self._since_logged = state
-
-
-def require_finite(loss: float, step: int, epoch: int) -> None:
-    """Raises NonFiniteLoss for a loss that is none."""
-    if not math.isfinite(loss):
-        raise NonFiniteLoss(f"the training loss became {loss} at optimiser step {step} (epoch {epoch}); {REMEDIES}")
 
 
 def _means(sums: dict[str, float]) -> tuple[float, float]:

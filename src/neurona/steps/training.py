@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +21,8 @@ from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
 from neurona.steps import choice, randomness, ways
+from neurona.steps.diagnosis import require_finite, require_finite_evaluation
 from neurona.steps.fast import FastWay
-from neurona.steps.figures import REMEDIES, NonFiniteLoss, require_finite
 from neurona.steps.steps import Classifier
 
 log = logging.getLogger(__name__)
@@ -129,12 +129,12 @@ class Training(Callback):
         if is_logged and pl_module.norms is not None:
             pl_module.norms.after()
         if is_logged or loss.device.type == "cpu" or len(self._pending) >= MOST_PENDING:
-            self._flush(trainer, pl_module)
+            self._flush(trainer, pl_module, [(batch_idx, batch)])
         if is_logged:
             pl_module.log_step()
 
-    def _flush(self, trainer: Trainer, pl_module: Classifier) -> None:
-        """Adds the figures that are pending to the sums; stops at a NaN."""
+    def _flush(self, trainer: Trainer, pl_module: Classifier, seen: Sequence[tuple[int, Any]] = ()) -> None:
+        """Adds the figures that are pending to the sums; stops at a NaN. seen: the mini-batch at hand."""
         pending, self._pending = self._pending, []
         if not pending:
             return
@@ -143,7 +143,7 @@ class Training(Callback):
         figures = torch.stack([*(one.loss.float() for one in pending), correct.float()])
         *losses, mean_correct = trainer.strategy.reduce(figures, reduce_op="mean").tolist()  # all have as many rows
         for one, loss in zip(pending, losses, strict=True):
-            require_finite(loss, one.step, trainer.current_epoch)
+            require_finite(loss, one.step, pl_module, seen)
         samples = [one.samples * trainer.world_size for one in pending]
         pl_module.figures.add(losses, samples, mean_correct * trainer.world_size)
 
@@ -247,9 +247,7 @@ def _finish(classifier: Classifier, part: str) -> None:
         problem = f"computes {wide[0]} of shape {list(computed[wide[0]].shape)}: a figure is one number"
         raise ConfigError("classifier.metrics_class", type(metrics).__qualname__, problem)
     figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
-    loss = figures.get(f"{part}/loss", 0.0)
-    if not math.isfinite(loss):
-        raise NonFiniteLoss(f"{part}/loss is {loss}: {REMEDIES}")
+    require_finite_evaluation(figures.get(f"{part}/loss", 0.0), part, classifier)
     if class_accuracy is not None:
         for name, value in zip(classifier.spec.class_names, class_accuracy.tolist(), strict=True):
             figures[f"{part}/accuracy_of/{name}"] = value

@@ -57,11 +57,15 @@ def _register() -> None:
 
 
 def _claim(overrides: Sequence[Override]) -> Path:
-    """Makes ``logs/<experiment or data>/<date and time>``, or finds the sweep of this job that Slurm has restarted."""
+    """Makes ``logs/<experiment or data>/<date and time>``, of ``debug=`` one in ``logs/debug``; or finds the sweep of
+    this job that Slurm has restarted.
+    """
     choices = {override.key_or_group: override for override in overrides if not override.is_sweep_override()}
     choice = choices.get("experiment") or choices.get("data")
     swept = any(override.key_or_group == "data" for override in overrides if override.is_sweep_override())
     name = str(choice.value()) if choice else "sweep" if swept else "digits"
+    if any(override.key_or_group == "debug" for override in overrides):
+        name = "debug"
     parent = Path("logs", name)
     lines = [str(override.input_line) for override in overrides]
     job = scheduler.job()

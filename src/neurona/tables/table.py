@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,15 @@ from neurona.tables.spec import TableSpec
 log = logging.getLogger(__name__)
 
 STREAM_ROWS = 2**15
+
+OF_NEW_ROWS = ("separator", "decimal", "thousands", "missing")
+"""Settings that another file than the run's may have others for, once the network is trained."""
+
+OF_OWN_ROWS = (
+    *("val_path", "test_path", "group", "order", "folds", "fold"),
+    *("val_fraction", "test_fraction", "split_seed"),
+)
+"""Settings of the split, of which all rows of another file have none."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -186,13 +195,22 @@ class TableData(InMemoryData):
 
     # Rows that a trained network is given.
 
+    @classmethod
+    def unused(cls, *, is_new: bool) -> dict[str, str]:
+        fixed = ("categorical", "numeric", "drop", "numeric_encoding", "max_pieces", "max_one_hot")
+        unused = super().unused(is_new=is_new)
+        unused |= dict.fromkeys(fixed, "is what the run was trained with, and stays; leave it out")
+        if is_new:
+            return unused | dict.fromkeys(OF_OWN_ROWS, "splits the run's own rows, not another file's; leave it out")
+        return unused | dict.fromkeys(OF_NEW_ROWS, "is of another file than the run's: give data.path too")
+
     def follow(self, trained: DataSpec, *, is_new: bool) -> None:
-        """The schema and the classes are those of the run. is_new: all rows of ``path`` test, or are predicted; the
-        latter without holding them in memory, and without need of a target.
+        """The schema and the classes are those of the run. is_new: all rows of ``path`` test, or are predicted, read by
+        the rules of this table; the latter without holding them in memory, and without need of a target.
         """
         if isinstance(trained, TableSpec):
             self._run_spec, self._is_new = trained, is_new
-            self.schema = trained.table
+            self.schema = replace(trained.table, rules=self.rules) if is_new else trained.table
 
     def card_text(self, most_columns: int | None = None) -> str:
         """The data card as a table to read; most_columns: how many of the columns to show."""
@@ -209,6 +227,8 @@ class TableData(InMemoryData):
                 if first is None:
                     raise DataError(file, "has no rows")
                 reading.require(first, self.schema.names, file)
+                if self._target != self.schema.target:
+                    _require_column("data.target", self._target, first)
             self._spec = self._run_spec
 
     def test_dataloader(self) -> BatchLoader:

@@ -25,7 +25,7 @@ FIGURES = {"status": "finished", "stage": "export", "rows": 3, "seconds": 0.5}
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
     """The stage on a run's folder, with what is to happen in place of writing the files."""
     (tmp_path / "overrides.yaml").touch()
-    monkeypatch.setattr(assembly, "trained", lambda cfg, folder: ("classifier", "data"))
+    monkeypatch.setattr(assembly, "trained", lambda request, folder: ("classifier", "data"))
     with contextlib.ExitStack() as on_exit:
 
         def run(write: Callable[..., Any], folder: Path = tmp_path) -> dict[str, Any]:

@@ -101,6 +101,18 @@ def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
     assert f"warning: Cannot be read: {Path('logs', 'torn', 'metrics.json')}" in text
 
 
+def test_debug_runs_are_left_out_wherever_they_are(make_run: Make, tmp_path: Path) -> None:
+    make_run("iris/a", 0, 0.9)
+    make_run("iris/b", 1, 0.8, settings={"debugging": False})  # as runs of earlier versions did not say
+    make_run("debug/c", 2, 0.1, settings={"debugging": True})
+    make_run("mine", 0, 0.2, settings={"debugging": True})
+    text = report([tmp_path / "logs"], None, [], None)
+    assert text.splitlines()[0].startswith("2 runs: 2 finished. Left out: 2 debug runs. Compared by test/accuracy")
+    assert "85.00 ± 7.07" in text  # of one group
+    with pytest.raises(ConfigError, match=r"debug: holds debug runs alone, which are left out"):
+        report([tmp_path / "logs" / "debug"], None, [], None)
+
+
 def test_the_page_holds_everything_itself(logs: Path) -> None:
     report([logs], None, [], None)
     text = (logs / "report" / "report.html").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from neurona.stages import fit
 def test_a_job_that_was_restarted_goes_on_with_its_run(
     make_request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "overrides.yaml").touch()
+    (tmp_path / "overrides.yaml").write_text("overrides: []\nabsolute: {}\n")
     monkeypatch.setattr(fit, "begun_before", lambda place, overrides: tmp_path)
     request = make_request({})
     earlier = fit._earlier(request)

@@ -29,6 +29,12 @@ def test_processes_are_started_for_the_strategy_of_several_devices(trainer, numb
     assert processes.count(composed(**trainer)) == number
 
 
+def test_a_run_of_several_devices_is_exported_by_one_process():
+    cfg = composed()
+    cfg.stage = "export"
+    assert processes.count(cfg) == 0
+
+
 @pytest.mark.parametrize(
     "variables",
     [{"TORCHELASTIC_RUN_ID": "none", "RANK": "0"}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}],

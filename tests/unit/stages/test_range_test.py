@@ -11,6 +11,7 @@ import pytest
 from neurona.classifier import NonFiniteLoss
 from neurona.errors import ConfigError, RunError
 from neurona.stages.range_test import RangeTest
+from neurona.steps.diagnosis import NonFiniteData
 
 
 def listen(test: RangeTest, losses: np.ndarray) -> RangeTest:
@@ -90,6 +91,17 @@ def test_a_loss_that_is_not_finite_at_once_is_no_matter_of_rates() -> None:
 
     with pytest.raises(RunError, match="before anything is learned"):
         RangeTest().fit(SimpleNamespace(fit=fit), None, None)  # type: ignore[arg-type]
+
+
+def test_nor_is_a_nan_in_the_data() -> None:
+    test = listen(RangeTest(), np.ones(50))
+
+    def fit(*_: Any) -> None:
+        raise NonFiniteData("row 3")
+
+    with pytest.raises(NonFiniteData, match="row 3"):
+        test.fit(SimpleNamespace(fit=fit), None, None)  # type: ignore[arg-type]
+    assert not test.has_diverged
 
 
 @pytest.mark.parametrize(

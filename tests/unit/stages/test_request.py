@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from neurona.errors import ConfigError
+from neurona.runs.folder import RunFolder
 
 
 def trainer(rank: int, broadcast: Any = lambda path: path) -> Any:
@@ -17,14 +19,17 @@ def trainer(rank: int, broadcast: Any = lambda path: path) -> Any:
 
 
 def test_a_new_run_goes_where_it_is_asked_to_go(make_request: Any) -> None:
-    assert make_request({"folder": "mine"}).place() == "mine"
+    assert make_request({"folder": "mine", "debugging": True}).place() == "mine"
 
 
-@pytest.mark.parametrize(("choices", "name"), [({}, "iris"), ({"experiment": "lesson"}, "lesson")])
+@pytest.mark.parametrize(
+    ("values", "choices", "name"),
+    [({}, {}, "iris"), ({}, {"experiment": "lesson"}, "lesson"), ({"debugging": True}, {"debug": "fast"}, "debug")],
+)
 def test_else_it_is_named_after_experiment_or_data_and_the_time(
-    make_request: Any, choices: dict[str, str], name: str
+    make_request: Any, values: dict[str, Any], choices: dict[str, str], name: str
 ) -> None:
-    place = make_request({}, **choices).place()
+    place = make_request(values, **choices).place()
     assert re.fullmatch(rf"logs/{name}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d", place)
 
 
@@ -56,3 +61,14 @@ def test_the_run_is_held_until_the_stage_has_ended(make_request: Any, tmp_path: 
         request.open_folder()
     request.on_exit.close()
     assert request.open_folder().path == tmp_path
+
+
+def test_what_is_given_beside_a_run_is_what_it_was_not_begun_with(make_request: Any, tmp_path: Path) -> None:
+    request = make_request({"run": str(tmp_path)})
+    own = ["data=iris", "data.path=here.csv"]
+    with RunFolder(tmp_path) as folder:
+        folder.write_overrides(own, {"data.path": "/there/here.csv"})
+        replayed = ["data=iris", "data.path='/there/here.csv'", "stage=test", "data.fold=1"]
+        request = dataclasses.replace(request, overrides=replayed)
+        assert [override.input_line for override in request.beside_run(folder)] == ["stage=test", "data.fold=1"]
+    assert [override.input_line for override in request.beside_run(None)] == replayed

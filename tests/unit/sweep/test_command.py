@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from neurona.config.overrides import parse
 from neurona.sweep import command
 
 CLAIM = """
@@ -30,6 +31,12 @@ def test_twenty_claims_at_once_make_twenty_folders(tmp_path: Path) -> None:
     folders = list((tmp_path / "logs" / "iris").iterdir())
     assert len(folders) == 20
     assert len({path.name[:19] for path in folders}) < 20  # several within one second
+
+
+def test_a_sweep_for_debugging_is_among_the_debug_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, _ = command.begin(parse(["data=iris", "debug=fast", "seed=0,1"]))
+    assert folder.parent == Path("logs/debug")
 
 
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
