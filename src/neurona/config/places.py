@@ -11,9 +11,9 @@ PLACE = re.compile(r"dir|path|root|folder|location|(^|_)ur[il]$")
 
 
 def leads_out(key: str, value: Any, *, is_choice: bool = False) -> bool:
-    """Whether a stored value, or one within it, may name a place outside of the run: one that does not begin with
-    ``${folder}``, is absolute, leads upwards or comes from elsewhere, or where the key is a place's or something of that
-    name is there. is_choice: of a yaml, whose place is below the configurations.
+    """Whether a stored value, or one within it, may name a place outside of the run: one that leads upwards or is
+    absolute, a URI or from elsewhere; or, without ``${folder}`` before it, where the key is a place's or something of
+    that name is there. is_choice: of a yaml, whose place is below the configurations.
     """
     if isinstance(value, dict | list):
         children = value.items() if isinstance(value, dict) else ((key, child) for child in value)

@@ -77,6 +77,16 @@ class RunFolder:
         return cls(path)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the folder that is held has been removed or moved, though there may be another in its place."""
+        if self._lock is None:
+            return not self.path.is_dir()
+        try:
+            return not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / ".lock"))
+        except OSError:
+            return True
+
+    @property
     def last_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
 

@@ -22,6 +22,7 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     are.
     """
     check_imported(unread)
+    launch.open_streams()
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
