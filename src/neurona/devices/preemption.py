@@ -23,8 +23,8 @@ from neurona.devices.scheduler import REQUEUE_SIGNALS
 SIGNALS = launch.FORWARDED
 VALIDATION_SECONDS = 1.0
 """How long a validation may go on after a signal: cut off, it costs all that was trained since the last checkpoint."""
-STUCK_SECONDS = 1.0
-"""How long a library's code may keep Python from handling a signal, where nothing is lost."""
+STUCK_SECONDS = 1.5
+"""How long a library's code may keep this process from ending as a signal asks, where nothing is lost."""
 
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are not this process's
 
@@ -43,8 +43,10 @@ class Preemption:
         self.received = 0
         """Number of the first signal, 0 before."""
         self._since = 0.0
+        self._is_requeued = False
         self._before: dict[int, Any] = {}
         self._on_exit = contextlib.ExitStack()
+        self._has_ended = threading.Event()
 
     def __enter__(self) -> Preemption:
         self._process = os.getpid()
@@ -60,12 +62,13 @@ class Preemption:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._has_ended.set()
         self._on_exit.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _watch(self, heard: int) -> None:
-        """Ends the process for a signal while the main thread stays in a library's code, as polars' that unpacks a
+        """Ends the process for a signal while the main thread stays in a library's code, as in polars' that unpacks a
         file: until it returns to Python, nothing is handled. A notebook is not ended for Ctrl-C.
         """
         is_notebook = not hasattr(sys.modules["__main__"], "__file__")
@@ -73,8 +76,8 @@ class Preemption:
             number = arrived[0]
             if number not in self._before or (is_notebook and number == signal.SIGINT):
                 continue
-            threading.Event().wait(STUCK_SECONDS)
-            if self.is_expendable and not self.received:
+            # In parts, as on a machine that is busy all of them last longer.
+            if not any(self._has_ended.wait(STUCK_SECONDS / 10) for _ in range(10)) and self.is_expendable:
                 with contextlib.suppress(SIGTERMException, KeyboardInterrupt):
                     self.leave(number)
                 os._exit(130 if number == signal.SIGINT else 143)
@@ -127,7 +130,8 @@ class Preemption:
         trainer: given where every rank is to leave at this point.
         """
         self.received = self.received or number  # another rank may have got it
-        if number in REQUEUE_SIGNALS and (job := scheduler.slurm_job()):
+        if number in REQUEUE_SIGNALS and not self._is_requeued and (job := scheduler.slurm_job()):
+            self._is_requeued = True
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 scheduler.requeue(job)
             if trainer is not None:
