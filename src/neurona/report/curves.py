@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from neurona.errors import DataError
 from neurona.report.runs import in_order
 
 TAGS = ("val/loss", "train/loss", "val/accuracy", "train/accuracy")
@@ -18,14 +20,23 @@ Curves = dict[str, dict[float, float]]
 
 
 def read(folder: Path) -> Curves:
-    """The figures of ``TAGS``, those of a session that a later one replaces left out."""
+    """The figures of ``TAGS``, those of a session that a later one replaces left out. Raises DataError for what is
+    damaged.
+    """
+    try:
+        return _read(folder)
+    except Exception as error:  # whatever protobuf, NumPy and numbers in a file of text make of it
+        raise DataError(folder, f"what its loggers wrote is damaged ({type(error).__name__})") from error
+
+
+def _read(folder: Path) -> Curves:
     points: dict[str, dict[int, float]] = {tag: {} for tag in (*TAGS, "epoch")}
     for tag, step, value in _events(folder) if any(folder.glob("*tfevents*")) else _csv(folder):
         if tag is None:
             for values in points.values():
                 for later in [recorded_step for recorded_step in values if recorded_step >= step]:
                     del values[later]
-        elif tag in points:
+        elif tag in points and math.isfinite(value):
             points[tag][step] = value
     ends = points.pop("epoch")
     steps, epochs = [0, *ends], [0.0, *(number + 1 for number in ends.values())]

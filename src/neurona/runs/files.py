@@ -114,7 +114,8 @@ def read_yaml(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds; nothing if it is missing or damaged."""
     try:
-        contents = json.loads(read_text(path))
+        # An integer beyond what a float holds is infinite: it could not be shown.
+        contents = json.loads(read_text(path), parse_int=lambda digits: (int if len(digits) < 300 else float)(digits))
     except (OSError, ValueError, RecursionError):
         return {}
     return contents if isinstance(contents, dict) else {}

@@ -163,11 +163,11 @@ class RunFolder:
 
 def is_held(folder: Path) -> bool:
     """Whether a process works on a run's folder, as far as this machine can see."""
+    if not (folder / ".lock").is_file():
+        return False
     try:
         with (folder / ".lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except OSError:
         return True
     return False
