@@ -178,7 +178,7 @@ def test_a_damaged_run_is_left_out_of_a_report(
     assert "\x1b" not in shown.out
     if trap not in ("deep provenance", "bomb of overrides", "control"):  # which cost no figure
         warning = shown.out.partition("warning: ")[2].splitlines()[0]
-        assert warning.startswith("Damaged, and left out: logs/iris/run")
+        assert warning.startswith("Cannot be read: logs/iris/run")
         assert "good" not in warning
 
 
@@ -232,7 +232,8 @@ def npz(path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((2, 2, 2), "longer than the 8 values"), ((2**32 - 1,) * 3, "more than the memory holds")]
+    ("shape", "message"),
+    [((2, 2, 2), "longer than the 8 values"), ((2**32 - 1,) * 3, "truncated, or larger than the memory")],
 )
 def test_of_a_packed_image_file_no_more_is_unpacked_than_it_states(shape: tuple[int, ...], message: str) -> None:
     Path("mnist").mkdir()

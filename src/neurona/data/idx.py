@@ -49,7 +49,9 @@ def read(path: Path, num_dimensions: int) -> np.ndarray:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(path, f"damaged gzip file ({error}); {REMEDY}") from error
     except (MemoryError, OverflowError):
-        raise DataError(path, f"its header states {size} values, more than the memory holds; {REMEDY}") from None
+        raise DataError(
+            path, f"truncated, or larger than the memory: its header states {size} values; {REMEDY}"
+        ) from None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror}); put the IDX file there") from error
     if len(values) < size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -64,7 +65,7 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
     sizes = [(f"`{x}`", f"{exported[f'{x}/bytes']:,}", f"{exported[f'{x}/max_difference']:.1e}") for x in files]
     tested = [name for name in metrics if name.startswith("test/") and metrics.get("status") == "finished"]
     figures = [
-        (escaped(x.removeprefix("test/")), f"{metrics[x]:.4f}" if isinstance(metrics[x], int | float) else "")
+        (_words(x.removeprefix("test/")), f"{metrics[x]:.4f}" if isinstance(metrics[x], int | float) else "")
         for x in tested
     ]
     card = CARD.format(
@@ -73,10 +74,10 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
         classifier=classifier,
         spec=classifier.spec,
         exported=exported,
-        options=", ".join(escaped(f"{name} {value}") for name, value in settings.model.items() if name != "_target_"),
+        options=", ".join(_words(f"{name} {value}") for name, value in settings.model.items() if name != "_target_"),
         files=_table(sizes),
-        title=escaped(folder.path.name),
-        class_names=", ".join(map(escaped, classifier.spec.class_names)),
+        title=_words(folder.path.name),
+        class_names=", ".join(map(_words, classifier.spec.class_names)),
         data_card=f"\n{fenced('text', read_text(data_card).rstrip())}\n" if data_card.exists() else "",
         status=metrics.get("status", "unknown"),
         figures=_table(figures),
@@ -84,6 +85,11 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
     )
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     write_atomically(path, card + HEADING + (old.partition(HEADING)[2] or INTENDED_USE))
+
+
+def _words(text: str) -> str:
+    """A text that may be anything, as Markdown; an underscore within a word is one anyway."""
+    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])", "_", escaped(text))
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from pathlib import Path
@@ -23,8 +22,6 @@ def main() -> int:
     parser.add_argument("--by", nargs="+", default=[], metavar="KEY", help="settings that make a group (all that vary)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (report/ in the first path)")
     arguments = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of folders may be no UTF-8
     os.environ.setdefault("MPLBACKEND", "agg")  # Optuna draws with pyplot, which would look for a screen
     from neurona.errors import UserError
     from neurona.report.compare import report

@@ -55,15 +55,13 @@ def report(paths: Sequence[Path], metric_key: str | None, by: Sequence[str], out
         for index, part in enumerate(parts, 1):
             results += describe(part, metric, out, f"-{index}" if len(parts) > 1 else "", colour_of, damaged)
         unfinished = _unfinished(all_runs, out)
-        warnings = (
-            [Paragraph(f"Damaged, and left out: {' '.join(dict.fromkeys(map(str, damaged)))}")] if damaged else []
-        )
+        warnings = [Paragraph(f"Cannot be read: {' '.join(dict.fromkeys(map(str, damaged)))}")] if damaged else []
         blocks = [Heading(TITLE, 1), opening, *overview, *results]
         blocks += [Heading("Runs that have not finished"), *unfinished] if unfinished else []
         blocks += [Heading("How to read this"), *map(Paragraph, NOTES)]
         blocks += [Heading("All runs"), _list_of(all_runs, metric, out), *warnings]
         for name, text in (("csv", _csv(all_runs)), ("md", markdown(blocks)), ("html", html(TITLE, blocks))):
-            (out / f"report.{name}").write_text(text, encoding="utf-8", errors="backslashreplace")
+            (out / f"report.{name}").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError("--out", out, f"cannot be written: {error.strerror}; give another folder") from error
     shown = plain([opening, *results, *unfinished], MAX_ROWS) + [f"warning: {warning.text}" for warning in warnings]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from neurona.errors import DataError
 from neurona.report.runs import in_order
 
 TAGS = ("val/loss", "train/loss", "val/accuracy", "train/accuracy")
@@ -20,16 +19,9 @@ Curves = dict[str, dict[float, float]]
 
 
 def read(folder: Path) -> Curves:
-    """The figures of ``TAGS``, those of a session that a later one replaces left out. Raises DataError for what is
-    damaged.
+    """The figures of ``TAGS``, those of a session that a later one replaces left out. What is damaged raises whatever
+    protobuf, and numbers written as text, make of it.
     """
-    try:
-        return _read(folder)
-    except Exception as error:  # whatever protobuf, NumPy and numbers in a file of text make of it
-        raise DataError(folder, f"what its loggers wrote is damaged ({type(error).__name__})") from error
-
-
-def _read(folder: Path) -> Curves:
     points: dict[str, dict[int, float]] = {tag: {} for tag in (*TAGS, "epoch")}
     for tag, step, value in _events(folder) if any(folder.glob("*tfevents*")) else _csv(folder):
         if tag is None:

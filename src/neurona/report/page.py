@@ -120,12 +120,12 @@ def html(title: str, blocks: Iterable[Block]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(title=title, blocks=blocks, quote=address) + "\n"
+    return environment.get_template("page.html").render(title=title, blocks=blocks, quote=quote) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:
     if isinstance(cell, Link):
-        return f"[{escaped(cell.text)}]({address(cell.path)})"
+        return f"[{escaped(cell.text)}]({quote(cell.path)})"
     if isinstance(cell, Code):
         fence = "`" * (1 + max(map(len, re.findall("`+", cell.text)), default=0))
         return f"{fence} {_in_one_line(cell).replace('|', chr(92) + '|')} {fence}"
@@ -136,11 +136,6 @@ def fenced(kind: str, text: str) -> str:
     """A block of Markdown that shows a text as it is, whatever is in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{kind}\n{text}\n{fence}"
-
-
-def address(path: str) -> str:
-    """A path as a link has it, though its name may be no UTF-8."""
-    return quote(path, errors="surrogateescape")
 
 
 def _in_one_line(cell: Cell) -> str:

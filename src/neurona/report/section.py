@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neurona.errors import DataError
 from neurona.report import curves, plots
 from neurona.report.page import Block, Heading, Paragraph, Picture, Table
 from neurona.report.runs import Run
@@ -21,7 +20,12 @@ SMALLEST_SEARCH = 8
 
 
 def describe(
-    part: Section, metric: Metric, out: Path, suffix: str, colour_of: Mapping[Group, str], damaged: list[Path]
+    part: Section,
+    metric: Metric,
+    out: Path,
+    suffix: str,
+    colour_of: Mapping[Group, str],
+    damaged: list[Path] | None = None,
 ) -> list[Block]:
     """The blocks of a section. Its pictures are written into ``out``, the suffix in their names. damaged: receives the
     runs of which no curves can be read.
@@ -32,7 +36,7 @@ def describe(
         *map(Paragraph, _verdict(part, metric)),
         results_table(part, metric),
         *_search(part, metric, out / f"search{suffix}.png"),
-        *_curves(part, out / f"curves{suffix}.png", colour_of, damaged),
+        *_curves(part, out / f"curves{suffix}.png", colour_of, [] if damaged is None else damaged),
     ]
 
 
@@ -158,7 +162,7 @@ def _curves(part: Section, file: Path, colour_of: Mapping[Group, str], damaged: 
         for run in _runs_with_curves(group):
             try:
                 curves_of[group].append(curves.read(run.folder))
-            except DataError:
+            except Exception:  # of damaged events
                 damaged.append(run.folder)
     curves_of = {group: recorded for group, recorded in curves_of.items() if any(recorded)}
     if not curves_of:
