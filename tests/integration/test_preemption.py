@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import forked
 
 import neurona
 from neurona.classifier import Classifier
@@ -194,6 +196,47 @@ def test_while_data_are_read_a_signal_ends_the_command_at_once(
     done = train("data=iris")
     assert (done.status, done.out, done.err) == (status, "", "")
     assert not Path("logs").exists()
+
+
+PACKED = """
+import runpy, sys
+from neurona.tables import reading
+
+scan = reading._scan_csv
+
+def scanning(*arguments):
+    print("reads", flush=True)
+    return scan(*arguments)
+
+reading._scan_csv = scanning
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 143), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_while_a_library_reads_data_a_signal_ends_the_command(tmp_path: Path, number: int, status: int) -> None:
+    """Polars, which unpacks 22 MB to 3 GB and does not hear of signals meanwhile, nor does Python."""
+    rows = gzip.compress(b"1,a\n2,b\n" * 2**20)
+    Path("rows.csv.gz").write_bytes(gzip.compress(b"x,y\n") + rows * (22 * 2**20 // len(rows)))
+    with forked(tmp_path, "-c", PACKED, str(TRAIN), "data=table", "data.path=rows.csv.gz", "data.target=y") as process:
+        deadline = time.monotonic() + 60
+        while not (process.out.exists() and process.out.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert process.process.pid
+        os.kill(process.process.pid, number)
+        assert process.wait() == status
+    assert time.monotonic() - started < 4, process.err.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv.gz"]
+
+
+def test_a_closed_terminal_ends_a_fit_as_a_preemption_does(uninterrupted: Any, newest: Any) -> None:
+    assert ended_by(signal.SIGHUP, Classifier, "training_step") == 143
+    assert newest().metrics["error"] == "SIGHUP"
+    neurona.run([f"run={newest().folder}", "quiet=true"])
+    assert_same_run(newest(), uninterrupted)
 
 
 def test_during_the_test_a_signal_ends_the_run_at_once(uninterrupted: Any, newest: Any) -> None:

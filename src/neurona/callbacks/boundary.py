@@ -56,6 +56,7 @@ class Boundary(Callback):
         rows = data.train_rows[:: -(-len(data.train_rows) // MOST_POINTS)]
         self._points = data.features[rows].float().cpu(), data.targets[rows].cpu()
         self._folder = Path(trainer.default_root_dir, "boundary")
+        self._folder.mkdir(exist_ok=True)
         self._drawn = -1
         if trainer.global_step == 0:
             self._draw(trainer, pl_module, 0)

@@ -38,7 +38,11 @@ class CsvPredictions(Callback):
         self.rows = rows
         self._temporary = path.with_suffix(".tmp")
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx:
+            return
         self._file = self._temporary.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._writer.writerow(["row", "target", "prediction", "class", *(f"p({name})" for name in self.class_names)])

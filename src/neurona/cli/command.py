@@ -27,7 +27,7 @@ from neurona.cli.replay import replay
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
 from neurona.config.overrides import check_single, parse, task_overrides, value
-from neurona.devices import scheduler
+from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
 
@@ -44,6 +44,7 @@ def main(task: Callable[[DictConfig], Any], config_dir: Path) -> NoReturn:
     A job of a sweep that fails says so and leaves the others to go on; the sweep then ends with 1, or with the highest
     status of the jobs in this process.
     """
+    launch.open_streams()
     scheduler.requeue_early()
     atexit.register(gc.freeze)  # looking for garbage in all of torch takes a process a second that is to end at once
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from omegaconf import OmegaConf
 
 from neurona.config.check import ROOT
 from neurona.config.overrides import key, parse, root, value, written
+from neurona.config.places import leads_out
 from neurona.errors import ConfigError
+from neurona.runs.files import read_yaml
 from neurona.runs.folder import require_run
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "allow", "hydra")  # root keys that may be given with run=
@@ -75,7 +76,8 @@ def _check_places(stored: list[Override], folder: Path) -> None:
     for override in stored:
         is_group = "." not in override.key_or_group and override.key_or_group not in ROOT
         does = "choose a yaml from" if is_group else "write"
-        if (is_group or root(override) in WRITING) and any(_is_outside(text) for text in _strings(override.value())):
+        is_looked_at = is_group or root(override) in WRITING
+        if is_looked_at and leads_out(key(override), override.value(), is_choice=is_group):
             problem = f"is stored with the run in {folder} and may {does} outside of it; to trust it, give it again too"
             raise ConfigError(key(override), value(override), problem)
 
@@ -96,26 +98,9 @@ def _paths(absolute: dict[str, str], stored: list[Override]) -> dict[str, str]:
 def _stored(folder: Path) -> tuple[list[str], dict[str, str]]:
     require_run(folder, "run")
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+        stored: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(folder / "overrides.yaml")), resolve=False)
         return [str(line) for line in stored["overrides"]], {
             str(key): str(path) for key, path in stored["absolute"].items()
         }
     except Exception as error:
         raise ConfigError("run", folder, f"its overrides.yaml is damaged ({type(error).__name__})") from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All strings within a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for child in value.values() if isinstance(value, dict) else value:
-            yield from _strings(child)
-
-
-def _is_outside(text: str) -> bool:
-    """Whether a text, as a path or URI, may name a place that is neither in the run nor below the working folder."""
-    if re.fullmatch(r"\$\{(trainer|logger)\.[\w.]+\}", text):  # another of the values looked at
-        return False
-    rest = re.sub(r"^(\$\{folder\}|sqlite://)(/|$)", "", text)
-    return rest.startswith(("/", "~")) or ".." in rest.split("/") or "$" in rest or "://" in rest

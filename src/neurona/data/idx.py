@@ -35,31 +35,44 @@ TIMEOUT_SECONDS = 20.0
 def read(path: Path, num_dimensions: int) -> np.ndarray:
     """The unsigned bytes of an IDX file, plain or gzip (told by its content), in the shape its header states.
 
-    Raises DataError where the file is damaged, truncated, too long, or holds another type or number of dimensions.
+    No more is read than the header states. Raises DataError where the file is damaged, truncated, too long, too large
+    for the memory, or holds another type or number of dimensions.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
+        with path.open("rb") as file:
+            is_packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            with gzip.open(file) if is_packed else file as content:
+                shape = _shape(path, content.read(4 + 4 * num_dimensions), num_dimensions)
+                size = math.prod(shape)
+                values = content.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(path, f"damaged gzip file ({error}); {REMEDY}") from error
+    except (MemoryError, OverflowError):
+        raise DataError(
+            path, f"truncated, or larger than the memory: its header states {size} values; {REMEDY}"
+        ) from None
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror}); put the IDX file there") from error
-    magic, start = content[:4], 4 + 4 * num_dimensions
+    if len(values) < size:
+        raise DataError(path, f"truncated: {len(values)} values where its header states {size}; {REMEDY}")
+    if len(values) > size:
+        raise DataError(path, f"longer than the {size} values its header states; {REMEDY}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, num_dimensions: int) -> tuple[int, ...]:
+    """The shape that a header states. Raises DataError for another type, number of dimensions, or nothing."""
+    magic = header[:4]
     if magic != bytes((0, 0, 8, num_dimensions)):
         expected = f"of unsigned bytes in {num_dimensions} dimension{'s' * (num_dimensions > 1)}"
         raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {REMEDY}")
-    if len(content) < start:
+    if len(header) < 4 + 4 * num_dimensions:
         raise DataError(path, f"truncated within its header; {REMEDY}")
-    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    size, length = math.prod(shape), len(content) - start
-    if not size:
+    shape = tuple(np.frombuffer(header[4:], ">u4").tolist())
+    if not math.prod(shape):
         raise DataError(path, f"empty: its header states the shape {shape}; {REMEDY}")
-    if length < size:
-        raise DataError(path, f"truncated: {length} values where its header states {size}; {REMEDY}")
-    if length > size:
-        raise DataError(path, f"longer than the {size} values its header states; {REMEDY}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return shape
 
 
 def download(name: str, md5: str, folder: Path, mirrors: tuple[str, ...]) -> None:

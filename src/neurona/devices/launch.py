@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import IO, Any
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LIFELINE = "NEURONA_LIFELINE"
 """In a started process: the descriptor of a pipe that is closed when the process that started it is gone."""
 
@@ -33,6 +33,18 @@ PATIENCE_SECONDS = 60.0
 
 PREEMPTED = (130, 143)
 """Exit statuses of processes that a signal has ended: they all do, in their own time."""
+
+
+def open_streams() -> None:
+    """Gives a process without standard input, output or error ones that lead nowhere: what is opened next would get
+    their numbers, and what is meant for them be written into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def is_launched() -> bool:

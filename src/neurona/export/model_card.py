@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from neurona.classifier import Classifier
-from neurona.runs.files import write_atomically
+from neurona.report.page import escaped, fenced
+from neurona.runs.files import read_json, read_text, write_atomically
 from neurona.runs.folder import RunFolder
 
 CARD = """\
-# Model card: {folder.path.name}
+# Model card: {title}
 
 - Network: `{settings.model[_target_]}`, {classifier.num_parameters:,} parameters ({options})
 - Gives logits and probabilities (their softmax) of the classes below; preprocessing is part of it
@@ -63,17 +64,21 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
     files = [name.removesuffix("/bytes") for name in exported if name.endswith("/bytes")]
     sizes = [(f"`{x}`", f"{exported[f'{x}/bytes']:,}", f"{exported[f'{x}/max_difference']:.1e}") for x in files]
     tested = [name for name in metrics if name.startswith("test/") and metrics.get("status") == "finished"]
-    figures = [(x.removeprefix("test/"), "" if metrics[x] is None else f"{metrics[x]:.4f}") for x in tested]
+    figures = [
+        (_words(x.removeprefix("test/")), f"{metrics[x]:.4f}" if isinstance(metrics[x], int | float) else "")
+        for x in tested
+    ]
     card = CARD.format(
         folder=folder,
         settings=settings,
         classifier=classifier,
         spec=classifier.spec,
         exported=exported,
-        options=", ".join(f"{name} {value}" for name, value in settings.model.items() if name != "_target_"),
+        options=", ".join(_words(f"{name} {value}") for name, value in settings.model.items() if name != "_target_"),
         files=_table(sizes),
-        class_names=", ".join(classifier.spec.class_names),
-        data_card=f"\n```text\n{data_card.read_text(encoding='utf-8').rstrip()}\n```\n" if data_card.exists() else "",
+        title=_words(folder.path.name),
+        class_names=", ".join(map(_words, classifier.spec.class_names)),
+        data_card=f"\n{fenced('text', read_text(data_card).rstrip())}\n" if data_card.exists() else "",
         status=metrics.get("status", "unknown"),
         figures=_table(figures),
         origin=_origin(folder),
@@ -82,24 +87,27 @@ def write(folder: RunFolder, classifier: Classifier, exported: Mapping[str, Any]
     write_atomically(path, card + HEADING + (old.partition(HEADING)[2] or INTENDED_USE))
 
 
+def _words(text: str) -> str:
+    """A text that may be anything, as Markdown; an underscore within a word is one anyway."""
+    return re.sub(r"(?<=[^\W_])\\_(?=[^\W_])", "_", escaped(text))
+
+
 def _table(rows: Iterable[Sequence[str]]) -> str:
-    """A class, whose name stands in some cells, may be called anything."""
-    escapes = str.maketrans({"|": "\\|", "\n": " "})
-    return "\n".join(f"| {' | '.join(cell.translate(escapes) for cell in row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _origin(folder: RunFolder) -> str:
     try:
-        origin = json.loads((folder.path / "provenance.json").read_text(encoding="utf-8"))
+        origin = read_json(folder.path / "provenance.json")
         git = origin["git"] or {"commit": "unknown", "dirty": False}
         changes = ", with changes" if git["dirty"] else ""
         versions = origin["versions"] | {
             name: version(name) for name in ("onnx", "onnxscript", "onnxruntime", "safetensors")
         }
         return (
-            f"```console\npython {shlex.join(origin['command'])}\n```\n\n"
+            f"{fenced('console', shlex.join(['python', *origin['command']]))}\n\n"
             f"- Begun {origin['time']}, seed {origin['seed']}, commit {git['commit']}{changes}\n"
             f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return "`provenance.json` is missing or damaged."

@@ -123,6 +123,7 @@ def signed(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _blank(width: int, height: int, title: str) -> tuple[Picture, ImageDraw.ImageDraw]:
+    title = _in_one_line(title)
     image = Image.new("RGB", (max(width, round(_font(14).getlength(title)) + 20), height), "white")
     draw = ImageDraw.Draw(image)
     draw.text((10, 8), title, DARK_GREY, _font(14))
@@ -147,7 +148,13 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(Path(place.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
 
 
+def _in_one_line(text: str) -> str:
+    """What can be drawn of a text: the libraries fail at line breaks and other control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def _short(name: str) -> str:
+    name = _in_one_line(name)
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 

@@ -126,10 +126,12 @@ class Csv(Logger):
     def forget_after(self, step: int) -> None:
         """Drops what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            lines = [line for line in lines[1:] if line.endswith("\n") and ",test/" not in line]  # it is tested again
-            lines = [line for line in lines if int(line.partition(",")[0]) <= step]
-            write_atomically(self.path, "".join(["step,metric,value\n", *lines]))
+            whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
+            rows = [row for row in csv.reader(io.StringIO(whole)) if len(row) == 3 and row[0].isdecimal()]
+            kept = [row for row in rows if int(row[0]) <= step and not row[1].startswith("test/")]  # it is tested again
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("step", "metric", "value"), *kept])
+            write_atomically(self.path, text.getvalue())
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -19,6 +19,7 @@ from neurona.report.statistics import Group, Metric, Section, sections, varying
 
 DEFAULT_METRICS = ("test/accuracy", "val/accuracy", "val/loss", "train/loss")
 """Compared unless another is asked for: the first that there is."""
+FORMATS = (".csv", ".md", ".html", ".png")
 MAX_SHOWN_RUNS = 12
 """The table of all runs is folded where there are more."""
 TITLE = "Comparison of runs"
@@ -55,16 +56,15 @@ def report(paths: Sequence[Path], metric_key: str | None, by: Sequence[str], out
         overview = _overview(parts, metric, out, colour_of)
         results: list[Block] = []
         for index, part in enumerate(parts, 1):
-            results += describe(part, metric, out, f"-{index}" if len(parts) > 1 else "", colour_of)
+            results += describe(part, metric, out, f"-{index}" if len(parts) > 1 else "", colour_of, damaged)
         unfinished = _unfinished(all_runs, out)
-        warnings = [Paragraph(f"Cannot be read: {' '.join(map(str, damaged))}")] if damaged else []
+        warnings = [Paragraph(f"Cannot be read: {' '.join(dict.fromkeys(map(str, damaged)))}")] if damaged else []
         blocks = [Heading(TITLE, 1), opening, *overview, *results]
         blocks += [Heading("Runs that have not finished"), *unfinished] if unfinished else []
         blocks += [Heading("How to read this"), *map(Paragraph, NOTES)]
         blocks += [Heading("All runs"), _list_of(all_runs, metric, out), *warnings]
-        (out / "report.csv").write_text(_csv(all_runs), encoding="utf-8")
-        (out / "report.md").write_text(markdown(blocks), encoding="utf-8")
-        (out / "report.html").write_text(html(TITLE, blocks), encoding="utf-8")
+        for name, text in (("csv", _csv(all_runs)), ("md", markdown(blocks)), ("html", html(TITLE, blocks))):
+            (out / f"report.{name}").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError("--out", out, f"cannot be written: {error.strerror}; give another folder") from error
     shown = plain([opening, *results, *unfinished], MAX_ROWS) + [f"warning: {warning.text}" for warning in warnings]
@@ -98,6 +98,10 @@ def _folder(first: Path, asked: Path | None) -> Path:
             raise ConfigError("--out", out, f"is within the run {folder}; give a folder outside of it")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        links = [file for file in (*([] if asked else [out]), *out.iterdir()) if file.is_symlink()]
+        if written := [file for file in links if file == out or file.suffix in FORMATS]:
+            problem = "is a link, which would be written through; remove it, or give another folder with --out"
+            raise ConfigError("--out", written[0], problem)
     except OSError as error:
         raise ConfigError("--out", out, f"cannot be made: {error.strerror}; give another folder with --out") from error
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,14 +19,16 @@ Curves = dict[str, dict[float, float]]
 
 
 def read(folder: Path) -> Curves:
-    """The figures of ``TAGS``, those of a session that a later one replaces left out."""
+    """The figures of ``TAGS``, those of a session that a later one replaces left out. What is damaged raises whatever
+    protobuf, and numbers written as text, make of it.
+    """
     points: dict[str, dict[int, float]] = {tag: {} for tag in (*TAGS, "epoch")}
     for tag, step, value in _events(folder) if any(folder.glob("*tfevents*")) else _csv(folder):
         if tag is None:
             for values in points.values():
                 for later in [recorded_step for recorded_step in values if recorded_step >= step]:
                     del values[later]
-        elif tag in points:
+        elif tag in points and math.isfinite(value):
             points[tag][step] = value
     ends = points.pop("epoch")
     steps, epochs = [0, *ends], [0.0, *(number + 1 for number in ends.values())]

@@ -96,13 +96,13 @@ def markdown(blocks: Iterable[Block]) -> str:
     parts = []
     for block in blocks:
         if isinstance(block, Heading):
-            parts.append(f"{'#' * block.level} {_escaped(block.text)}")
+            parts.append(f"{'#' * block.level} {escaped(block.text)}")
         elif isinstance(block, Paragraph):
-            parts.append(_escaped(block.text))
+            parts.append(escaped(block.text))
         elif isinstance(block, Picture):
-            parts.append(f"![{_escaped(block.description)}]({quote(block.file.name)})\n\n{_escaped(block.caption)}")
+            parts.append(f"![{escaped(block.description)}]({quote(block.file.name)})\n\n{escaped(block.caption)}")
         else:
-            header = map(_escaped, block.header)
+            header = map(escaped, block.header)
             marks = ("--:" if index in block.numbers else "---" for index in range(len(block.header)))
             rows = (map(_in_markdown, row) for row in block.rows)
             parts.append("\n".join(f"| {' | '.join(row)} |" for row in (header, marks, *rows)))
@@ -125,16 +125,23 @@ def html(title: str, blocks: Iterable[Block]) -> str:
 
 def _in_markdown(cell: Cell) -> str:
     if isinstance(cell, Link):
-        return f"[{_escaped(cell.text)}]({quote(cell.path)})"
+        return f"[{escaped(cell.text)}]({quote(cell.path)})"
     if isinstance(cell, Code):
         fence = "`" * (1 + max(map(len, re.findall("`+", cell.text)), default=0))
         return f"{fence} {_in_one_line(cell).replace('|', chr(92) + '|')} {fence}"
-    return _escaped(cell)
+    return escaped(cell)
+
+
+def fenced(kind: str, text: str) -> str:
+    """A block of Markdown that shows a text as it is, whatever is in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{kind}\n{text}\n{fence}"
 
 
 def _in_one_line(cell: Cell) -> str:
     return " ".join((cell.text if isinstance(cell, Link | Code) else cell).split())
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text for Markdown, in one line."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", _in_one_line(text))

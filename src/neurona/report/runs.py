@@ -15,6 +15,7 @@ import yaml
 
 from neurona.config.make import is_within
 from neurona.errors import ConfigError
+from neurona.runs.files import read_json, read_text, read_yaml
 from neurona.runs.folder import is_held, is_range_test
 
 Setting = bool | int | float | str
@@ -27,6 +28,7 @@ EXCLUDED_KEYS = (
 )
 """Keys that do not decide what a run comes to, or, as the seed, are what the runs of a group differ in."""
 
+LARGEST = 3.4e38
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -87,11 +89,12 @@ def in_order(path: Path) -> list[str | tuple[int, str]]:
 
 
 def read(folder: Path, damaged: list[Path]) -> Run:
-    """damaged: receives the files that cannot be read."""
-    figures = _read(folder / "metrics.json", json.loads, damaged)
+    """damaged: receives the files that cannot be read, or have a figure that is no number to reckon with."""
+    metrics = folder / "metrics.json"
+    figures = _read(metrics, json.loads, damaged)
     status = str(figures.get("status", "damaged"))
     if status == "running" and not is_held(folder):
-        figures = _read(folder / "metrics.json", json.loads, damaged)  # it may have ended since
+        figures = _read(metrics, json.loads, damaged)  # it may have ended since
         status = str(figures.get("status", "damaged"))
         status = "lost" if status == "running" else status
     config = _read(folder / "config.yaml", _yaml, damaged if status == "finished" else [])
@@ -103,17 +106,25 @@ def read(folder: Path, damaged: list[Path]) -> Run:
         if not in_folder and not is_within(key, EXCLUDED_KEYS):
             settings[key] = value
     seed = config.get("seed")
+    if isinstance(seed, str):  # of the environment
+        seed = read_json(folder / "provenance.json").get("seed")
+    if seed is not None and not isinstance(seed, int):
+        damaged.append(folder / "config.yaml")
+        status, seed = "damaged", None
+    numbers = {name: value for name, value in figures.items() if _is_number(value)}
+    finite = {name: value for name, value in numbers.items() if is_finite(value)}
+    if len(finite) < len(numbers):
+        damaged.append(metrics)
     if settings.get("data.shuffle_seed", seed) == seed and seed is not None:
         settings["data.shuffle_seed"] = "${seed}"
     if settings.get("init_from", "null") != "null":  # runs of one sweep count as one origin
         settings["init_from"] = os.path.dirname(str(settings["init_from"]))
-    metrics = folder / "metrics.json"
     return Run(
         folder=folder,
         status=status,
         seed=seed,
         settings=settings,
-        figures={name: value for name, value in figures.items() if _is_number(value)},
+        figures=finite,
         error=_first_line(figures.get("error", "")) if status in UNFINISHED_STATUSES else "",
         overrides=overrides(folder),
         is_debug=config.get("debugging") is True,
@@ -133,15 +144,16 @@ def flat(node: Any, key: str = "") -> Iterator[tuple[str, Setting]]:
         for name, child in node.items():
             yield from [(key, child)] if name == "_target_" else flat(child, f"{key}.{name}" if key else str(name))
     else:
-        yield key, node if isinstance(node, Setting) else json.dumps(node, default=str)
+        is_plain = isinstance(node, bool | str) or (isinstance(node, int | float) and is_finite(node))
+        yield key, node if is_plain else json.dumps(node, default=str)
 
 
 def _read(file: Path, parse: Any, damaged: list[Path]) -> dict[str, Any]:
     try:
-        contents = parse(file.read_text(encoding="utf-8"))
+        contents = printable(parse(read_yaml(file) if file.suffix == ".yaml" else read_text(file)))
     except FileNotFoundError:
         contents = None
-    except (OSError, ValueError, yaml.YAMLError):
+    except Exception:  # whatever a parser, or its depth, makes of what is in there
         damaged.append(file)
         contents = None
     if contents is not None and not isinstance(contents, dict):
@@ -155,6 +167,22 @@ def _yaml(text: str) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is one that can be reckoned with: neither NaN nor beyond what a figure, of float32, can be."""
+    return abs(value) <= LARGEST
+
+
+def printable(value: Any) -> Any:
+    """A plain value whose texts, and those within it, have nothing that a terminal, a picture or a file chokes on."""
+    if isinstance(value, str):
+        return (
+            value if value.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
+        )
+    if isinstance(value, dict):
+        return {printable(key): printable(child) for key, child in value.items()}
+    return [printable(child) for child in value] if isinstance(value, list) else value
 
 
 def _first_line(text: Any) -> str:

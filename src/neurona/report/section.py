@@ -19,15 +19,24 @@ MAX_NAMES = 12
 SMALLEST_SEARCH = 8
 
 
-def describe(part: Section, metric: Metric, out: Path, suffix: str, colour_of: Mapping[Group, str]) -> list[Block]:
-    """The blocks of a section. Its pictures are written into ``out``, the suffix in their names."""
+def describe(
+    part: Section,
+    metric: Metric,
+    out: Path,
+    suffix: str,
+    colour_of: Mapping[Group, str],
+    damaged: list[Path] | None = None,
+) -> list[Block]:
+    """The blocks of a section. Its pictures are written into ``out``, the suffix in their names. damaged: receives the
+    runs of which no curves can be read.
+    """
     return [
         Heading(part.name),
         Paragraph(_settings(part)),
         *map(Paragraph, _verdict(part, metric)),
         results_table(part, metric),
         *_search(part, metric, out / f"search{suffix}.png"),
-        *_curves(part, out / f"curves{suffix}.png", colour_of),
+        *_curves(part, out / f"curves{suffix}.png", colour_of, [] if damaged is None else damaged),
     ]
 
 
@@ -150,9 +159,15 @@ def _search(part: Section, metric: Metric, file: Path) -> list[Block]:
     return [*([Paragraph(f"{meaning}: {shares}.")] if shares else []), picture]
 
 
-def _curves(part: Section, file: Path, colour_of: Mapping[Group, str]) -> list[Picture]:
-    best = part.groups[: len(plots.COLOURS)]
-    curves_of = {group: [curves.read(run.folder) for run in _runs_with_curves(group)] for group in best}
+def _curves(part: Section, file: Path, colour_of: Mapping[Group, str], damaged: list[Path]) -> list[Picture]:
+    curves_of: dict[Group, list[curves.Curves]] = {}
+    for group in part.groups[: len(plots.COLOURS)]:
+        curves_of[group] = []
+        for run in _runs_with_curves(group):
+            try:
+                curves_of[group].append(curves.read(run.folder))
+            except Exception:  # of damaged events
+                damaged.append(run.folder)
     curves_of = {group: recorded for group, recorded in curves_of.items() if any(recorded)}
     if not curves_of:
         return []

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from neurona.classifier import Classifier
 from neurona.config import registry
 from neurona.config.make import is_own, make, targets
 from neurona.data.spec import DataSpec
-from neurona.errors import ConfigError, RunError
+from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.embedding import Embedding
-from neurona.runs.files import replacing
+from neurona.runs.files import is_below, replacing
 from neurona.runs.folder import PREVIOUS
 from neurona.runs.plain import first_unreadable, plain
 
@@ -35,14 +35,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all: a reader finds the old or the new. Raises RunError if it cannot, and
     ConfigError for contents that could not be read back.
 
+    folder: the run's; one that has been removed is not made again. others: tells further places, in which callbacks are
+    set to keep checkpoints. Nothing is removed elsewhere, whatever a callback's state in a checkpoint names.
+
     One saved with ``HOLD`` among its storage options stays in memory until it is written by ``write_held``, before the
     next one of another path, or replaced by the next of its own.
     """
 
     HOLD = "held"
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, others: Callable[[], Iterable[Path]] = tuple) -> None:
         super().__init__()
+        self.folder, self.others = folder, others
         self._held: tuple[dict[str, Any], Path] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -63,7 +67,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._held = None
         return True
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Raises HopelessRun for a path outside of the places for checkpoints."""
+        if not any(is_below(path, place) for place in (self.folder, *self.others())):
+            problem = "a callback's state in the checkpoint has it removed, and it is not in the run's folder"
+            raise HopelessRun(f"{path}: {problem}; take that callback out: trainer.callbacks.<name>=null")
+        Path(path).unlink(missing_ok=True)
+
     def _write(self, contents: dict[str, Any], path: Path) -> None:
+        if self.folder.is_dir() or not is_below(path, self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             torch.save(contents, file)
             file.flush()

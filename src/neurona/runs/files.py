@@ -1,15 +1,21 @@
-"""Files written whole or not at all, and new folders."""
+"""Files written whole or not at all, new folders, and files from elsewhere, read with care."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import yaml
 
 from neurona.errors import ConfigError, RunError
+
+MOST_BYTES = 2**26
+"""Of a file of settings or figures; one of ours has some thousands."""
 
 
 def make_new(path: Path, key: str = "folder") -> Path:
@@ -39,13 +45,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` once it is whole and on the disk, or not at all.
+    """A file that takes the place of ``path`` once it is whole and on the disk, or not at all. Its folder is there
+    already: one that has been removed does not come back.
 
     Raises RunError if it cannot be written.
     """
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -75,6 +81,44 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         with replacing(target) as file, source.open("rb") as contents:
             shutil.copyfileobj(contents, file)
+
+
+def is_below(path: str | Path, folder: Path) -> bool:
+    """Whether a path, links followed, leads to something in a folder."""
+    real, place = os.path.realpath(path), os.path.realpath(folder)
+    return real != place and Path(real).is_relative_to(place)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of settings or figures, which may be a stranger's.
+
+    Raises OSError if there is none, and ValueError for what is no plain file of such a size, or no UTF-8.
+    """
+    if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_BYTES):
+        raise ValueError(f"{path} is no file of settings or figures")
+    return path.read_text(encoding="utf-8")
+
+
+def read_yaml(path: Path) -> str:
+    """The text of a YAML file without aliases, of which a short text makes more than a memory holds.
+
+    Raises as ``read_text``, and ValueError for aliases.
+    """
+    text = read_text(path)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+        raise ValueError(f"{path} has aliases")
+    return text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; nothing if it is missing or damaged."""
+    try:
+        # An integer beyond what a float holds is infinite: it could not be shown.
+        contents = json.loads(read_text(path), parse_int=lambda digits: (int if len(digits) < 300 else float)(digits))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return contents if isinstance(contents, dict) else {}
 
 
 def _temporary(path: Path) -> Path:

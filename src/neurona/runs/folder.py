@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
-from neurona.runs.files import make_new, write_atomically
+from neurona.runs.files import is_below, make_new, read_json, read_yaml, write_atomically
 from neurona.runs.provenance import provenance
 
 PREVIOUS = "previous.ckpt"
@@ -46,7 +46,7 @@ class RunFolder:
         if not os.access(path, os.W_OK):
             raise ConfigError(self.key, path, "cannot be written; copy the folder and give the copy")
         for file in path.rglob("*"):
-            if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path)):
+            if file.is_symlink() and not is_below(file, path):
                 problem = "is a link out of the run's folder, which would be written to; put what it names in its place"
                 raise ConfigError(self.key, file, problem)
         self._lock = (path / ".lock").open("a")
@@ -77,6 +77,16 @@ class RunFolder:
         return cls(path)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the folder that is held has been removed or moved, though there may be another in its place."""
+        if self._lock is None:
+            return not self.path.is_dir()
+        try:
+            return not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / ".lock"))
+        except OSError:
+            return True
+
+    @property
     def last_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
 
@@ -92,21 +102,21 @@ class RunFolder:
     def threads(self) -> int | None:
         """CPU threads that the run was begun with; None if that is not known."""
         try:
-            threads = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["hardware"]["threads"]
-        except (OSError, ValueError, TypeError, KeyError):
+            threads = read_json(self.path / "provenance.json")["hardware"]["threads"]
+        except (TypeError, KeyError):
             return None
         return threads if isinstance(threads, int) and threads > 0 else None
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
-        absolute = OmegaConf.select(OmegaConf.load(self.path / "overrides.yaml"), "absolute") or {}
+        absolute = OmegaConf.select(OmegaConf.create(read_yaml(self.path / "overrides.yaml")), "absolute") or {}
         stored = OmegaConf.select(self.settings(), "data.path")
         return path == stored or os.path.abspath(os.path.expanduser(path)) == absolute.get("data.path")
 
     def settings(self) -> DictConfig:
         """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
         try:
-            stored: Any = OmegaConf.load(self.path / "config.yaml")
+            stored: Any = OmegaConf.create(read_yaml(self.path / "config.yaml"))
             stored.trainer.max_epochs  # noqa: B018
         except Exception as error:
             problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
@@ -153,11 +163,11 @@ class RunFolder:
 
 def is_held(folder: Path) -> bool:
     """Whether a process works on a run's folder, as far as this machine can see."""
+    if not (folder / ".lock").is_file():
+        return False
     try:
         with (folder / ".lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except OSError:
         return True
     return False
@@ -212,8 +222,9 @@ def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
     runs: dict[int, Path] = {}
     for file in folder.parent.glob("*/provenance.json"):
         with contextlib.suppress(Exception):  # it is damaged, or not a run's
-            if json.loads(file.read_text(encoding="utf-8"))["job"] == job:
-                stored: Any = OmegaConf.to_container(OmegaConf.load(file.parent / "overrides.yaml"), resolve=False)
+            if read_json(file)["job"] == job:
+                text = read_yaml(file.parent / "overrides.yaml")
+                stored: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
                 is_open = restarted or read_metrics(file.parent).get("status") != "finished"
                 if stored["overrides"] == list(overrides) and is_open:
                     runs[file.stat().st_mtime_ns] = file.parent
@@ -222,11 +233,7 @@ def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The contents of ``metrics.json``; nothing if it is missing or damaged."""
-    try:
-        figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return figures if isinstance(figures, dict) else {}
+    return read_json(folder / "metrics.json")
 
 
 def masked(cfg: DictConfig) -> DictConfig:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neurona.devices import launch
 from neurona.errors import ConfigError, RunError
+from neurona.runs.files import read_yaml
 from neurona.runs.folder import RunFolder, is_held, read_metrics
 
 SEARCH = "search.yaml"
@@ -38,7 +39,7 @@ def callbacks(folder: Path) -> dict[str, Any]:
     settings = folder.parent / SEARCH
     if not (folder.name.isdecimal() and settings.is_file()):
         return {}
-    stored: Any = OmegaConf.to_container(OmegaConf.load(settings))
+    stored: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(settings)))
     return stored.get("callbacks", {})
 
 
@@ -73,7 +74,7 @@ def check_same(folder: Path, overrides: Sequence[str]) -> bool:
     is in the folder.
     """
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"), resolve=False)
+        stored: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(folder / "overrides.yaml")), resolve=False)
         before = stored["overrides"]
     except FileNotFoundError:
         if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFTOVER_FILES)):

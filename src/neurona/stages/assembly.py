@@ -14,7 +14,7 @@ from torch import nn
 
 from neurona.classifier import Classifier
 from neurona.config import reads
-from neurona.config.make import described, import_target, instantiate
+from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -28,17 +28,17 @@ EVALUATIONS = ("validate", "test", "predict")
 log = logging.getLogger("neurona")
 
 
-def untrained(cfg: DictConfig, threads: int | None = None) -> tuple[Classifier, Any]:
+def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = False) -> tuple[Classifier, Any]:
     """The classifier that the configuration describes, with its first weights, and its data module, read.
 
-    threads: CPU threads to use unless the configuration says; another number gives other bits. Raises ConfigError or
-    DataError for what cannot be fitted.
+    threads: CPU threads to use unless the configuration says; another number gives other bits. is_stored: whether
+    ``run=`` has brought the configuration. Raises ConfigError or DataError for what cannot be fitted.
     """
     algorithm, arguments = described(cfg.optimizer, torch.optim.Optimizer)
     optimization = Optimization.of(algorithm, **arguments)
     _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
-    datamodule = _read_data(cfg)
+    datamodule = _read_data(cfg, is_stored=is_stored)
     spec = datamodule.spec
     preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
     _check_network(cfg, preprocessing, spec)
@@ -72,7 +72,7 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     is_new = path is not None and not folder.has_data(path)
     reads.check(cfg.stage, request.beside_run(folder), import_target("data", cfg.data["_target_"]), is_new=is_new)
     contents = checkpoint.read(folder.best_checkpoint)
-    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new)
+    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new, is_stored=True)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
     trained_on = contents["neurona"].get("fingerprint")
     fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
@@ -130,12 +130,17 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
             raise ConfigError("data.batch_size", size, f"{problem}; use another")
 
 
-def _read_data(cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = False) -> Any:
-    """The data module, read: its ``spec`` tells the sizes. trained, is_new: see ``InMemoryData.follow``."""
+def _read_data(
+    cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = False, *, is_stored: bool = False
+) -> Any:
+    """The data module, read: its ``spec`` tells the sizes. trained, is_new: see ``InMemoryData.follow``. is_stored: a
+    library's is not to prepare its data, as it would write to wherever the stored settings say.
+    """
     datamodule: Any = instantiate(cfg.data, LightningDataModule)
     if trained is not None and hasattr(datamodule, "follow"):
         datamodule.follow(trained, is_new=is_new)
-    datamodule.prepare_data()
+    if not (is_stored and is_within(type(datamodule).__module__, PACKAGES)):
+        datamodule.prepare_data()
     datamodule.setup(cfg.stage if cfg.stage in EVALUATIONS else "fit")
     if not _has_spec(datamodule) and cfg.stage in EVALUATIONS:
         datamodule.setup("fit")  # which may be what tells it

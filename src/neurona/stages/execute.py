@@ -13,6 +13,7 @@ from neurona.config import registry
 from neurona.config.check import Unread, check_imported
 from neurona.devices import cpu, distributed, launch, waiting
 from neurona.devices.preemption import Preemption
+from neurona.errors import RunError
 from neurona.stages import console
 from neurona.stages.request import Request
 
@@ -22,11 +23,16 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     are.
     """
     check_imported(unread)
+    launch.open_streams()
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
     stage = registry.load(registry.STAGES[cfg.stage])
     with cpu.prepared(), waiting.adapted(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
-        figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption))
+        try:
+            figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption))
+        except MemoryError as error:
+            problem = "needs more memory than there is; take fewer rows, or a smaller network"
+            raise RunError(f"stage={cfg.stage}: {problem} ({str(error) or 'MemoryError'})") from error
         distributed.disconnect()
         return {**figures, "folder": cfg.folder}

@@ -26,11 +26,11 @@ log = logging.getLogger("neurona")
 
 def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics.json``; those that are there of a run that is finished and stays so."""
-    cfg = request.cfg
+    cfg, is_stored = request.cfg, request.cfg.run is not None
     earlier = _earlier(request)
     reads.check_fit(request.beside_run(earlier))
     last = resume.last_checkpoint(earlier) if earlier else None
-    classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None)
+    classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None, is_stored=is_stored)
     if cfg.init_from is not None and last is None:
         assembly.start_from(cfg.init_from, classifier)
     trainer, folder = _placed(request, earlier, classifier, datamodule)

@@ -90,6 +90,11 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Cla
                 raise ConfigError("trainer.callbacks", f"{type(callback).__qualname__} of {min(taken)}.ckpt", problem)
 
 
+def places(callbacks: Sequence[Callback]) -> list[Path]:
+    """The folders that callbacks are set to write to."""
+    return [Path(place) for callback in callbacks if (place := getattr(callback, "dirpath", None))]
+
+
 def check_states(trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
     """Raises ConfigError for a state that a checkpoint cannot hold, as far as there is one before a fit begins."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

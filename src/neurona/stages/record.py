@@ -46,6 +46,7 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
             figures["epochs"], figures["steps"] = epochs(trainer), trainer.global_step
         folder.write_metrics(figures, stage)
 
+    preemption.is_expendable = False
     write()
     try:
         with console.quiet_writers(), ends_explained(folder), preemption.kept_from_workers():
@@ -81,11 +82,12 @@ def timed(figures: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ends_explained(folder: RunFolder) -> Iterator[None]:
-    """Lightning leaves with 1 on Ctrl-C; callers are to see an interruption, and a RunError where the disk is full or
-    has become read-only, or another process of the run is gone.
+    """Lightning leaves with 1 on Ctrl-C; callers are to see an interruption, and a RunError where the folder is gone,
+    the disk is full or has become read-only, or another process of the run is gone.
     """
     try:
-        yield
+        with _presence_explained(folder):
+            yield
     except SIGTERMException:
         raise
     except SystemExit:
@@ -102,6 +104,17 @@ def ends_explained(folder: RunFolder) -> Iterator[None]:
         reason = str(error).rpartition("]")[2].strip() or type(error).__name__
         problem = f"another process of this run has ended or cannot be reached ({reason})"
         raise RunError(f"{problem}; to continue: python train.py run={folder.path}") from error
+
+
+@contextlib.contextmanager
+def _presence_explained(folder: RunFolder) -> Iterator[None]:
+    """Whatever fails once the folder is gone fails for that."""
+    try:
+        yield
+    except Exception as error:
+        if not folder.is_gone:
+            raise
+        raise HopelessRun(f"{folder.path}: has been removed or moved while the run was at work in it") from error
 
 
 def epochs(trainer: Trainer) -> int:

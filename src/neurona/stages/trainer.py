@@ -90,7 +90,8 @@ def _make(cfg: DictConfig, node: DictConfig, **arguments: Any) -> Trainer:
         problem = "torch finds none here; trainer=auto takes what there is, trainer=cpu the CPU"
         raise ConfigError("trainer.accelerator", node.accelerator, problem)
     distributed.follow_launcher(node)
-    plugins = [AtomicCheckpointIO(), distributed.environment()]
+    writer = AtomicCheckpointIO(Path(cfg.folder or "."), lambda: limits.places(trainer.callbacks))  # type: ignore[attr-defined]
+    plugins = [writer, distributed.environment()]
     trainer = instantiate(node, Trainer, plugins=plugins, default_root_dir=cfg.folder, **arguments)
     distributed.check(trainer, cfg.trainer)
     attach(trainer, Classifier)  # a classifier may override what does it else

@@ -26,6 +26,8 @@ from neurona.errors import DataError, did_you_mean
 
 SEPARATORS = ",;\t|"
 COMPRESSED = (".gz", ".zst")
+MOST_HEADER = 2**26
+"""Bytes of a first line; a million columns take some ten million."""
 QUOTED = re.compile('"[^"]*"')
 FAILURES = (
     PolarsError,
@@ -34,6 +36,7 @@ FAILURES = (
     ValueError,
     TypeError,
     OverflowError,
+    MemoryError,
     EOFError,
     BadZipFile,
     zlib.error,
@@ -170,7 +173,7 @@ def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
 
 
 def _first_line(file: Path) -> str:
-    return next((line for line in _lines(file) if line.strip()), "")
+    return next((line for line in _lines(file, MOST_HEADER) if line.strip()), "")
 
 
 def _separator(first_line: str) -> str:
@@ -204,7 +207,8 @@ def _check_lines(file: Path, separator: str) -> None:
         raise DataError(f"{file}, line {opened_at}", "has a double quote that is never closed")
 
 
-def _lines(file: Path) -> Iterator[str]:
+def _lines(file: Path, most: int = -1) -> Iterator[str]:
+    """Raises DataError naming a line that is not UTF-8, or has more than so many bytes, which would fill the memory."""
     if file.suffix == ".zst":  # which Python cannot unpack
         for batch in pl.scan_lines(file, glob=False).collect_batches():
             yield from batch.to_series()
@@ -212,7 +216,9 @@ def _lines(file: Path) -> Iterator[str]:
     with file.open("rb") as start:
         packed = start.read(2) == b"\x1f\x8b"
     with gzip.open(file) if packed else file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(most), b""), start=1):
+            if len(line) == most:
+                raise DataError(f"{file}, line {number}", f"has more than {most:,} bytes, as no header does")
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

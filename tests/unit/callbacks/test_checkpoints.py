@@ -57,7 +57,7 @@ def fit(rows, make_trainer, make_classifier, with_val_losses, tmp_path):
         keeper.timer.clock = clock
         optimization = Optimization.of(torch.optim.SGD, lr=0.5, accumulate=accumulate)
         arguments = {"max_epochs": 5, "limit_val_batches": 1.0 if val_losses else 0} | arguments
-        arguments["plugins"] = [AtomicCheckpointIO()]
+        arguments["plugins"] = [AtomicCheckpointIO(tmp_path)]
         trainer = make_trainer(*callbacks, keeper, enable_checkpointing=True, **arguments)
         classifier = make_classifier(Linear(4, 3), 4, 3, optimization, kind=with_val_losses(val_losses))
         trainer.fit(classifier, rows(FEATURES, TARGETS, 8))

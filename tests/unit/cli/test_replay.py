@@ -183,6 +183,11 @@ def test_what_is_no_run(given: str, message: str) -> None:
         ("logger.mlflow.tracking_uri=file:///etc/x", "logger.mlflow.tracking_uri"),
         ("logger.mlflow.tracking_uri=sqlite:////etc/x", "logger.mlflow.tracking_uri"),
         ("logger.mlflow.tracking_uri=https://elsewhere.org", "logger.mlflow.tracking_uri"),
+        ("logger.mlflow.tracking_uri=sqlite:///logs/other.db", "logger.mlflow.tracking_uri"),
+        ("logger.csv.save_dir=logs/other", "logger.csv.save_dir"),
+        ("+trainer.callbacks.x={dirpath: logs/other/checkpoints}", "trainer.callbacks.x"),
+        ("+trainer.callbacks.x.dirpath=${trainer.callbacks.x.name}", "trainer.callbacks.x.dirpath"),
+        ("+trainer.callbacks.x.where=here", "trainer.callbacks.x.where"),
         ("+trainer.callbacks.x.dirpath=..", "trainer.callbacks.x.dirpath"),
         ("+trainer.callbacks.x={dirpath: /etc}", "trainer.callbacks.x"),
         ("+trainer.callbacks.x={filenames: [a, '../b']}", "trainer.callbacks.x"),
@@ -192,8 +197,12 @@ def test_what_is_no_run(given: str, message: str) -> None:
         ("optimizer/schedule='${oc.env:HOME}/evil'", "optimizer/schedule"),
     ],
 )
-def test_a_stored_place_outside_of_the_run_is_refused_unless_given_again(tmp_path: Path, stored: str, key: str) -> None:
+def test_a_stored_place_outside_of_the_run_is_refused_unless_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, key: str
+) -> None:
     folder = stored_run(tmp_path / "r", "seed=1", stored)
+    monkeypatch.chdir(tmp_path)
+    Path("here").touch()  # whatever the key is called
     with pytest.raises(ConfigError, match="outside of it; to trust it, give it again") as caught:
         replay([f"run={folder}"])
     assert caught.value.key == key
@@ -206,11 +215,11 @@ def test_a_stored_place_outside_of_the_run_is_refused_unless_given_again(tmp_pat
     [
         "logger.csv.save_dir=${folder}",
         "logger.csv.save_dir=${folder}/csv",
-        "logger.mlflow.tracking_uri=sqlite:///logs/mlflow.db",
+        "logger.mlflow.tracking_uri=sqlite:///${folder}/mlflow.db",
         "trainer.check_val_every_n_epoch=${trainer.max_epochs}",
         "trainer.max_time=00:01:00:00",
         "trainer.callbacks.checkpoints.monitor=val/accuracy",
-        "+trainer.callbacks.x={dirpath: sub/folder, filename: 'a..b'}",
+        "+trainer.callbacks.x={dirpath: '${folder}/sub', filename: 'a..b'}",
         "data.root=/home/me/data",
         "init_from=/home/me/logs/a",
         "experiment=mine/a",

@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from forks import forked
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from neurona.devices import preemption
@@ -88,6 +90,39 @@ def test_a_process_forked_from_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(os, "getpid", lambda: -1)
         signal.raise_signal(signal.SIGTERM)
         assert noted.received == 0
+
+
+STUCK = """
+import hashlib, os, signal, sys, threading
+from neurona.devices import preemption
+
+preemption.scheduler.slurm_job = lambda: "7"
+preemption.scheduler.requeue = lambda job: print("requeued", flush=True)
+preemption.STUCK_SECONDS = 0.3
+with preemption.Preemption() as noted:
+    noted.is_expendable = sys.argv[1] != "recorded"
+    if sys.argv[1] == "forked" and os.fork() == 0:
+        signal.raise_signal(signal.SIGUSR1)
+        os._exit(0)
+    if sys.argv[1] != "forked":
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    try:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000)  # more than a second, all of it out of Python
+    finally:
+        print("back", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "said"),
+    [("expendable", 143, "requeued\n"), ("recorded", 143, "back\nrequeued\n"), ("forked", 0, "back\n")],
+)
+def test_python_kept_from_handling_a_signal_is_ended_where_nothing_is_lost(
+    tmp_path: Path, case: str, status: int, said: str
+) -> None:
+    with forked(tmp_path, "-c", STUCK, case) as process:
+        assert process.wait() == status, process.err.read_text()
+    assert sorted(process.out.read_text().splitlines()) == sorted(said.splitlines())
 
 
 def test_a_validation_is_overdue_a_second_after_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from neurona.classifier import Classifier
 from neurona.data import preprocessing
 from neurona.data.spec import DataSpec
-from neurona.errors import ConfigError, RunError
+from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.mlp import MLP
 from neurona.runs import checkpoint
 from neurona.runs.checkpoint import AtomicCheckpointIO
@@ -41,7 +41,7 @@ def written(rows, make_trainer, make_classifier, tmp_path) -> tuple[Path, Classi
     classifier = make_classifier(MLP(6, 3, hidden=[8, 8], normalization="batch", activation="tanh"), 6, 3)
     classifier.preprocessing = preprocessing.fit(FEATURES, torch.arange(60), "standard")
     classifier.model_config = NETWORK
-    trainer = make_trainer(plugins=[AtomicCheckpointIO()])
+    trainer = make_trainer(plugins=[AtomicCheckpointIO(tmp_path)])
     trainer.fit(classifier, rows(FEATURES, TARGETS, 20))
     trainer.save_checkpoint(tmp_path / "deep" / "last.ckpt")
     return tmp_path / "deep" / "last.ckpt", classifier.eval()
@@ -301,7 +301,7 @@ def test_transfer_takes_a_classifiers_own_parameters_where_they_fit(written, mak
 
 def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    AtomicCheckpointIO(tmp_path).save_checkpoint({"epoch": 1}, path)
 
     def fails_midway(contents, file) -> None:
         file.write(b"half of a checkpoint")
@@ -309,13 +309,13 @@ def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(tmp_path, 
 
     monkeypatch.setattr(torch, "save", fails_midway)
     with pytest.raises(RunError, match="No space left"):
-        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+        AtomicCheckpointIO(tmp_path).save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_one_that_cannot_be_read_back_does_not_take_the_place_of_the_one_before(tmp_path):
-    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
+    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO(tmp_path)
     writer.save_checkpoint({"epoch": 1}, path)
     problem = r"could not be read back.*: at callbacks\.Mine\.seen is a builtins\.object, which"
     with pytest.raises(ConfigError, match=problem):
@@ -326,16 +326,40 @@ def test_one_that_cannot_be_read_back_does_not_take_the_place_of_the_one_before(
 
 def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path):
     for epoch in (1, 2):
-        AtomicCheckpointIO().save_checkpoint({"epoch": epoch}, tmp_path / "last.ckpt")
+        AtomicCheckpointIO(tmp_path).save_checkpoint({"epoch": epoch}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_only_what_is_in_its_places_is_removed(tmp_path):
+    names = ("run/a.ckpt", "other/b.ckpt", "third/c.ckpt", "run2/d.ckpt")
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    writer = AtomicCheckpointIO(tmp_path / "run", lambda: [tmp_path / "other"])
+    (tmp_path / "run" / "out").symlink_to(tmp_path / "third")
+    named = [*files[2:], f"local://{files[2]}", tmp_path / "run", tmp_path / "run/../third/c.ckpt"]
+    for path in [*named, tmp_path / "run/out/c.ckpt"]:
+        with pytest.raises(HopelessRun, match="is not in the run's folder"):
+            writer.remove_checkpoint(path)
+    for path in (*files[:2], tmp_path / "run/missing.ckpt"):
+        writer.remove_checkpoint(path)
+    assert [file.exists() for file in files] == [False, False, True, True]
+
+
+def test_a_run_folder_that_is_gone_does_not_come_back(tmp_path):
+    writer = AtomicCheckpointIO(tmp_path / "run")
+    with pytest.raises(RunError, match="cannot be written"):
+        writer.save_checkpoint({"a": 1}, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 HELD = {AtomicCheckpointIO.HOLD: True}
 
 
 def test_what_is_held_is_written_before_the_next_as_it_was_when_it_was_saved(tmp_path):
-    writer, tensor = AtomicCheckpointIO(), torch.zeros(2)
+    writer, tensor = AtomicCheckpointIO(tmp_path), torch.zeros(2)
     writer.save_checkpoint({"a": tensor, "b": {"c": 1}}, tmp_path / "best", HELD)
     tensor += 1
     assert list(tmp_path.iterdir()) == []
@@ -346,7 +370,7 @@ def test_what_is_held_is_written_before_the_next_as_it_was_when_it_was_saved(tmp
 
 
 def test_what_is_held_is_given_up_for_the_next_of_its_path_once_that_is_written(tmp_path, monkeypatch):
-    writer = AtomicCheckpointIO()
+    writer = AtomicCheckpointIO(tmp_path)
     writer.save_checkpoint({"a": 1}, tmp_path / "best", HELD)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from neurona.errors import ConfigError, RunError
+from neurona.runs import files
 from neurona.runs.files import link, write_atomically
 from neurona.runs.folder import RunFolder
 
@@ -83,3 +84,31 @@ def test_a_link_takes_the_place_of_what_was_there_and_keeps_its_contents(tmp_pat
     write_atomically(second, "three")
     assert target.read_text() == "two"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second", "target"]
+
+
+def test_what_is_no_plain_file_of_some_size_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    (tmp_path / "long").write_text("{}" + " " * 100)
+    monkeypatch.setattr(files, "MOST_BYTES", 100)
+    for name in ("pipe", "link", "long", "."):
+        with pytest.raises(ValueError, match="no file of settings"):
+            files.read_text(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        files.read_text(tmp_path / "missing")
+
+
+def test_yaml_with_aliases_is_not_read(tmp_path):
+    for text in ("a: &a [*a]", "a: &a {b: 1}\nc:\n  <<: *a"):
+        (tmp_path / "it.yaml").write_text(text)
+        with pytest.raises(ValueError, match="aliases"):
+            files.read_yaml(tmp_path / "it.yaml")
+    (tmp_path / "it.yaml").write_text("a: '*b'\nc: 1*2 # *d\n")
+    assert files.read_yaml(tmp_path / "it.yaml").startswith("a: '*b'")
+
+
+def test_json_that_is_damaged_is_nothing(tmp_path):
+    for text in ("", "[]", "{", "9" * 5000, '{"a":' * 200_000, "\udcff"):
+        (tmp_path / "it.json").write_text(text, errors="surrogateescape")
+        assert files.read_json(tmp_path / "it.json") == {}
+    assert files.read_json(tmp_path / "missing.json") == {}
