@@ -21,7 +21,7 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     """Finishes the checks that need imports, then runs the stage. Returns its figures and, as ``folder``, where they
     are.
     """
-    check_imported(unread)
+    check_imported(unread, cfg)
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)
     torch.set_float32_matmul_precision(cfg.float32_matmul)
