@@ -74,7 +74,12 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     stage = next((o.value() for o in reversed(current) if o.key_or_group == "stage"), "fit")
     config, choices, lines = _stored(folder, yamls)
     before = {key(override): override.input_line for override in parse(lines)}
-    changing = [o for o in current if before.get(key(o)) != o.input_line and not _is_value(o, at(config, key(o)))]
+    changing = [
+        override
+        for override in current
+        if root(override) in (*OF_PROCESS, "hydra")
+        or (before.get(key(override)) != override.input_line and not _is_value(override, at(config, key(override))))
+    ]
     known = {*config, *(path.name for path in yamls.folder.iterdir() if path.is_dir())}
     _check_free([o for o in changing if root(o) in known], config, folder, () if stage == "fit" else ("data",))
     given = [key(override) for override in current]

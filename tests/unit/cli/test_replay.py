@@ -124,7 +124,7 @@ def test_a_run_is_what_it_was_whatever_is_edited(begin: Any, resume: Any, yamls:
     ],
 )
 def test_what_may_be_given_beside_run(begin: Any, resume: Any, given: list[str], key: str, value: Any) -> None:
-    run = begin("data=iris", "model.hidden=[3]", "+trainer.barebones=true")
+    run = begin("data=iris", "model.hidden=[3]", "+trainer.barebones=true", "quiet=true")
     if "data.path=x" in given:
         given = [*given, "data.target=y"]
     cfg, _ = resume(run, *given)
