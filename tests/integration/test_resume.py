@@ -482,13 +482,17 @@ def test_other_data_or_another_network_are_refused_with_both_values(
         warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; rows that it was trained on"
         assert train("stage=test", *command[::2]).out == f"{warned} may be among those taken\n"
     (run.folder / "metrics_test.json").unlink()
-    overrides = run.folder / "overrides.yaml"
-    stored = overrides.read_text()
-    for setting, had in (("model.hidden=[7]", "[128, 64]"), ("embedding.sigma=0.5", "0.1")):
-        overrides.write_text(stored.replace("overrides:\n", f"overrides:\n- {setting}\n"))
-        with pytest.raises(ConfigError, match=f"^{re.escape(setting)}: was {re.escape(had)} when the run began"):
+    config = run.folder / "config.yaml"
+    stored = config.read_text()
+    for old, new, problem in (
+        ("hidden:\n  - 128\n", "hidden:\n  - 7\n", "model.hidden=[7, 64]: was [128, 64]"),
+        ("sigma: 0.1", "sigma: 0.5", "embedding.sigma=0.5: was 0.1"),
+    ):
+        assert old in stored
+        config.write_text(stored.replace(old, new))
+        with pytest.raises(ConfigError, match=f"^{re.escape(problem)} when the run began"):
             neurona.run(command)
-    overrides.write_text(stored)
+    config.write_text(stored)
     assert run.contents() == before
 
 
