@@ -212,6 +212,16 @@ def test_a_sweep_goes_on_with_the_yamls_it_began_with(train: Any, read_run: Any,
     assert configuration.read(Path("logs/t/0"))["data"]["batch_size"] == 64
 
 
+def test_a_sweep_is_asked_for_on_the_command_line(train: Any, project: Path) -> None:
+    (project / "experiment" / "many.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    done = train(*SMALL, "experiment=many", "seed=0")
+    assert (done.status, done.err) == (
+        2,
+        "hydra.mode=MULTIRUN: a yaml cannot make a sweep of a run; leave it out there and add -m\n",
+    )
+    assert not Path("logs").exists()
+
+
 # Runs side by side.
 
 APPLICATION = """

@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from neurona.cli.composing import composed, composing
 from neurona.config.check import DELTAS, ROOT
 from neurona.config.make import is_within
+from neurona.config.nodes import leaves
 from neurona.config.overrides import key, parse, root, value
 from neurona.errors import ConfigError
 from neurona.runs import configuration
-from neurona.runs.configuration import MASK, OF_PROCESS, at, leaves, put
+from neurona.runs.configuration import MASK, OF_PROCESS, at, put
 from neurona.runs.folder import require_run
 
 TRAIN = "train"
@@ -64,14 +65,14 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     setting could make this run write elsewhere.
     """
     current = list({key(override): override for override in parse(overrides)}.values())  # the last of each key counts
-    named = [override for override in current if override.key_or_group == "run"]
-    if not named or not named[-1].value():
+    of_key = {override.key_or_group: override for override in current}
+    if "run" not in of_key or not of_key["run"].value():
         return TRAIN, overrides
-    if named[-1].is_sweep_override():
-        raise ConfigError("run", value(named[-1]), "must be one run's folder")
-    folder = Path(str(named[-1].value()))
+    if of_key["run"].is_sweep_override():
+        raise ConfigError("run", value(of_key["run"]), "must be one run's folder")
+    folder = Path(str(of_key["run"].value()))
     require_run(folder, "run")
-    stage = next((o.value() for o in reversed(current) if o.key_or_group == "stage"), "fit")
+    stage = of_key["stage"].value() if "stage" in of_key else "fit"
     config, choices, lines = _stored(folder, yamls)
     before = {key(override): override.input_line for override in parse(lines)}
     changing = [
@@ -196,7 +197,7 @@ def _hand_over(config: dict[str, Any], choices: Any, lines: Sequence[str], yamls
     today = configuration.load(yamls.folder / f"{TRAIN}.yaml")
     own = [entry for entry in today["defaults"] if isinstance(entry, dict) and "override hydra/" in str(entry)]
     told = {"overrides": {"task": list(lines)}, "runtime": {"choices": choices}}
-    node = {"defaults": ["_self_", *own], **config, "hydra": {**today.get("hydra", {}), **told}}
+    node = {**config, "defaults": ["_self_", *own], "hydra": {**today.get("hydra", {}), **told}}
     ConfigStore.instance().store(OF_RUN, node)
 
 

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from neurona.config.annotations import alternatives
+from neurona.config.nodes import leaves
 from neurona.config.overrides import parse
 from neurona.errors import ConfigError, UserError
 
@@ -48,7 +49,7 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     kept: list[str] = []
 
     def take(key: str, raw: str, value: Any, from_environment: bool) -> Any:
-        texts = [*_texts(value)]
+        texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
         if from_environment and texts:
             kept.append(key)
         is_read_again = any(FOLDER in text or "${" in text for text in texts)
@@ -74,7 +75,8 @@ def typed(value: Any, annotation: Any) -> Any:
     as it is where the annotation takes a text, or the text is no such thing.
     """
     kinds = alternatives(annotation)
-    if not _is_from_environment(value) or any(kind.accepts(value) for kind in kinds):
+    is_from_environment = any(isinstance(leaf, EnvironmentText) for _, leaf in leaves(value))
+    if not is_from_environment or any(kind.accepts(value) for kind in kinds):
         return value
     read = _mapped(value, _read)
     return read if any(kind.accepts(read) for kind in kinds) else value
@@ -87,11 +89,6 @@ def _read(text: str) -> Any:
     return text
 
 
-def _is_from_environment(value: Any) -> bool:
-    is_list = isinstance(value, list)
-    return any(map(_is_from_environment, value)) if is_list else isinstance(value, EnvironmentText)
-
-
 def _mapped(value: Any, change: Callable[[str], Any]) -> Any:
     """A plain value with every text in it changed."""
     if isinstance(value, dict):
@@ -99,13 +96,6 @@ def _mapped(value: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(value, list):
         return [_mapped(child, change) for child in value]
     return change(value) if isinstance(value, str) else value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(child)
 
 
 def _followed(cfg: DictConfig, take: Take) -> dict[str, Any]:

@@ -4,12 +4,13 @@ what the sessions that went on with the run have changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from neurona.config.nodes import leaves
 from neurona.config.registry import current
 from neurona.errors import ConfigError
 
@@ -38,7 +39,8 @@ def origin(folder: Path, key: str = "run") -> Origin:
     try:
         stored = load(folder / "overrides.yaml")
         absolute = {str(name): str(path) for name, path in stored.get("absolute", {}).items()}
-        return Origin([str(line) for line in stored["overrides"]], absolute, stored.get("choices"))
+        choices = dict(stored["choices"]) if "choices" in stored else None
+        return Origin([str(line) for line in stored["overrides"]], absolute, choices)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -123,18 +125,6 @@ def differences(before: Any, now: Any, key: str = "") -> dict[str, Any]:
         pairs = ((f"{key}.{name}" if key else str(name), before.get(name), now[name]) for name in now)
         return {name: value for path, one, other in pairs for name, value in differences(one, other, path).items()}
     return {} if type(before) is type(now) and before == now else {key: now}
-
-
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key of each value in a plain configuration, and the value; of an entry of a list, the list's."""
-    if isinstance(value, dict):
-        for name, child in value.items():
-            yield from leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for child in value:
-            yield from leaves(child, key)
-    else:
-        yield key, value
 
 
 def take_over(cfg: DictConfig, folder: Path) -> None:

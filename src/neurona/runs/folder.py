@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from neurona.config.interpolations import storable
+from neurona.config.nodes import leaves
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
@@ -102,8 +104,10 @@ class RunFolder:
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
-        absolute = configuration.origin(self.path).absolute.get("data.path")
-        return path == OmegaConf.select(self.settings(), "data.path") or _absolute(path) == absolute
+        with contextlib.suppress(InterpolationResolutionError):  # a variable that was its name is gone
+            if path == OmegaConf.select(self.settings(), "data.path"):
+                return True
+        return _absolute(path) == configuration.origin(self.path).absolute.get("data.path")
 
     def settings(self) -> DictConfig:
         """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
@@ -156,7 +160,7 @@ class RunFolder:
         """What is other in these settings than in those stored, and may be, or is not stored yet."""
         before = configuration.read(self.path)
         found = configuration.differences(before, {**before, **settings})
-        lacking = {key for key, value in configuration.leaves(before) if value == configuration.MASK}
+        lacking = {key for key, value in leaves(before) if value == configuration.MASK}
         return {k: v for k, v in found.items() if k.partition(".")[0] in configuration.CHANGEABLE or k in lacking}
 
     def write_overrides(

@@ -312,6 +312,16 @@ def test_a_stored_place_within_the_run_is_its_own(begin: Any, yamls: Path, store
         replay([run], Yamls(yamls))
 
 
+def test_a_stored_configuration_chooses_no_yaml_and_none_of_hydras_settings(begin: Any, resume: Any) -> None:
+    run = begin("data=iris")
+    config = configuration.load(Path("logs/r/config.yaml"))
+    Path("evil.yaml").write_text("quiet: true\n")
+    evil = {"defaults": ["_self_", {"model": "../../evil"}], "hydra": {"searchpath": ["file://."], "verbose": True}}
+    OmegaConf.save(OmegaConf.create({**config, **evil}), "logs/r/config.yaml")
+    cfg, hydra = resume(run, checked=True)
+    assert (hydra.verbose, hydra.searchpath, "defaults" in cfg) == (False, [], False)
+
+
 def test_a_place_outside_that_a_yaml_of_todays_names_is_trusted(begin: Any, resume: Any, yamls: Path) -> None:
     (yamls / "logger/lab.yaml").write_text(
         "board:\n  _target_: neurona.inspection.loggers.TensorBoard\n  save_dir: /lab\n"
