@@ -123,13 +123,15 @@ def read(folder: Path, damaged: list[Path]) -> Run:
 
 def _config(folder: Path, damaged: list[Path]) -> dict[str, Any]:
     """What a run has been fitted with: as it began, and what those who went on with it have changed."""
-    config = _read(folder / "config.yaml", _yaml, damaged)
-    changes = _read(folder / "changes.yaml", lambda text: {"entries": _yaml(text)}, damaged).get("entries", [])
-    try:
-        return configuration.overlaid(config, changes)
-    except (TypeError, KeyError, AttributeError):
-        damaged.append(folder / "changes.yaml")
-        return {}
+    config, file = _read(folder / "config.yaml", _yaml, damaged), folder / "changes.yaml"
+
+    def laid_over(text: str) -> Any:
+        try:
+            return configuration.overlaid(config, _yaml(text))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(file) from error
+
+    return _read(file, laid_over, damaged) if file.exists() else config
 
 
 def overrides(folder: Path) -> tuple[str, ...]:

@@ -59,9 +59,18 @@ def without_run(lines: Iterable[str]) -> list[str]:
 
 
 def changes(folder: Path) -> list[dict[str, Any]]:
-    """The entries of ``changes.yaml``: ``time``, ``overrides`` of the session, and ``changes``, by dotted keys."""
+    """The entries of ``changes.yaml``: ``time``, ``overrides`` of the session, and ``changes``, by dotted keys.
+
+    Raises ConfigError if they are damaged.
+    """
     file = folder / "changes.yaml"
-    return load(file) if file.exists() else []
+    try:
+        entries = load(file) if file.exists() else []
+        return [
+            {**entry, "overrides": list(entry["overrides"]), "changes": dict(entry["changes"])} for entry in entries
+        ]
+    except Exception as error:
+        raise ConfigError("run", folder, f"its changes.yaml is damaged ({type(error).__name__})") from error
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -72,6 +81,8 @@ def read(folder: Path) -> dict[str, Any]:
         config = overlaid(load(folder / "config.yaml"), changes(folder))
         config["trainer"]["max_epochs"]
         is_old = origin(folder).choices is None
+    except ConfigError:
+        raise
     except Exception as error:
         problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
         raise ConfigError("run", folder, problem) from None
