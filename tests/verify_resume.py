@@ -1,8 +1,9 @@
 """Proves exact resume on this machine: ``python tests/verify_resume.py [--kills 20] [--jobs 1] [overrides …]``.
 
 Each configuration runs once uninterrupted. Then it runs anew, killed in random ways at random moments and continued
-with ``run=<folder>`` until it ends; weights, figures and TensorBoard's curves must equal the uninterrupted run's to the
-bit. Without overrides it goes over ``CONFIGURATIONS``. Exit status: 0 if every run ended identical, else 1.
+with ``run=<folder>`` until it ends, from other yamls than it began with and without the environment variable that
+its seed is from; weights, figures and TensorBoard's curves must equal the uninterrupted run's to the bit. Without
+overrides it goes over ``CONFIGURATIONS``. Exit status: 0 if every run ended identical, else 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +30,8 @@ from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Any
 
-TRAIN = Path(__file__).parents[1] / "train.py"
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "train.py"
 EVERY_STEPS = "trainer.callbacks.checkpoints.every_n_steps"
 
 CONFIGURATIONS = {
@@ -56,10 +59,30 @@ CONFIGURATIONS = {
     "table": "data=table data.path={table} data.target=label data.max_one_hot=16 embedding.numbers=periodic"
     " trainer.max_epochs=40 trainer.callbacks.importance.seconds=null"
     f" trainer.callbacks.importance.repeats=200 trainer.callbacks.early_stopping.patience=30 {EVERY_STEPS}=30",
+    "class_weights": "classifier.class_weights=balanced classifier.label_smoothing=0.1 optimizer=adamw"
+    " optimizer/schedule=cosine trainer.max_epochs=120",
+    "mid_epoch": "trainer.val_check_interval=10 optimizer/schedule=plateau optimizer.schedule.patience=2"
+    f" optimizer.accumulate=2 model.dropout=0.2 {EVERY_STEPS}=9 trainer.max_epochs=40",
+    "own_optimizer": "optimizer=mine optimizer/schedule=cosine model.dropout=0.2 trainer.max_epochs=100",
+    "lightnings_way": "+trainer.callbacks.rates._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    " +trainer.callbacks.rates.logging_interval=step optimizer/schedule=one_cycle optimizer.accumulate=2"
+    f" optimizer.clip_norm=1 model.dropout=0.2 {EVERY_STEPS}=30 trainer.max_epochs=40",
 }
 """Overrides of digits, or a table, and the default network, a few seconds each. Together: every schedule and optimiser,
-dropout, batch normalization, clipping, accumulation, steps in chunks, singly and compiled, all kinds of checkpoints,
-ranks, embeddings and the importance of columns."""
+one of a yaml of one's own too, dropout, batch normalization, class weights, clipping, accumulation, validations within
+epochs, steps in chunks, singly, compiled and as Lightning takes them, all kinds of checkpoints, ranks, embeddings and
+the importance of columns."""
+
+SEED = "VERIFY_SEED"
+"""The environment variable that the seed is from, which is there as a run begins and not as it goes on."""
+
+OWN = """_target_: torch.optim.NAdam
+defaults: [{schedule: constant}, _self_]
+lr: 1.0e-3
+momentum_decay: 0.01
+"""
+EDITS = {"data": ("batch_size: ", "17"), "optimizer": ("lr: ", "0.5"), "classifier": ("label_smoothing: ", "0.3")}
+"""What the yamls of a group say in the project from which runs go on."""
 
 KINDS: dict[str, tuple[list[Signals], int]] = {
     "SIGKILL": ([SIGKILL], -SIGKILL),
@@ -94,7 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="verify_resume-"))).resolve()
     table = write_table(folder)
-    chosen = {name: CONFIGURATIONS[name].format(table=table).split() for name in given.only}
+    write_projects(folder)
+    chosen = {
+        name: [f"seed=${{oc.env:{SEED}}}", *CONFIGURATIONS[name].format(table=table).split()] for name in given.only
+    }
     if given.overrides:
         chosen = {"yours": given.overrides}
     proofs = [
@@ -130,6 +156,19 @@ def write_table(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.csv").write_text("\n".join(["number,few,many,label", *lines]))
     return folder / "table.csv"
+
+
+def write_projects(folder: Path) -> None:
+    """Two copies of train.py and its yamls: that in which runs begin, and that, edited, from which they go on."""
+    for name in ("begun", "edited"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / "configs", folder / name / "configs")
+        for program in ROOT.glob("*.py"):  # one's own code lies there too
+            shutil.copy(program, folder / name)
+    (folder / "begun" / "configs" / "optimizer" / "mine.yaml").write_text(OWN)
+    for group, (key, value) in EDITS.items():
+        for yaml in (folder / "edited" / "configs" / group).glob("*.yaml"):
+            yaml.write_text(re.sub(rf"\b{key}\S+", key + value, yaml.read_text()))
 
 
 class Proof:
@@ -214,16 +253,19 @@ class Proof:
 
     def _start(self, run: Path) -> subprocess.Popen[bytes]:
         """``train.py``: that run continued, once those who were at it are gone, or a new one."""
-        continued = (run / "overrides.yaml").exists()
+        continued = (run / "config.yaml").exists()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while continued and _is_held(run) and time.monotonic() < deadline:
             time.sleep(0.05)
         if not continued:
             shutil.rmtree(run, ignore_errors=True)
         arguments = [f"run={run}"] if continued else [f"folder={run}", *self.overrides]
+        train = self.folder.parent / ("edited" if continued else "begun") / "train.py"
+        environment = os.environ | ({} if continued else {SEED: "3"})
         with open(f"{run}.log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *arguments],
+                [sys.executable, str(train), *arguments],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

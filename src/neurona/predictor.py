@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 
 from neurona.classifier import Classifier
 from neurona.errors import ConfigError
-from neurona.runs import checkpoint
-from neurona.runs.files import read_yaml
+from neurona.runs import checkpoint, configuration
 from neurona.runs.folder import best_checkpoint
 
 BATCH_ROWS = 4096
@@ -79,5 +78,5 @@ def _stored_config(contents: dict[str, Any], run: Path) -> dict[str, Any] | None
     """What the classifier of a checkpoint from before there was a description of it in there is made from."""
     if "classifier_config" in contents["neurona"] or not (run / "config.yaml").is_file():
         return None
-    settings: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(run / "config.yaml")), resolve=True)
-    return settings.get("classifier")
+    settings: Any = OmegaConf.to_container(OmegaConf.create(configuration.read(run)).classifier, resolve=True)
+    return settings

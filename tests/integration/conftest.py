@@ -73,7 +73,7 @@ def _composed_once() -> Iterator[None]:
 
     def from_groups(loader: Any, name: str, given: Any, searched: str | None) -> dict[str, Any]:
         paths = {part.path for part in loader.get_search_path().get_path()}
-        if searched is not None or paths - shipped:
+        if searched is not None or paths - shipped or name != "train":
             return compose(loader, name, given, searched)
         if (name, given) not in remembered:
             remembered[name, given] = compose(loader, name, given, searched)

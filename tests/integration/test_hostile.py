@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -22,6 +23,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import neurona
 from neurona.callbacks.progress import Progress
+from neurona.cli.replay import Yamls
+from neurona.config.hints import CONFIG_DIR
 from neurona.data.iris import Iris
 from neurona.errors import DataError, RunError, UserError
 from neurona.inspection.loggers import Csv
@@ -50,11 +53,11 @@ def victim() -> Callable[[], dict[str, bytes]]:
 
 
 def store(run: Path, *overrides: str) -> None:
-    """Adds overrides to those that a run has stored, and has it go on."""
-    stored = yaml.safe_load((run / "overrides.yaml").read_text())
-    kept = [line for line in stored["overrides"] if line.split("=")[0] not in ("folder", "trainer.max_epochs")]
-    stored["overrides"] = [*kept, "trainer.max_epochs=3", *overrides]
-    (run / "overrides.yaml").write_text(yaml.safe_dump(stored))
+    """Has a run store the configuration that further overrides give."""
+    lines = yaml.safe_load((run / "overrides.yaml").read_text())["overrides"]
+    kept = [line for line in lines if line.split("=")[0] not in ("folder", "trainer.max_epochs")]
+    config, _ = Yamls(CONFIG_DIR).compose([*kept, "trainer.max_epochs=3", *overrides])
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "folder": str(run)}))
 
 
 def bring_state(run: Path, place: str, names: list[str]) -> None:
@@ -74,9 +77,10 @@ def test_a_state_in_a_checkpoint_removes_nothing_outside(iris_run: Any, victim: 
     store(run, f"+{MINE}._target_={PASTE}", f"+{MINE}.monitor=val/loss")
     bring_state(run, "logs/iris/run/checkpoints", [f"local://{Path('notes').absolute()}"])
     with pytest.raises(RunError, match=f"notes: .* not in the run's folder; .*{MINE[:17]}"):
-        neurona.run([f"run={run}", "quiet=true"])
+        neurona.run([f"run={run}", "quiet=true", "trainer.max_epochs=4"])
     assert victim() == before
-    assert neurona.run([f"run={run}", "quiet=true", f"{MINE}=null"])["status"] == "finished"
+    going_on = neurona.run([f"run={run}", "quiet=true", "trainer.max_epochs=4", f"{MINE}=null"])
+    assert (going_on["status"], going_on["epochs"]) == ("finished", 4)
 
 
 def test_checkpoints_of_a_callback_are_kept_and_removed_where_it_was_told_to(fit: Any) -> None:
@@ -107,7 +111,8 @@ def test_stored_settings_write_nothing_outside(
     monkeypatch.setattr("neurona.data.idx.download", lambda *_: pytest.fail("it downloads"))
     before = victim()
     store(iris_run.folder, *stored)
-    with pytest.raises(UserError):
+    has_no_loggers = stage == "test" and stored[0].startswith("logger")
+    with contextlib.nullcontext() if has_no_loggers else pytest.raises(UserError):
         neurona.run([f"run={iris_run.folder}", f"stage={stage}", "quiet=true"])
     assert victim() == before
 

@@ -23,10 +23,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from neurona.cli.replay import replay
+from neurona.cli.replay import TRAIN, Yamls, replay
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
-from neurona.config.overrides import check_single, parse, task_overrides, value
+from neurona.config.overrides import check_single, parse, task_overrides, value, written
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
@@ -51,10 +51,10 @@ def main(task: Callable[[DictConfig], Any], config_dir: Path) -> NoReturn:
     job = Job(task, argv, full_error)
     line = CommandLine([], [])
     try:
-        line = read(argv[1:])
+        line = read(argv[1:], config_dir)
         sys.argv = [argv[0], *line.options, *line.overrides]
         _set_environment("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing and exiting
-        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name="train")(job)()
+        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=line.config_name)(job)()
         status = max(job.statuses)
     except (UserError, RunError) as error:
         status = show(error, full_error)
@@ -114,14 +114,15 @@ class Job:
 
 
 class CommandLine(NamedTuple):
-    """The command line, understood. overrides: with those of the run that ``run=`` names. sweep: the folder of one."""
+    """The command line, understood: what to give Hydra. config_name: as ``replay`` tells. sweep: the folder of one."""
 
     options: list[str]
     overrides: list[str]
+    config_name: str = TRAIN
     sweep: Path | None = None
 
 
-def read(arguments: list[str]) -> CommandLine:
+def read(arguments: list[str], config_dir: Path) -> CommandLine:
     """Raises ConfigError for what the command line alone shows to be a mistake. A sweep's folder is made."""
     parser = get_args_parser()  # hydra.main's own, which it has in no public module
     parser.error = _refuse  # type: ignore[method-assign]
@@ -136,15 +137,25 @@ def read(arguments: list[str]) -> CommandLine:
     for override in overrides:
         if override.key_or_group == "hydra.run.dir":
             raise ConfigError("hydra.run.dir", value(override), "has no meaning here: a run's folder is folder=…")
+    if any(override.key_or_group == "hydra.mode" and value(override) == "MULTIRUN" for override in overrides):
+        parsed.multirun, options = True, [*options, "--multirun"]
+        overrides = [override for override in overrides if override.key_or_group != "hydra.mode"]
+    lines = [str(override.input_line) for override in overrides]
+    if parsed.config_path and "://" not in parsed.config_path:
+        config_dir = config_dir.parent / parsed.config_path
     if not parsed.multirun:
-        replayed = replay(parsed.overrides)
-        check_single(parse(replayed))
-        return CommandLine(options, replayed)
+        searched = [line for line in lines if line.lstrip("+").startswith("hydra.searchpath=")]
+        if parsed.config_dir and not searched:
+            place = written("", f"file://{Path(parsed.config_dir).resolve()}")
+            searched = [f"hydra.searchpath=[{place[1:]}]"]
+        name, lines = replay(lines, Yamls(config_dir, searched))
+        check_single(parse(lines))
+        return CommandLine(options, lines, name)
     _check_sweep(overrides)
     if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
-        return CommandLine(options, parsed.overrides)
-    path, more = registry.load(registry.SWEEP).begin(overrides)
-    return CommandLine(options, [*parsed.overrides, *more], path)
+        return CommandLine(options, lines)
+    path, copy, more = registry.load(registry.SWEEP).begin(overrides, config_dir)
+    return CommandLine([*options, f"--config-path={copy}"], [*lines, *more], sweep=path)
 
 
 def _check_sweep(overrides: list[Override]) -> None:

@@ -12,11 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from neurona.config import hints, registry, signatures
 from neurona.config.annotations import check_type
 from neurona.config.hints import key_paths
+from neurona.config.interpolations import resolved, settle, typed
 from neurona.config.make import check_permitted, import_target, join, targets
 from neurona.config.signatures import Signature
 from neurona.errors import ConfigError, check_seed
@@ -54,7 +54,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
 
     Every key must be declared by the configuration composed from the same choices of groups alone (without experiment,
     values from the command line, and what ``+`` adds), or by the signature of the ``_target_`` it belongs to.
-    choices: as in ``hydra.runtime.choices``. Hydra must be initialised.
+    choices: as in ``hydra.runtime.choices``. Hydra must be initialised. A text from the environment becomes, in
+    ``cfg``, the number that its key takes.
 
     Returns the nodes whose arguments ``check_imported`` looks at again, as their types are not known before.
     """
@@ -62,14 +63,15 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
     for key in declared:
         if key not in cfg:
             raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
-    values = _resolved(cfg)
+    values = resolved(cfg)
     for key, value in values.items():
         if key not in declared:
             if key in DELTAS:
                 problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
                 raise ConfigError(key, choices.get(key), problem)
             raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
-        check_type(key, value, ROOT.get(key, Any))
+        values[key] = typed(value, ROOT.get(key, Any))
+        check_type(key, values[key], ROOT.get(key, Any))
     check_seed("seed", values["seed"])
     if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
@@ -80,16 +82,22 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
     unread: Unread = []
     for key, value in values.items():
         _check_node(key, value, declared[key], unread)
+    settle(cfg, values)
     return unread
 
 
-def check_imported(unread: Unread) -> None:
-    """Checks types, and what the source did not tell ``check``, importing each ``_target_``. Raises ConfigError."""
+def check_imported(unread: Unread, cfg: DictConfig | None = None) -> None:
+    """Checks types, and what the source did not tell ``check``, importing each ``_target_``. Raises ConfigError.
+
+    cfg: where texts from the environment become the numbers that their keys take.
+    """
     for key, node, base in unread:
         read = functools.partial(_from_object, key)
         signature = signatures.at(key, node["_target_"], read)
         if signature is not None:
             check_arguments(key, node, base, signature)
+            if cfg is not None:
+                settle(OmegaConf.select(cfg, key), node)
 
 
 def _from_object(key: str, target: str) -> Signature | None:
@@ -126,16 +134,6 @@ def _from_groups(
     return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The values, interpolations followed; a folder stands in for the run's, which is named later."""
-    if cfg.folder is None:
-        cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
-    try:
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise ConfigError(error.full_key or "", "${…}", str(error).splitlines()[0]) from None
-
-
 def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: bool = False) -> None:
     """base: what the yaml declares at this key; is_free: whether a mapping may have other keys than those."""
     if value == "???":
@@ -157,9 +155,14 @@ def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) 
         problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
         raise ConfigError(key, value, problem)
     if value is not None and not is_free:
-        check_type(key, value, _KINDS.get(type(base), Any))
+        check_type(key, value, _kind(base))
     for index, entry in enumerate(value if isinstance(value, list) else []):
         _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+
+
+def _kind(base: Any) -> Any:
+    """The type of what a yaml declares, of a text any that it may stand for."""
+    return _KINDS.get(type(base), Any)
 
 
 def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
@@ -175,6 +178,8 @@ def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], unre
         path = join(key, name)
         if base and not is_free and name not in base:
             raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
+        if not is_free:
+            mapping[name] = child = typed(child, _kind(base.get(name)))
         _check_node(path, child, base.get(name), unread, is_free=is_free)
 
 
@@ -208,7 +213,9 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
                 problem += f" to its parent's constructor, or a yaml of its own, configs/{key}/<name>.yaml"
             raise ConfigError(path, value, problem)
         if path not in COMPONENTS and value != "???":
-            check_type(path, value, ROOT.get(path, signature.parameters.get(name, Any)))
+            kind = ROOT.get(path, signature.parameters.get(name, Any))
+            node[name] = typed(typed(value, kind), _kind(base.get(name)) if kind is Any else Any)
+            check_type(path, node[name], kind)
     for name in signature.parameters:
         if name in signature.required and name not in node:
             raise ConfigError(join(key, name), "", f"is missing: {node['_target_']} needs it")

@@ -29,6 +29,10 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     cause = error.__cause__
     if isinstance(cause, UserError):  # a launcher's, of its arguments
         return cause
+    if "hydra_plugins.neurona" in str(error):  # it is known to Hydra in a sweep alone
+        return ConfigError(
+            "hydra.mode", "MULTIRUN", "a yaml cannot make a sweep of a run; leave it out there and add -m"
+        )
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

@@ -1,6 +1,11 @@
-"""Nodes of a configuration: the class they name, and their place, which OmegaConf tells by private methods alone."""
+"""Nodes of a configuration: the class they name, what is in them, and their place, which OmegaConf tells by private
+methods alone.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.base import Container
@@ -19,3 +24,15 @@ def root_of(node: Container) -> DictConfig:
 def key_of(node: Container) -> str:
     """The dotted path of a mapping's node from its root. Relies on OmegaConf 2.3's ``_get_full_key``."""
     return str(node._get_full_key(None))
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted key of each value in a plain configuration, and the value; of an entry of a list, the list's."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for child in value:
+            yield from leaves(child, key)
+    else:
+        yield key, value

@@ -11,12 +11,12 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL.Image import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
+from neurona.config.interpolations import storable
 from neurona.runs.files import write_atomically
-from neurona.runs.folder import masked
 
 ENDING = ".end"
 """How the name of the event file ends that the test, and what follows it, is written to."""
@@ -164,7 +164,7 @@ def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, An
     """What a run is set to, the same names for all runs of a configuration."""
     params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
-    settings: Any = OmegaConf.to_container(masked(cfg))
+    settings, _ = storable(cfg)
     for group in ("data", "model", "optimizer", "classifier"):
         params |= _flat(settings[group], group)
     return params

@@ -15,6 +15,7 @@ import yaml
 
 from neurona.config.make import is_within
 from neurona.errors import ConfigError
+from neurona.runs import configuration
 from neurona.runs.files import read_json, read_text, read_yaml
 from neurona.runs.folder import is_held, is_range_test
 
@@ -97,13 +98,14 @@ def read(folder: Path, damaged: list[Path]) -> Run:
         figures = _read(metrics, json.loads, damaged)  # it may have ended since
         status = str(figures.get("status", "damaged"))
         status = "lost" if status == "running" else status
-    config = _read(folder / "config.yaml", _yaml, damaged if status == "finished" else [])
+    config = _config(folder, damaged if status == "finished" else [])
     if status == "finished" and not config:
         status = "damaged"
     settings = {}
     for key, value in flat(config):
-        in_folder = isinstance(value, str) and "folder" in config and str(config["folder"]) in value
-        if not in_folder and not is_within(key, EXCLUDED_KEYS):
+        # Texts of the folder, as earlier versions stored them too, and of the environment say nothing of what was made.
+        kept = ("${", *([str(config["folder"])] if "folder" in config else []))
+        if not (isinstance(value, str) and any(text in value for text in kept)) and not is_within(key, EXCLUDED_KEYS):
             settings[key] = value
     seed = config.get("seed")
     if isinstance(seed, str):  # of the environment
@@ -132,10 +134,26 @@ def read(folder: Path, damaged: list[Path]) -> Run:
     )
 
 
+def _config(folder: Path, damaged: list[Path]) -> dict[str, Any]:
+    """What a run has been fitted with: as it began, and what those who went on with it have changed."""
+    config, file = _read(folder / "config.yaml", _yaml, damaged), folder / "changes.yaml"
+
+    def laid_over(text: str) -> Any:
+        try:
+            return configuration.overlaid(config, _yaml(text))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(file) from error
+
+    return _read(file, laid_over, damaged) if file.exists() else config
+
+
 def overrides(folder: Path) -> tuple[str, ...]:
-    """The overrides that a run was started with, less its folder; none if they cannot be read."""
-    lines = _read(folder / "overrides.yaml", _yaml, []).get("overrides")
-    return tuple(line for line in map(str, lines) if not line.startswith("folder=")) if isinstance(lines, list) else ()
+    """The overrides that a run was started, and gone on, with, less its folder; none if they cannot be read."""
+    try:
+        lines = configuration.overrides(folder)
+    except (ConfigError, OSError, TypeError, KeyError):
+        return ()
+    return tuple(line for line in lines if not line.startswith("folder="))
 
 
 def flat(node: Any, key: str = "") -> Iterator[tuple[str, Setting]]:

@@ -1,7 +1,7 @@
 """What a run leaves behind, and how an existing run is found again.
 
-config.yaml · overrides.yaml · provenance.json · metrics.json · checkpoints/{best,last,previous}.ckpt · TensorBoard
-events · train.log
+config.yaml · changes.yaml · overrides.yaml · provenance.json · metrics.json ·
+checkpoints/{best,last,previous}.ckpt · TensorBoard events · train.log
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
+from neurona.config.interpolations import storable
+from neurona.config.nodes import leaves
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
-from neurona.runs.files import is_below, make_new, read_json, read_yaml, write_atomically
-from neurona.runs.provenance import provenance
+from neurona.runs import configuration
+from neurona.runs.files import is_below, make_new, read_json, write_atomically
+from neurona.runs.provenance import now, provenance
 
 PREVIOUS = "previous.ckpt"
 """The ``last.ckpt`` before the present one."""
@@ -101,27 +105,23 @@ class RunFolder:
 
     def threads(self) -> int | None:
         """CPU threads that the run was begun with; None if that is not known."""
-        try:
-            threads = read_json(self.path / "provenance.json")["hardware"]["threads"]
-        except (TypeError, KeyError):
-            return None
+        threads = self.begun_with().get("hardware", {}).get("threads")
         return threads if isinstance(threads, int) and threads > 0 else None
+
+    def begun_with(self) -> dict[str, Any]:
+        """The contents of ``provenance.json``; nothing if it is missing or damaged."""
+        return read_json(self.path / "provenance.json")
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
-        absolute = OmegaConf.select(OmegaConf.create(read_yaml(self.path / "overrides.yaml")), "absolute") or {}
-        stored = OmegaConf.select(self.settings(), "data.path")
-        return path == stored or os.path.abspath(os.path.expanduser(path)) == absolute.get("data.path")
+        with contextlib.suppress(InterpolationResolutionError):  # a variable that was its name is gone
+            if path == OmegaConf.select(self.settings(), "data.path"):
+                return True
+        return _absolute(path) == configuration.origin(self.path).absolute.get("data.path")
 
     def settings(self) -> DictConfig:
         """The configuration as the run was last started with. Raises ConfigError if it is missing or damaged."""
-        try:
-            stored: Any = OmegaConf.create(read_yaml(self.path / "config.yaml"))
-            stored.trainer.max_epochs  # noqa: B018
-        except Exception as error:
-            problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
-            raise ConfigError("run", self.path, problem) from None
-        return stored
+        return OmegaConf.create({**configuration.read(self.path), "folder": str(self.path)})
 
     def write_metrics(self, figures: Mapping[str, Any], stage: str) -> None:
         """``metrics.json`` for fitting, ``metrics_<stage>.json`` for the other stages; flat, sorted as given."""
@@ -145,15 +145,38 @@ class RunFolder:
         self._write("data_card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
         self._write("data_card.txt", text + "\n")
 
-    def describe(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
-        """Writes what is needed to understand the run and to go on with it; its provenance is where it began."""
-        self.write_overrides(overrides, absolute_paths(cfg))  # first: with them a run can be begun again
-        self._write("config.yaml", OmegaConf.to_yaml(masked(cfg)))
+    def describe(self, cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> list[str]:
+        """Writes what is needed to understand the run and to go on with it. What is there of a run that goes on stays
+        as it is; what this session changes of its configuration is added to ``changes.yaml``.
+
+        overrides: of the run, then of this session. Returns the keys whose texts from the environment are not stored.
+        """
+        settings, kept = storable(cfg)
+        lines = configuration.without_run(overrides)
+        if not (self.path / "config.yaml").exists():
+            of_groups = {str(group): choice for group, choice in choices.items() if not group.startswith("hydra/")}
+            self.write_overrides(lines, absolute_paths(cfg, kept), of_groups)  # first: it can be begun again with them
+            self._write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+        elif changed := self._changed(settings):
+            given = lines[len(configuration.overrides(self.path)) :]
+            entry = {"time": now(), "overrides": given, "changes": changed}
+            entries = [*configuration.changes(self.path), entry]
+            self._write("changes.yaml", OmegaConf.to_yaml(OmegaConf.create(entries)))
         if self.is_written and not (self.path / "provenance.json").exists():
             self._write("provenance.json", json.dumps(provenance(cfg.seed), indent=2) + "\n")
+        return kept
 
-    def write_overrides(self, overrides: Sequence[str], absolute: Mapping[str, str]) -> None:
-        stored = {"overrides": list(overrides), "absolute": dict(absolute)}
+    def _changed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What is other in these settings than in those stored, and may be, or is not stored yet."""
+        before = configuration.read(self.path)
+        found = configuration.differences(before, {**before, **settings})
+        lacking = {key for key, value in leaves(before) if value == configuration.MASK}
+        return {k: v for k, v in found.items() if k.partition(".")[0] in configuration.CHANGEABLE or k in lacking}
+
+    def write_overrides(
+        self, overrides: Sequence[str], absolute: Mapping[str, str], choices: Mapping[str, Any] | None = None
+    ) -> None:
+        stored = {"overrides": list(overrides), "absolute": dict(absolute), "choices": dict(choices or {})}
         self._write("overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
 
     def _write(self, name: str, text: str) -> None:
@@ -223,10 +246,8 @@ def begun_before(folder: Path, overrides: Sequence[str]) -> Path | None:
     for file in folder.parent.glob("*/provenance.json"):
         with contextlib.suppress(Exception):  # it is damaged, or not a run's
             if read_json(file)["job"] == job:
-                text = read_yaml(file.parent / "overrides.yaml")
-                stored: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
                 is_open = restarted or read_metrics(file.parent).get("status") != "finished"
-                if stored["overrides"] == list(overrides) and is_open:
+                if configuration.origin(file.parent).overrides == list(overrides) and is_open:
                     runs[file.stat().st_mtime_ns] = file.parent
     return runs[max(runs)] if runs else None
 
@@ -236,22 +257,14 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return read_json(folder / "metrics.json")
 
 
-def masked(cfg: DictConfig) -> DictConfig:
-    """The configuration with every interpolation resolved, except that values from the environment are left out."""
-
-    def hide(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: hide(child) for key, child in value.items()}
-        if isinstance(value, list):
-            return [hide(child) for child in value]
-        return "<from the environment>" if isinstance(value, str) and "${oc.env:" in value else value
-
-    hidden = OmegaConf.create(hide(OmegaConf.to_container(cfg)))
-    return OmegaConf.create(OmegaConf.to_container(hidden, resolve=True))  # type: ignore[return-value]
+def absolute_paths(cfg: DictConfig, kept: Collection[str] = ()) -> dict[str, str]:
+    """The paths of the configuration (``init_from``, ``data.root``, ``data.*path``), made absolute. kept: keys whose
+    texts are not to be written down.
+    """
+    names = ["init_from", *(f"data.{key}" for key in map(str, cfg.data) if key == "root" or key.endswith("path"))]
+    paths = {name: OmegaConf.select(cfg, name) for name in names if name not in kept}
+    return {name: _absolute(path) for name, path in paths.items() if isinstance(path, str)}
 
 
-def absolute_paths(cfg: DictConfig) -> dict[str, str]:
-    """The paths of the configuration (``init_from``, ``data.root``, ``data.*path``), made absolute."""
-    names = [f"data.{key}" for key in map(str, cfg.data) if key == "root" or key.endswith("path")]
-    paths = {name: OmegaConf.select(cfg, name) for name in ("init_from", *names)}
-    return {k: os.path.abspath(os.path.expanduser(path)) for k, path in paths.items() if isinstance(path, str)}
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

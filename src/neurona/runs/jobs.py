@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from neurona.devices import launch
 from neurona.errors import ConfigError, RunError
-from neurona.runs.files import read_yaml
+from neurona.runs import configuration
 from neurona.runs.folder import RunFolder, is_held, read_metrics
 
 SEARCH = "search.yaml"
@@ -39,12 +39,12 @@ def callbacks(folder: Path) -> dict[str, Any]:
     settings = folder.parent / SEARCH
     if not (folder.name.isdecimal() and settings.is_file()):
         return {}
-    stored: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(settings)))
+    stored = configuration.load(settings)
     return stored.get("callbacks", {})
 
 
 def take_up(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """Has a job's configuration name its folder, or the run that is there already.
+    """Has a job's configuration name its folder, or be that of the run that is there already.
 
     Returns the figures of a job that is over; None for one that is to be run. Raises ConfigError as ``check_same``.
     """
@@ -60,7 +60,7 @@ def take_up(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> dict[str
         return None
     if is_over(figures := read_metrics(folder), cfg.retry_failed):
         return figures
-    cfg.run = str(folder)
+    configuration.take_over(cfg, folder)
     return None
 
 
@@ -74,16 +74,12 @@ def check_same(folder: Path, overrides: Sequence[str]) -> bool:
     is in the folder.
     """
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(folder / "overrides.yaml")), resolve=False)
-        before = stored["overrides"]
+        before = configuration.origin(folder, "hydra.sweep.dir").overrides
     except FileNotFoundError:
         if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFTOVER_FILES)):
             problem = f"is to be a job's folder, but has {min(others)} and no run in it; give another folder"
             raise ConfigError("hydra.sweep.dir", folder, problem) from None
         return False
-    except Exception as error:
-        problem = f"its overrides.yaml is damaged ({type(error).__name__})"
-        raise ConfigError("hydra.sweep.dir", folder, problem) from error
     now, then = (
         sorted(line for line in lines if line.split("=")[0] not in CHANGEABLE_KEYS) for lines in (overrides, before)
     )

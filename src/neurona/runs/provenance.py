@@ -24,7 +24,7 @@ def provenance(seed: int) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "folder": os.getcwd(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": now(),
         "seed": seed,
         "job": scheduler.job(),
         "git": checkout(),
@@ -41,6 +41,11 @@ def provenance(seed: int) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
+
+
+def now() -> str:
+    """Date, time and zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 @functools.cache

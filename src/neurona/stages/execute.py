@@ -22,7 +22,7 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     """Finishes the checks that need imports, then runs the stage. Returns its figures and, as ``folder``, where they
     are.
     """
-    check_imported(unread)
+    check_imported(unread, cfg)
     launch.open_streams()
     launch.end_with_parent()
     console.quieten(cfg.quiet or distributed.rank() > 0)

@@ -15,7 +15,7 @@ from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.inspection import trackers
 from neurona.inspection.loggers import Csv, TensorBoard, hyperparameters, log_results, log_texts
-from neurona.runs import checkpoint
+from neurona.runs import checkpoint, configuration
 from neurona.runs.folder import RunFolder, begun_before
 from neurona.stages import assembly, console, first_batch, limits, record, resume
 from neurona.stages.request import Request
@@ -71,7 +71,7 @@ def _earlier(request: Request) -> RunFolder | None:
     cfg = request.cfg
     if cfg.run is None and (begun := begun_before(Path(request.place()), request.overrides)):
         log.info("this job has been restarted and goes on with its run %s", begun)
-        cfg.run = str(begun)
+        configuration.take_over(cfg, begun)
     return request.open_folder() if cfg.run else None
 
 
@@ -101,13 +101,13 @@ def _introduce(
     request: Request, folder: RunFolder, trainer: Trainer, classifier: Classifier, datamodule: Any, steps_made: int
 ) -> None:
     """Says what the run is: in its folder, on the console and to the loggers."""
-    folder.describe(request.cfg, request.overrides)
+    if kept := folder.describe(request.cfg, request.overrides, request.choices):
+        log.info("from the environment, and not stored: the texts of %s", ", ".join(kept))
     texts = {"summary": console.introduce(request.cfg, classifier, trainer, datamodule, folder.path)}
     if getattr(datamodule, "card", None):
         texts["data_card"] = console.show_card(datamodule, folder)
     if folder.is_written:
-        overrides = [override for override in request.overrides if not override.startswith("run=")]
-        texts["command"] = shlex.join(["python", "train.py", *overrides])
+        texts["command"] = shlex.join(["python", "train.py", *configuration.without_run(request.overrides)])
         texts["config"] = (folder.path / "config.yaml").read_text(encoding="utf-8")
         log_texts(trainer.loggers, texts, steps_made)
 

@@ -28,7 +28,7 @@ def run(cfg: DictConfig, unread: Unread | None = None) -> dict[str, Any] | None:
     hydra = HydraConfig.get()
     overrides = task_overrides(hydra)
     if unread is None:
-        unread = check(cfg, hydra.runtime.choices)
+        unread = check(cfg, hydra.runtime.choices, str(hydra.job.config_name))
     if hydra.mode == RunMode.MULTIRUN:
         if cfg.stage != "fit":
             raise ConfigError("stage", cfg.stage, jobs.ONLY_FITS)

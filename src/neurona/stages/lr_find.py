@@ -48,7 +48,7 @@ def run(request: Request) -> dict[str, Any]:
     folder = request.create_folder(trainer)
     cfg.folder = str(folder.path)
     with console.train_log(folder), record.recorded(request, folder, trainer, classifier) as figures:
-        folder.describe(cfg, request.overrides)
+        folder.describe(cfg, request.overrides, request.choices)
         console.introduce(cfg, classifier, trainer, datamodule, folder.path)
         with record.timed(figures):
             test.fit(trainer, classifier, datamodule)

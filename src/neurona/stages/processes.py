@@ -51,5 +51,7 @@ def run(number: int, cfg: DictConfig, hydra: HydraConf) -> None:
         sys.exit(start(number, [sys.executable, *sys.argv]))
     key = "run" if cfg.run else "folder"
     task = [] if cfg.run else task_overrides(hydra)
-    if status := start(number, [sys.executable, sys.argv[0], *task, written(key, str(cfg[key]))]):
+    (yamls,) = (source.path for source in hydra.runtime.config_sources if source.provider == "main")
+    job = [f"--config-path={yamls}", *task, written(key, str(cfg[key]))]
+    if status := start(number, [sys.executable, sys.argv[0], *job]):
         raise RunError(f"its {number} processes ended with status {status}")

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from neurona.config.overrides import parse, written
+from neurona.config.overrides import parse
 from neurona.devices.preemption import Preemption
 from neurona.errors import ConfigError
+from neurona.runs import configuration
 from neurona.runs.folder import RunFolder
 
 
@@ -57,8 +57,5 @@ class Request:
 
     def beside_run(self, folder: RunFolder | None) -> list[Override]:
         """The overrides that the run in a folder was not begun with; all, of a new one."""
-        own = set[str]()
-        if folder is not None:
-            stored: Any = OmegaConf.to_container(OmegaConf.load(folder.path / "overrides.yaml"), resolve=False)
-            own = {*stored["overrides"], *(written(name, path) for name, path in stored["absolute"].items())}
+        own = configuration.overrides(folder.path) if folder is not None else ()
         return [override for override in parse(self.overrides) if override.input_line not in own]

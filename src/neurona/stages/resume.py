@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -96,6 +97,7 @@ def start(
     if limits:
         _check_room(trainer, contents, lengths)
     _check_rules(contents, trainer, classifier, datamodule)
+    _warn(contents, folder, trainer)
     try:
         if not is_overridden("on_load_checkpoint", classifier):  # which may change what is loaded
             classifier.load_state_dict(contents["state_dict"], strict=classifier.strict_loading)
@@ -108,6 +110,21 @@ def start(
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]
+
+
+def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> None:
+    """Tells of what gives other bits than the run would have had, and is nobody's mistake."""
+    now = {"torch": torch.__version__, "devices": trainer.world_size, "rules of steps": RULES}
+    before = {
+        "torch": folder.begun_with().get("versions", {}).get("torch", now["torch"]),
+        "devices": len(contents["neurona"]["rng"]),
+        "rules of steps": contents["neurona"].get("rules", 0),
+    }
+    for name, value in now.items():
+        if before[name] != value:
+            log.warning(
+                "%s: %s when the run began or was last stopped, %s now; bits may differ", name, before[name], value
+            )
 
 
 def _check_rules(contents: Mapping[str, Any], trainer: Any, classifier: Classifier, datamodule: Any) -> None:

@@ -22,11 +22,16 @@ from neurona.runs.files import make_new, write_atomically
 from neurona.runs.folder import read_metrics
 
 SWEEP_FILE = "sweep.json"
+CONFIGS = "configs"
+"""In the folder of a sweep: the yamls that it is composed from."""
 
 
-def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
-    """The folder of a sweep, made before Hydra composes anything (two sweeps of one second are not to share it), and
-    the overrides that tell Hydra of it. Raises ConfigError for one that cannot be a sweep's.
+def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, list[str]]:
+    """The folder of a sweep, made before Hydra composes anything (two sweeps of one second are not to share it); the
+    folder of the yamls to compose its jobs from; and the overrides that tell Hydra of the sweep's.
+
+    Those yamls are the sweep's own copy of what is in ``config_dir`` when it begins, so that jobs which begin later are
+    what they would have been. Raises ConfigError for a folder that cannot be a sweep's.
     """
     _register()
     folders = [str(override.value()) for override in overrides if override.key_or_group == "hydra.sweep.dir"]
@@ -35,15 +40,36 @@ def begin(overrides: Sequence[Override]) -> tuple[Path, list[str]]:
         raise ConfigError("hydra.sweep.dir", path, "must name a folder of the sweep's own")
     if (path / "overrides.yaml").exists():
         raise ConfigError("hydra.sweep.dir", path, "is a run's folder; name one of the sweep's own")
+    is_quiet = any(override.key_or_group == "quiet" and override.value() is True for override in overrides)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        edited = _copy(config_dir, path / CONFIGS)
     except OSError as error:
         raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
+    if edited and not is_quiet:
+        print(
+            f"the sweep goes on with the yamls it began with; since then have changed: {', '.join(edited)}", flush=True
+        )
     if folders:
-        return path, []
-    if not any(override.key_or_group == "quiet" and override.value() is True for override in overrides):
+        return path, (path / CONFIGS).resolve(), []
+    if not is_quiet:
         print(f"sweep in {path}", flush=True)
-    return path, [written("hydra.sweep.dir", str(path))]
+    return path, (path / CONFIGS).resolve(), [written("hydra.sweep.dir", str(path))]
+
+
+def _copy(config_dir: Path, copy: Path) -> list[str]:
+    """Copies the yamls of a folder, unless a copy is there. Returns the names of those that are other than its."""
+    yamls = {str(file.relative_to(config_dir)): file.read_bytes() for file in config_dir.rglob("*.yaml")}
+    if not copy.exists():
+        part = copy.with_name(f".{copy.name}.tmp")
+        shutil.rmtree(part, ignore_errors=True)
+        for name, contents in yamls.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).write_bytes(contents)
+        with contextlib.suppress(FileExistsError):  # another worker of a search was faster
+            part.rename(copy)
+    stored = {str(file.relative_to(copy)): file.read_bytes() for file in copy.rglob("*.yaml")}
+    return sorted(name for name in stored.keys() | yamls.keys() if stored.get(name) != yamls.get(name))
 
 
 def _register() -> None:
@@ -90,7 +116,7 @@ def conclude(folder: Path, arguments: Sequence[str], status: int) -> int:
         return status
     figures = {file.parent: read_metrics(file.parent) for file in sorted(folder.glob("*/metrics.json"))}
     if not figures:
-        if {path.name for path in folder.iterdir()} <= {SWEEP_FILE, ".lock", ".search.lock", "multirun.yaml"}:
+        if {path.name for path in folder.iterdir()} <= {SWEEP_FILE, CONFIGS, ".lock", ".search.lock", "multirun.yaml"}:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()  # of an experiment that there is not

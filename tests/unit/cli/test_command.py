@@ -249,7 +249,10 @@ def sweep(call: Call, tmp_path: Path) -> Call:
     return lambda *arguments: call(*arguments, f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra:job.num}")
 
 
-@pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["end=done", "-m", "seed=1,2"], ["seed=1,2", "-m"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["-m", "seed=1,2"], ["end=done", "-m", "seed=1,2"], ["seed=1,2", "-m"], ["hydra.mode=MULTIRUN", "seed=1,2"]],
+)
 def test_a_sweep_runs_every_job(sweep: Call, arguments: list[str]) -> None:
     done = sweep(*arguments)
     assert done.status == 0, done.err

@@ -1,230 +1,384 @@
+"""``run=`` takes the configuration of the run as it is stored, whatever has been edited since."""
+
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from neurona.cli.replay import replay
+from neurona.cli.composing import composed, composing
+from neurona.cli.replay import OF_RUN, Yamls, replay
+from neurona.config.check import check
+from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
-
-
-def stored_run(folder: Path, *overrides: str, **absolute: str) -> Path:
-    folder.mkdir(parents=True)
-    OmegaConf.save({"overrides": list(overrides), "absolute": absolute}, folder / "overrides.yaml")
-    return folder
+from neurona.runs import configuration
+from neurona.runs.configuration import put
+from neurona.runs.folder import RunFolder
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def yamls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped ones, to be edited; the working folder is empty but for them."""
     monkeypatch.chdir(tmp_path)
-    stored = ["experiment=lesson", "data=table", "data.target='a=b, \"c\"'", "model.hidden=[3,4]", "trainer=gpu"]
-    process = ["stage=fit", "init_from=logs/other", "folder=logs/x", "allow=[mine]", "hydra.verbose=true", "run=null"]
-    stored_run(tmp_path / "logs" / "first", *stored, "trainer.max_epochs=5", *process)
-    return "run=logs/first"
+    return Path(shutil.copytree(CONFIG_DIR, tmp_path / "configs"))
 
 
-KEPT = ["experiment=lesson", "data=table", "data.target='a=b, \"c\"'", "model.hidden=[3,4]", "trainer=gpu"]
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a run with these overrides, stored as a fit does it, once for all tests."""
+    folders: dict[tuple[str, ...], Path] = {}
+
+    def store(*overrides: str) -> Path:
+        if overrides not in folders:
+            with composing(Path("configs")):
+                cfg, hydra = composed("train", overrides)
+            with RunFolder.create(tmp_path_factory.mktemp("stored") / "r") as folder:
+                cfg.folder = "logs/r"
+                folder.describe(cfg, overrides, hydra.runtime.choices)
+            folders[overrides] = folder.path
+        return folders[overrides]
+
+    return store
 
 
-FIT = [*KEPT, "init_from=logs/other"]
+@pytest.fixture
+def begin(yamls: Path, template: Callable[..., Path]) -> Callable[..., str]:
+    """Stores a run, ``logs/r`` of the working folder; gives ``run=logs/r``."""
+
+    def store(*overrides: str) -> str:
+        shutil.copytree(template(*overrides), "logs/r")
+        return "run=logs/r"
+
+    return store
+
+
+@pytest.fixture
+def resume(yamls: Path) -> Callable[..., Any]:
+    """What a command with ``run=`` is composed to, and its node ``hydra``."""
+
+    def compose(*overrides: str, checked: bool = False) -> Any:
+        name, lines = replay(list(overrides), Yamls(yamls))
+        with composing(yamls):
+            cfg, hydra = composed(name, lines)
+            if checked:
+                check(cfg, hydra.runtime.choices, name)
+        return cfg, hydra
+
+    return compose
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_without_run_nothing_changes(yamls: Path) -> None:
+    for lines in (["seed=1", "run=null", "run="], ["seed=1"]):
+        assert replay(lines, Yamls(yamls)) == ("train", lines)
+
+
+def test_a_run_is_what_it_was_whatever_is_edited(begin: Any, resume: Any, yamls: Path) -> None:
+    run = begin("data=iris", "optimizer/schedule=cosine", "model.hidden=[3]", "trainer.max_epochs=5", "quiet=true")
+    before = configuration.read(Path("logs/r"))
+    edit(yamls / "data/iris.yaml", "batch_size: 16", "batch_size: 64")
+    edit(yamls / "optimizer/schedule/cosine.yaml", "warmup_fraction: 0.05", "warm: 0.5")
+    edit(yamls / "trainer/auto.yaml", "precision: 32-true", "precision: 64-true")
+    edit(yamls / "train.yaml", "seed: 0", "seed: 9")
+    (yamls / "model/mlp.yaml").unlink()
+    for given in ([run], [run, "stage=test"], ["+" + run]):
+        cfg, hydra = resume(*given, checked=True)
+        assert cfg.data.batch_size == 16
+        now = OmegaConf.to_container(cfg)
+        own = ("run", "folder", "quiet", "stage", *(["logger"] if "stage=test" in given else []))
+        assert {k: v for k, v in now.items() if k not in own} == {k: v for k, v in before.items() if k not in own}
+        assert (cfg.run, cfg.folder, cfg.quiet) == ("logs/r", None, False)
+        assert hydra.runtime.choices["data"] == "iris"
+        assert hydra.overrides.task[:2] == ["data=iris", "optimizer/schedule=cosine"]
+    assert hydra.launcher._target_ == "hydra_plugins.neurona.Processes"
 
 
 @pytest.mark.parametrize(
-    ("given", "result"),
+    ("given", "key", "value"),
     [
-        ([], [*FIT, "trainer.max_epochs=5"]),
-        (["trainer.max_epochs=9"], [*FIT, "trainer.max_epochs=9"]),
-        (["+trainer.devices=2", "quiet=true"], [*FIT, "trainer.max_epochs=5", "+trainer.devices=2", "quiet=true"]),
-        (["trainer=cpu"], [*FIT[:4], FIT[5], "trainer.max_epochs=5", "trainer=cpu"]),
-        (["model.hidden=[3,4]", "trainer=gpu"], [*FIT, "trainer.max_epochs=5"]),
-        (["init_from=logs/other"], [*FIT, "trainer.max_epochs=5"]),
-        (["allow=[mine]"], [*FIT, "trainer.max_epochs=5", "allow=[mine]"]),
-        (["hydra.verbose=true"], [*FIT, "trainer.max_epochs=5", "hydra.verbose=true"]),
-        (
-            ["stage=test", "data=iris", "data.split_seed=1"],
-            ["experiment=lesson", *KEPT[3:], "trainer.max_epochs=5", "stage=test", "data=iris", "data.split_seed=1"],
-        ),
-        (
-            ["stage=predict", "data.target=y"],
-            [*KEPT[:2], *KEPT[3:], "trainer.max_epochs=5", "stage=predict", "data.target=y"],
-        ),
+        (["trainer.max_epochs=9"], "trainer.max_epochs", 9),
+        (["trainer.max_epochs=9", "trainer.max_epochs=5"], "trainer.max_epochs", 5),
+        (["+trainer.callbacks.d._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"], "trainer.callbacks.d", {}),
+        (["trainer.callbacks.early_stopping=null"], "trainer.callbacks.early_stopping", None),
+        (["model.hidden=[3]"], "model.hidden", [3]),
+        (["seed=0"], "seed", 0),
+        (["+trainer.barebones=false"], "trainer.barebones", False),
+        (["data=iris"], "data._target_", "neurona.data.iris.Iris"),
+        (["quiet=true"], "quiet", True),
+        (["allow=[mine]"], "allow", ["mine"]),
+        (["inspect=none"], "inspect.norms", False),
+        (["logger=[csv,tensorboard]"], "logger.csv.save_dir", "${folder}"),
+        (["stage=test", "data=wine", "data.split_seed=1"], "data._target_", "neurona.data.wine.Wine"),
+        (["stage=test", "data=table", "data.path=x"], "data.path", "x"),
+        (["stage=test", "data=table", "data.path=x"], "model.hidden", [3]),
+        (["stage=predict", "data.split_seed=4"], "data.split_seed", 4),
+        (["stage=test"], "logger", {}),
     ],
 )
-def test_replay_puts_the_stored_overrides_first(run: str, given: list[str], result: list[str]) -> None:
-    replayed = replay([run, *given])
-    assert sorted(replayed) == sorted([*result, run])
-    assert replayed[-len(given) - 1 :] == [run, *given]
-    assert replay(replayed) == replayed
+def test_what_may_be_given_beside_run(begin: Any, resume: Any, given: list[str], key: str, value: Any) -> None:
+    run = begin("data=iris", "model.hidden=[3]", "+trainer.barebones=true", "quiet=true")
+    if "data.path=x" in given:
+        given = [*given, "data.target=y"]
+    cfg, _ = resume(run, *given)
+    found = configuration.at(OmegaConf.to_container(cfg), key)
+    assert found == value or (value == {} and found.keys() == {"_target_"})
 
 
 @pytest.mark.parametrize(
     ("given", "key"),
     [
         (["model.hidden=[1]"], "model.hidden"),
-        (["data=iris"], "data"),
-        (["stage=fit", "data.target=x"], "data.target"),
+        (["data=wine"], "data"),
+        (["stage=fit", "data.split_seed=1"], "data.split_seed"),
         (["stage=test", "seed=3"], "seed"),
         (["stage=test", "init_from=logs/x"], "init_from"),
         (["experiment=keras_mnist"], "experiment"),
         (["optimizer/schedule=cosine"], "optimizer/schedule"),
         (["~model.hidden"], "model.hidden"),
+        (["compile=true"], "compile"),
     ],
 )
-def test_what_belongs_to_the_run_cannot_be_changed(run: str, given: list[str], key: str) -> None:
-    with pytest.raises(ConfigError, match=r"belongs to the run in logs/first.*init_from=logs/first") as caught:
-        replay([run, *given])
+def test_what_belongs_to_the_run_cannot_be_changed(begin: Any, resume: Any, given: list[str], key: str) -> None:
+    run = begin("data=iris")
+    with pytest.raises(ConfigError, match=r"belongs to the run in logs/r.*init_from=logs/r") as caught:
+        resume(run, *given)
     assert caught.value.key == key
 
 
-def test_of_another_trainer_the_devices_are_its_own(tmp_path: Path) -> None:
-    several = ["trainer.devices=4", "+trainer.strategy.x=1"]
-    run = f"run={stored_run(tmp_path / 'r', 'trainer=ddp', *several, 'trainer.max_epochs=5')}"
-    assert replay([run]) == ["trainer=ddp", *several, "trainer.max_epochs=5", run]
-    assert replay([run, "trainer=cpu"]) == ["trainer.max_epochs=5", run, "trainer=cpu"]
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("quite=true", "did you mean quiet?"),
+        ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+        ("+trainer.callbacks.early_stopping.patiense=3", "did you mean trainer.callbacks.early_stopping.patience?"),
+        ("trainer=ddpp", "did you mean ddp"),
+        ("logger.csv.save_dir=x", "no such key"),
+    ],
+)
+def test_a_misspelt_key_is_answered_as_without_run(begin: Any, resume: Any, given: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resume(begin("data=iris"), given, checked=True)
+    assert message in str(caught.value)
 
 
-def test_without_run_nothing_changes() -> None:
-    assert replay(["seed=1", "run=null", "run="]) == ["seed=1", "run=null", "run="]
+def test_of_another_trainer_the_devices_and_what_it_decides_itself_are_taken(
+    begin: Any, resume: Any, yamls: Path
+) -> None:
+    (yamls / "trainer/mine.yaml").write_text("defaults: [auto, _self_]\ndetect_anomaly: true\n")
+    run = begin(
+        "trainer=ddp", "trainer.devices=4", "trainer.max_epochs=5", "trainer.callbacks.progress.every_seconds=1"
+    )
+    cfg, hydra = resume(run, "trainer=cpu")
+    found = cfg.trainer
+    assert (found.accelerator, found.devices, found.strategy, found.max_epochs) == ("cpu", 1, "auto", 5)
+    assert (found.callbacks.progress.every_seconds, hydra.overrides.task[-1]) == (1, "run=logs/r")
+    assert ("trainer=cpu" in hydra.overrides.task, hydra.runtime.choices["trainer"]) == (True, "cpu")
+    assert resume(run, "trainer=mine")[0].trainer.detect_anomaly
+    cfg, _ = resume(run, "trainer=ddp", "trainer.devices=2")
+    assert (cfg.trainer.devices, cfg.trainer.strategy.timeout_seconds) == (2, 45)
+    assert resume(run, "trainer=ddp")[0].trainer.devices == 4  # as it was begun
 
 
-@pytest.mark.parametrize("run_key", ["run", "+run", "++run"])
-def test_however_run_is_written_its_settings_are_replayed(run: str, run_key: str) -> None:
-    given = run.replace("run", run_key, 1)
-    assert replay([given]) == [*replay([run])[:-1], given]
+def test_a_session_goes_on_with_what_the_one_before_has_changed(begin: Any, resume: Any) -> None:
+    run = begin("data=iris", "trainer.max_epochs=3")
+    cfg, hydra = resume(run, "trainer.max_epochs=7", "trainer=cpu")
+    cfg.folder = "logs/r"
+    with RunFolder.open(Path("logs/r")) as folder:
+        folder.describe(cfg, hydra.overrides.task, hydra.runtime.choices)
+    (entry,) = configuration.changes(Path("logs/r"))
+    assert entry["overrides"] == ["trainer=cpu", "trainer.max_epochs=7"]
+    assert entry["changes"] == {"trainer.max_epochs": 7, "trainer.accelerator": "cpu"}
+    assert resume(run)[0].trainer.max_epochs == 7
+    assert resume(run, "trainer.max_epochs=3")[0].trainer.max_epochs == 3  # it is for the fit to refuse it
+    assert resume(run, "trainer=auto")[0].trainer.accelerator == "auto"
 
 
-@pytest.mark.parametrize("given", ["trainer.max_epochs=4", "trainer.max_epochs=2"])
-def test_of_a_repeated_key_the_last_counts(tmp_path: Path, given: str) -> None:
-    stored_run(tmp_path / "r", "trainer.max_epochs=4", "trainer.max_epochs=2")
-    run = f"run={tmp_path / 'r'}"
-    assert replay([run, given]) == [run, given]
-    assert replay([run])[-2:] == ["trainer.max_epochs=2", run]
-    assert replay([run, "trainer.max_epochs=7", given]) == [run, "trainer.max_epochs=7", given]
-
-
-def test_a_run_started_from_anothers_weights_remembers_it_while_it_fits(tmp_path: Path) -> None:
-    first = stored_run(tmp_path / "first")
-    stored_run(tmp_path / "r", "data=iris", "init_from=first", init_from=str(first))
-    run = f"run={tmp_path / 'r'}"
-    assert replay([run]) == ["data=iris", f"init_from='{first}'", run]
-    assert replay([run, "stage=test"]) == ["data=iris", run, "stage=test"]
-
-
-@pytest.mark.parametrize("key", ["hydra.launcher._target_", "allow", "database", "model.hidden", "init_from.x@hydra"])
-def test_only_data_and_weights_are_among_a_runs_paths(tmp_path: Path, key: str) -> None:
-    stored_run(tmp_path / "r", "seed=1", **{key: str(tmp_path)})
-    run = f"run={tmp_path / 'r'}"
-    assert replay([run]) == ["seed=1", run]
+def test_a_run_started_from_anothers_weights_remembers_it_while_it_fits(begin: Any, resume: Any) -> None:
+    run = begin("data=iris", "init_from=first")
+    assert resume(run)[0].init_from.endswith("/first")
+    assert resume(run, "stage=test")[0].init_from is None
 
 
 @pytest.mark.parametrize(
     ("absolute_exists", "relative_exists", "is_absolute"),
     [(True, False, True), (True, True, True), (False, True, False), (False, False, True)],
 )
-def test_replay_finds_relative_data_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute_exists: bool, relative_exists: bool, is_absolute: bool
+def test_relative_data_are_found_again(
+    resume: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    absolute_exists: bool,
+    relative_exists: bool,
+    is_absolute: bool,
 ) -> None:
+    (there := tmp_path / "it's = here, \\'now\\'").mkdir()
+    monkeypatch.chdir(there)
+    lines = ["data=table", "data.path=t.csv", "data.target=y"]
+    with composing(tmp_path / "configs"):
+        cfg, _ = composed("train", lines)
+    with RunFolder.create(tmp_path / "r") as folder:
+        folder.describe(cfg, lines, {})
     monkeypatch.chdir(tmp_path)
-    absolute = tmp_path / "it's = here, \\'now\\'" / "t.csv"
-    for path, exists in ((absolute, absolute_exists), (Path("t.csv"), relative_exists)):
+    for path, exists in ((there / "t.csv", absolute_exists), (Path("t.csv"), relative_exists)):
         if exists:
-            path.parent.mkdir(exist_ok=True)
             path.touch()
-    stored_run(tmp_path / "r", "data=table", "data.path=t.csv", **{"data.path": str(absolute)})
-    lines = replay(["run=r"])
-    (path,) = (o.value() for o in OverridesParser.create().parse_overrides(lines) if o.key_or_group == "data.path")
-    assert path == (str(absolute) if is_absolute else "t.csv")
+    assert resume("run=r")[0].data.path == (str(there / "t.csv") if is_absolute else "t.csv")
+    given = resume("run=r", "stage=test", "data.path=t.csv")[0].data.path
+    assert given == "t.csv"
 
 
-def test_a_default_path_is_made_absolute_only_while_it_exists(tmp_path: Path) -> None:
-    stored_run(tmp_path / "r", "data=mnist", **{"data.root": str(tmp_path / "mnist")})
-    run = f"run={tmp_path / 'r'}"
-    assert replay([run]) == ["data=mnist", run]
-    (tmp_path / "mnist").mkdir()
-    assert replay([run]) == ["data=mnist", f"data.root='{tmp_path / 'mnist'}'", run]
-    assert replay([run, "stage=test", "data=iris"]) == [run, "stage=test", "data=iris"]
+def test_a_default_path_is_made_absolute_only_while_it_exists(begin: Any, resume: Any, tmp_path: Path) -> None:
+    run = begin("data=mnist")
+    told = configuration.load(Path("logs/r/overrides.yaml"))
+    assert told["absolute"]["data.root"].endswith("/data/mnist")
+    told["absolute"]["data.root"] = str(tmp_path / "data/mnist")
+    OmegaConf.save(OmegaConf.create(told), "logs/r/overrides.yaml")
+    assert resume(run)[0].data.root == "data/mnist"
+    (tmp_path / "data/mnist").mkdir(parents=True)
+    assert resume(run)[0].data.root == str(tmp_path / "data/mnist")
+    assert "root" not in resume(run, "stage=test", "data=iris")[0].data
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("run=logs/frist", "run=logs/frist: is not a run folder: it has no overrides.yaml; did you mean first?"),
-        ("run=logs", "the latest run in it is logs/first"),
+        ("run=logs/q", "run=logs/q: is not a run folder: it has no overrides.yaml"),
+        ("run=logs", "the latest run in it is logs/r"),
         ("run=nowhere/at/all", "is not a run folder"),
         ("run=logs/broken", "its overrides.yaml is damaged"),
         ("run=logs/partial", "its overrides.yaml is damaged"),
         ("run=[", "cannot be read"),
-        ("run=logs/first,logs/other", "run=logs/first,logs/other: must be one run's folder"),
+        ("run=logs/r,logs/other", "run=logs/r,logs/other: must be one run's folder"),
     ],
 )
-@pytest.mark.usefixtures("run")
-def test_what_is_no_run(given: str, message: str) -> None:
-    for name, text in (("broken", "overrides: ["), ("partial", "overrides: [seed=1]")):
+def test_what_is_no_run(begin: Any, resume: Any, given: str, message: str) -> None:
+    begin("data=iris")
+    for name, text in (("broken", "overrides: ["), ("partial", "overrides: 3")) if given != "run=logs" else ():
         Path("logs", name).mkdir()
         Path("logs", name, "overrides.yaml").write_text(text)
-    for name in ("broken", "partial") if given == "run=logs" else ():
-        Path("logs", name, "overrides.yaml").unlink()
     with pytest.raises(UserError) as caught:
-        replay([given])
+        resume(given)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("stored", "key"),
-    [
-        ("logger.csv.save_dir=/tmp/elsewhere", "logger.csv.save_dir"),
-        ("logger.csv.save_dir='~/elsewhere'", "logger.csv.save_dir"),
-        ("logger.csv.save_dir='${folder}/../../elsewhere'", "logger.csv.save_dir"),
-        ("logger.csv.save_dir=${oc.env:HOME}", "logger.csv.save_dir"),
-        ("logger.csv.save_dir='${trainer.x}${trainer.y}'", "logger.csv.save_dir"),
-        ("+logger.csv.save_dir='$HOME/x'", "logger.csv.save_dir"),
-        ("logger.mlflow.tracking_uri=file:///etc/x", "logger.mlflow.tracking_uri"),
-        ("logger.mlflow.tracking_uri=sqlite:////etc/x", "logger.mlflow.tracking_uri"),
-        ("logger.mlflow.tracking_uri=https://elsewhere.org", "logger.mlflow.tracking_uri"),
-        ("logger.mlflow.tracking_uri=sqlite:///logs/other.db", "logger.mlflow.tracking_uri"),
-        ("logger.csv.save_dir=logs/other", "logger.csv.save_dir"),
-        ("+trainer.callbacks.x={dirpath: logs/other/checkpoints}", "trainer.callbacks.x"),
-        ("+trainer.callbacks.x.dirpath=${trainer.callbacks.x.name}", "trainer.callbacks.x.dirpath"),
-        ("+trainer.callbacks.x.where=here", "trainer.callbacks.x.where"),
-        ("+trainer.callbacks.x.dirpath=..", "trainer.callbacks.x.dirpath"),
-        ("+trainer.callbacks.x={dirpath: /etc}", "trainer.callbacks.x"),
-        ("+trainer.callbacks.x={filenames: [a, '../b']}", "trainer.callbacks.x"),
-        ("+trainer.default_root_dir=/", "trainer.default_root_dir"),
-        ("experiment=../../logs/r/evil", "experiment"),
-        ("+debug@trainer.x=../evil", "debug@trainer.x"),
-        ("optimizer/schedule='${oc.env:HOME}/evil'", "optimizer/schedule"),
-    ],
-)
+PLACES = [
+    ("logger.tensorboard.save_dir", "/tmp/elsewhere"),
+    ("logger.tensorboard.save_dir", "~/elsewhere"),
+    ("logger.tensorboard.save_dir", "${folder}/../../elsewhere"),
+    ("logger.tensorboard.save_dir", "${oc.env:HOME}"),
+    ("logger.tensorboard.save_dir", "${trainer.precision}${trainer.accelerator}"),
+    ("logger.tensorboard.save_dir", "$HOME/x"),
+    ("logger.x.tracking_uri", "file:///etc/x"),
+    ("logger.x.tracking_uri", "sqlite:////etc/x"),
+    ("logger.x.tracking_uri", "https://elsewhere.org"),
+    ("logger.x.tracking_uri", "sqlite:///logs/other.db"),
+    ("logger.tensorboard.save_dir", "logs/other"),
+    ("trainer.callbacks.x", {"dirpath": "logs/other/checkpoints"}),
+    ("trainer.callbacks.x.dirpath", "${trainer.callbacks.x.name}"),
+    ("trainer.callbacks.x.dirpath", ".."),
+    ("trainer.callbacks.x", {"dirpath": "/etc"}),
+    ("trainer.callbacks.x.filenames", ["a", "../b"]),
+    ("trainer.default_root_dir", "/"),
+]
+
+
+@pytest.mark.parametrize(("key", "stored"), PLACES, ids=str)
 def test_a_stored_place_outside_of_the_run_is_refused_unless_given_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, key: str
+    begin: Any, yamls: Path, key: str, stored: Any
 ) -> None:
-    folder = stored_run(tmp_path / "r", "seed=1", stored)
-    monkeypatch.chdir(tmp_path)
-    Path("here").touch()  # whatever the key is called
+    run = begin("data=iris")
+    entries = [{"time": "", "overrides": [], "changes": {key: stored}}]
+    OmegaConf.save(OmegaConf.create(entries), "logs/r/changes.yaml")
     with pytest.raises(ConfigError, match="outside of it; to trust it, give it again") as caught:
-        replay([f"run={folder}"])
-    assert caught.value.key == key
-    given = [f"run={folder}", stored]
-    assert replay(given) == ["seed=1", *given]
+        replay([run], Yamls(yamls))
+    assert caught.value.key.startswith(key)
+    assert replay([run, f"++{key}=x"], Yamls(yamls)) == (OF_RUN, [run, f"++{key}=x"])
 
 
 @pytest.mark.parametrize(
-    "stored",
+    ("key", "stored"),
     [
-        "logger.csv.save_dir=${folder}",
-        "logger.csv.save_dir=${folder}/csv",
-        "logger.mlflow.tracking_uri=sqlite:///${folder}/mlflow.db",
-        "trainer.check_val_every_n_epoch=${trainer.max_epochs}",
-        "trainer.max_time=00:01:00:00",
-        "trainer.callbacks.checkpoints.monitor=val/accuracy",
-        "+trainer.callbacks.x={dirpath: '${folder}/sub', filename: 'a..b'}",
-        "data.root=/home/me/data",
-        "init_from=/home/me/logs/a",
-        "experiment=mine/a",
+        ("logger.tensorboard.save_dir", "${folder}/csv"),
+        ("logger.x.tracking_uri", "sqlite:///${folder}/mlflow.db"),
+        ("trainer.max_time", "00:01:00:00"),
+        ("trainer.callbacks.x.filename", "a..b"),
     ],
 )
-def test_a_stored_place_within_the_run_is_replayed(tmp_path: Path, stored: str) -> None:
-    run = f"run={stored_run(tmp_path / 'r', stored)}"
-    assert replay([run]) == [stored, run]
+def test_a_stored_place_within_the_run_is_its_own(begin: Any, yamls: Path, key: str, stored: str) -> None:
+    run = begin("data=iris")
+    for value, is_own in ((stored, True), (f"/{stored}", False)):
+        config = configuration.load(Path("logs/r/config.yaml"))
+        put(config, key, value)
+        OmegaConf.save(OmegaConf.create(config), "logs/r/config.yaml")
+        if is_own:
+            assert replay([run], Yamls(yamls)) == (OF_RUN, [run])
+        else:
+            with pytest.raises(ConfigError, match="may write outside of it"):
+                replay([run], Yamls(yamls))
+
+
+def test_a_stored_configuration_chooses_no_yaml_and_none_of_hydras_settings(begin: Any, resume: Any) -> None:
+    run = begin("data=iris")
+    config = configuration.load(Path("logs/r/config.yaml"))
+    Path("evil.yaml").write_text("quiet: true\n")
+    evil = {"defaults": ["_self_", {"model": "../../evil"}], "hydra": {"searchpath": ["file://."], "verbose": True}}
+    OmegaConf.save(OmegaConf.create({**config, **evil}), "logs/r/config.yaml")
+    cfg, hydra = resume(run, checked=True)
+    assert (hydra.verbose, hydra.searchpath, "defaults" in cfg) == (False, [], False)
+
+
+def test_a_place_outside_that_a_yaml_of_todays_names_is_trusted(begin: Any, resume: Any, yamls: Path) -> None:
+    (yamls / "logger/lab.yaml").write_text(
+        "board:\n  _target_: neurona.inspection.loggers.TensorBoard\n  save_dir: /lab\n"
+    )
+    run = begin("data=iris", "logger=lab")
+    assert resume(run)[0].logger.board.save_dir == "/lab"
+    (yamls / "logger/lab.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"logger\.board\.save_dir=/lab: is stored"):
+        resume(run)
+
+
+# Runs that ended before they had a configuration, and those of earlier versions.
+
+
+def test_a_run_without_a_configuration_is_begun_with_its_overrides(resume: Any, yamls: Path) -> None:
+    with RunFolder.create(Path("r")) as folder:
+        folder.write_overrides(["data=iris", "seed=3", "quiet=true", "folder=r", "allow=[x]"], {})
+    cfg, _ = resume("run=r", "trainer.max_epochs=2")
+    assert (cfg.data._target_, cfg.seed, cfg.quiet, cfg.allow) == ("neurona.data.iris.Iris", 3, False, [])
+    assert cfg.trainer.max_epochs == 2
+    for evil in ("experiment=../../r/evil", "+debug@trainer.x=../evil", "optimizer/schedule='${oc.env:HOME}/evil'"):
+        OmegaConf.save({"overrides": [evil], "absolute": {}}, "r/overrides.yaml")
+        with pytest.raises(ConfigError, match="may choose a yaml from outside of it"):
+            replay(["run=r"], Yamls(yamls))
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    begin: Any, resume: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORD", "w")
+    begin("data=iris", "seed=4", "tags=[a]", "trainer=cpu")
+    config: Any = configuration.load(Path("logs/r/config.yaml"))
+    del config["embedding"], config["inspect"]
+    config |= {"tags": [configuration.MASK], "seed": configuration.MASK, "folder": "old/r", "allow": ["evil"]}
+    config["logger"]["tensorboard"]["save_dir"] = "old/r"
+    config["optimizer"]["_target_"] = "neurona.optimizer.adam"
+    OmegaConf.save(OmegaConf.create(config), "logs/r/config.yaml")
+    lines = ["data=iris", "tags=['${oc.env:WORD}']", "trainer=cpu"]
+    OmegaConf.save({"overrides": lines, "absolute": {}}, "logs/r/overrides.yaml")
+    with pytest.raises(ConfigError, match=r"seed=<from the environment>: .* give it too: seed=…"):
+        resume("run=logs/r")
+    cfg, _ = resume("run=logs/r", "seed=4")
+    assert "was begun without embedding, inspect, and takes today's" in capsys.readouterr().out
+    assert (cfg.seed, cfg.tags, cfg.allow, cfg.optimizer._target_) == (4, ["w"], [], "torch.optim.Adam")
+    assert OmegaConf.to_container(cfg)["logger"]["tensorboard"]["save_dir"] == "${folder}"
+    assert cfg.embedding.dimension == 8

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from omegaconf import OmegaConf
 
-from neurona.config.nodes import key_of, root_of, target_of
+from neurona.config.nodes import key_of, leaves, root_of, target_of
 
 
 def test_omegaconf_tells_the_place_of_a_node() -> None:
@@ -11,3 +11,8 @@ def test_omegaconf_tells_the_place_of_a_node() -> None:
     assert target_of(node) == "torch.nn.ReLU"
     assert root_of(node) is cfg, "omegaconf has changed"
     assert key_of(node) == "model.part", "omegaconf has changed"
+
+
+def test_the_leaves_of_plain_values_have_dotted_keys() -> None:
+    plain = {"a": 1, "b": {"c": [2, {"d": 3}]}, "e": {}}
+    assert [*leaves(plain)] == [("a", 1), ("b.c", 2), ("b.c.d", 3)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from neurona.errors import ConfigError
 from neurona.report import runs
@@ -101,3 +102,22 @@ def test_figures_are_numbers(make_run: Make, read: Read) -> None:
 def test_a_command_can_be_pasted(make_run: Make, read: Read) -> None:
     make_run("a", overrides=["data=iris", "data.path='a b.csv'"])
     assert shlex.split(read()[0].command) == ["python", "train.py", "data=iris", "data.path='a b.csv'"]
+
+
+def test_what_later_sessions_changed_is_the_runs(make_run: Make, read: Read) -> None:
+    folder = make_run("0", 0, 0.9, settings={"data.name": "${oc.env:NAME}", "optimizer.lr": 1})
+    entry = {
+        "time": "",
+        "overrides": ["run=x", "trainer.max_epochs=9"],
+        "changes": {"trainer.max_epochs": 9, "optimizer.lr": 2},
+    }
+    (folder / "changes.yaml").write_text(yaml.safe_dump([entry]))
+    (run,) = read()
+    assert (run.settings["trainer.max_epochs"], run.settings["optimizer.lr"]) == (9, 2)
+    assert "data.name" not in run.settings
+    assert run.command == "python train.py seed=0 trainer.max_epochs=9"
+    for text in ("- 3", "[{changes: 3}]", "a: ["):
+        (folder / "changes.yaml").write_text(text)
+        damaged: list[Path] = []
+        assert runs.read(folder, damaged).status == "damaged"
+        assert damaged == [folder / "changes.yaml"]

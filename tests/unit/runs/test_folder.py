@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,11 +16,12 @@ from omegaconf import OmegaConf
 
 from neurona.devices import launch
 from neurona.errors import ConfigError
-from neurona.runs.folder import RunFolder, absolute_paths, begun_before, best_checkpoint, masked
+from neurona.runs.folder import RunFolder, absolute_paths, begun_before, best_checkpoint
 
 
 @pytest.fixture(autouse=True)
 def _no_scheduler(monkeypatch) -> None:
+    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
     for name in list(os.environ):
         if name.startswith(("SLURM_", "TORCHELASTIC_")):
             monkeypatch.delenv(name)
@@ -157,21 +159,24 @@ def configuration(**data):
             "init_from": "earlier",
             "data": {"_target_": "neurona.data.mnist.Mnist", "batch_size": 32, **data},
             "model": {"hidden": [8], "inputs": "${data.batch_size}"},
+            "trainer": {"max_epochs": 3},
             "logger": {"token": "${oc.env:NEURONA_TEST_SECRET}", "entity": "${oc.env:NEURONA_TEST_UNSET,nobody}"},
         }
     )
 
 
+SECRET_PATH = "${ oc.env:NEURONA_TEST_SECRET}.csv"
 OVERRIDES = ["model.hidden=[8]", "logger.token=${oc.env:NEURONA_TEST_SECRET}"]
+CHOICES = {"data": "mnist", "hydra/launcher": "processes"}
 
 
 @pytest.fixture
 def described(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
     monkeypatch.delenv("NEURONA_TEST_UNSET", raising=False)
     monkeypatch.chdir(tmp_path)
     folder = RunFolder.create(tmp_path / "run")
-    folder.describe(configuration(root="data", train_path="~/a.csv", target="label", image_path=None), OVERRIDES)
+    cfg = configuration(root="data", train_path="~/a.csv", target="label", image_path=None, test_path=SECRET_PATH)
+    assert folder.describe(cfg, OVERRIDES, CHOICES) == ["data.test_path", "logger.token", "logger.entity"]
     return folder.path
 
 
@@ -179,9 +184,10 @@ def test_the_configuration_is_resolved_except_for_the_environment(described):
     stored = OmegaConf.to_container(OmegaConf.load(described / "config.yaml"), resolve=False)
     assert stored["model"] == {"hidden": [8], "inputs": 32}
     assert stored["logger"] == {
-        "token": "<from the environment>",
-        "entity": "<from the environment>",
+        "token": "${oc.env:NEURONA_TEST_SECRET}",
+        "entity": "${oc.env:NEURONA_TEST_UNSET,nobody}",
     }
+    assert stored["data"]["test_path"] == SECRET_PATH
 
 
 def test_no_file_holds_a_value_of_the_environment(described):
@@ -192,16 +198,6 @@ def test_no_file_holds_a_value_of_the_environment(described):
     assert json.loads((described / "provenance.json").read_text())["seed"] == 7
 
 
-def test_masking_leaves_the_resolver_as_it_was(monkeypatch):
-    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
-    cfg = configuration()
-    masked(cfg)
-    assert cfg.logger.token == "hunter2"
-    with pytest.raises(Exception, match="nowhere"):
-        masked(OmegaConf.create({"value": "${nowhere}"}))
-    assert cfg.logger.token == "hunter2"
-
-
 def test_overrides_are_stored_as_given_and_data_paths_absolute(described, tmp_path):
     stored = OmegaConf.to_container(OmegaConf.load(described / "overrides.yaml"), resolve=False)
     assert stored["overrides"] == OVERRIDES
@@ -210,6 +206,27 @@ def test_overrides_are_stored_as_given_and_data_paths_absolute(described, tmp_pa
         "data.root": str(tmp_path / "data"),
         "data.train_path": str(Path.home() / "a.csv"),
     }
+    assert stored["choices"] == {"data": "mnist"}
+
+
+def test_what_a_run_began_with_is_never_written_over(described):
+    before = {path.name: path.read_text() for path in described.iterdir()}
+    folder = RunFolder.open(described)
+    extended = configuration(root="data", train_path="~/a.csv", target="label", image_path=None, test_path=SECRET_PATH)
+    folder.describe(extended, OVERRIDES, CHOICES)
+    assert {path.name: path.read_text() for path in described.iterdir()} == before
+    extended.logger.token = "${oc.env:NEURONA_TEST_SECRET}!"
+    extended.seed = 8  # which belongs to the run
+    for given, entity in (("logger.entity=a", "a"), ("logger.entity=b", "b")):
+        extended.logger.entity = entity
+        folder.describe(extended, [*OVERRIDES, *([] if entity == "a" else ["logger.entity=a"]), "run=run", given], {})
+    assert {name: (described / name).read_text() for name in before} == before
+    entries = OmegaConf.to_container(OmegaConf.load(described / "changes.yaml"))
+    assert [(entry["overrides"], entry["changes"]) for entry in entries] == [
+        (["logger.entity=a"], {"logger.token": "${oc.env:NEURONA_TEST_SECRET}!", "logger.entity": "a"}),
+        (["logger.entity=b"], {"logger.entity": "b"}),
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*", entry["time"]) for entry in entries)
 
 
 def test_an_absolute_path_stays(tmp_path):
@@ -237,13 +254,12 @@ SCHEDULERS = {
 
 
 def begun(folder: Path, overrides: list[str]) -> Path:
-    RunFolder.create(folder).describe(configuration(), overrides)
+    RunFolder.create(folder).describe(configuration(), overrides, {})
     return folder
 
 
 @pytest.mark.parametrize(("job", "environment"), SCHEDULERS.items(), ids=SCHEDULERS.keys())
 def test_a_restarted_job_finds_its_newest_run_of_the_same_overrides(tmp_path, monkeypatch, job, environment):
-    monkeypatch.setenv("NEURONA_TEST_SECRET", "hunter2")
     begun(tmp_path / "of nobody", ["seed=1"])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

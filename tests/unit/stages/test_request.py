@@ -68,7 +68,7 @@ def test_what_is_given_beside_a_run_is_what_it_was_not_begun_with(make_request: 
     own = ["data=iris", "data.path=here.csv"]
     with RunFolder(tmp_path) as folder:
         folder.write_overrides(own, {"data.path": "/there/here.csv"})
-        replayed = ["data=iris", "data.path='/there/here.csv'", "stage=test", "data.fold=1"]
+        replayed = [*own, "stage=test", "data.fold=1"]
         request = dataclasses.replace(request, overrides=replayed)
         assert [override.input_line for override in request.beside_run(folder)] == ["stage=test", "data.fold=1"]
     assert [override.input_line for override in request.beside_run(None)] == replayed

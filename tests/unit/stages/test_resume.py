@@ -22,6 +22,7 @@ def folder(tmp_path: Path, composed: Any) -> Any:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     OmegaConf.save(composed({PATIENCE: 3}), tmp_path / "config.yaml")
+    (tmp_path / "overrides.yaml").write_text("{overrides: [], absolute: {}, choices: {}}")
     with RunFolder(tmp_path) as held:
         yield held
 

@@ -12,6 +12,7 @@ from neurona.sweep import command
 CLAIM = """
 import os, sys
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from neurona.config.hints import CONFIG_DIR
 from neurona.sweep import command
 
 overrides = OverridesParser.create().parse_overrides(["data=iris", "seed=0,1"])
@@ -20,7 +21,7 @@ for _ in range(20):
     if not os.fork():
         os.close(go)
         os.read(ready, 1)  # until all are there
-        os._exit(not command.begin(overrides)[0].is_dir())
+        os._exit(not command.begin(overrides, CONFIG_DIR)[0].is_dir())
 os.close(go)
 sys.exit(max(os.wait()[1] for _ in range(20)))
 """
