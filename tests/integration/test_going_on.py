@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 import neurona
@@ -212,7 +213,10 @@ def test_a_sweep_goes_on_with_the_yamls_it_began_with(train: Any, read_run: Any,
     assert configuration.read(Path("logs/t/0"))["data"]["batch_size"] == 64
 
 
-def test_a_sweep_is_asked_for_on_the_command_line(train: Any, project: Path) -> None:
+def test_a_sweep_is_asked_for_on_the_command_line(train: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Plugins.instance().class_name_to_class.items()  # a sweep in this process has added the project's
+    others = {name: plugin for name, plugin in known if not name.startswith("hydra_plugins.neurona.")}
+    monkeypatch.setattr(Plugins.instance(), "class_name_to_class", others)
     (project / "experiment" / "many.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
     done = train(*SMALL, "experiment=many", "seed=0")
     assert (done.status, done.err) == (

@@ -203,9 +203,9 @@ def test_a_strangers_run_brings_no_code(train: Any, iris_run: Any) -> None:
     for folder in (iris_run.folder, *iris_run.folder.parents):
         if folder.name:
             (folder / "__init__.py").touch()
+    config = (iris_run.folder / "config.yaml").read_text()
     for target in ("logs.iris.run.evil.X", "mine.nn"):
-        lines = f"overrides: [data=iris, classifier._target_={target}]\nabsolute: {{}}\n"
-        (iris_run.folder / "overrides.yaml").write_text(lines)
+        (iris_run.folder / "config.yaml").write_text(config.replace("neurona.classifier.Classifier", target))
         done = train(f"run={iris_run.folder}", "stage=test")
         assert done.status == 2
         assert done.err.startswith(f"classifier._target_={target}: ")
