@@ -198,6 +198,19 @@ def test_a_module_from_elsewhere_is_refused(train: Any, project: Path, monkeypat
     assert "theirs" not in sys.modules
 
 
+def test_what_the_readme_shows_of_ones_own_runs(project: Path, train: Any, newest: Any) -> None:
+    page = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    (module,) = (b for b in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "class Wide" in b)
+    (text,) = re.findall(r"`configs/model/wide.yaml`[^`]*```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"`python train.py (model=wide [^`]*)`", page)
+    (project / "mine.py").write_text(module)
+    (project / "configs" / "model" / "wide.yaml").write_text(text)
+    done = train(*shlex.split(command), "trainer.max_epochs=3")
+    assert (done.status, done.err) == (0, "")
+    assert "mine.Wide" in done.out
+    assert newest().metrics["test/accuracy"] > 0.9
+
+
 def test_a_strangers_run_brings_no_code(train: Any, iris_run: Any) -> None:
     (iris_run.folder / "evil.py").write_text("open('executed', 'w')\nclass X: pass\n")
     for folder in (iris_run.folder, *iris_run.folder.parents):

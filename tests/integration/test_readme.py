@@ -1,4 +1,4 @@
-"""The examples of the README and of the lesson, docs/lesson.md.
+"""The examples of the README, of the commands' and Keras' pages, and of the lesson, docs/lesson.md.
 
 Blocks fenced as bash hold ``python train.py`` lines that need nothing but the checkout; each is run, for one epoch.
 Blocks fenced as python are run as they stand. Blocks fenced as console are for reading: they need a download, a server,
@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README, LESSON, LECCION = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/lesson.md", "docs/leccion.md")
+README, LESSON, LECCION, *OTHERS = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/lesson.md", "docs/leccion.md", "docs/commands.md", "docs/keras.md")
 )
 
 
@@ -37,11 +38,11 @@ def commands(page: str) -> list[str]:
 
 
 def test_the_readme_has_examples() -> None:
-    assert len(commands(README)) > 5
+    assert len(commands(README)) >= 5
     assert len(blocks("python")) > 1
 
 
-@pytest.mark.parametrize("line", commands(README))
+@pytest.mark.parametrize("line", dict.fromkeys(line for page in (README, *OTHERS) for line in commands(page)))
 def test_every_command_runs(line: str, train: Any) -> None:
     program, script, *arguments = shlex.split(line, comments=True)
     assert (program, script) == ("python", "train.py"), "other commands belong into a block fenced as console"
@@ -92,9 +93,12 @@ def test_the_lessons_installation_is_a_target_of_make() -> None:
     assert plan.stdout.splitlines()[-1].strip().endswith("python train.py")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/lesson.md", "docs/leccion.md"])
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("lesson", "leccion", "commands", "keras", "run_folder"))]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_files_that_exist(name: str) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
     assert links
     for link in links:
         assert (ROOT / name).parent.joinpath(link).exists(), link

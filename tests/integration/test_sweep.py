@@ -145,9 +145,7 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
     assert [run.contents() for run in runs] == before
 
     done = train("run=sweep/1", BREAKS[0], "quiet=true")
-    assert done.err.startswith(
-        "trainer.callbacks.breaks.how=raise: is stored with the run"
-    )
+    assert done.err.startswith("trainer.callbacks.breaks.how=raise: is stored with the run")
     assert train("run=sweep/1", BREAKS[0], "quiet=true", "trainer.callbacks.breaks.how=raise").status == 0
     assert train(*arguments, "retry_failed=true", "hydra.launcher.jobs=1").status == 0
     assert set(states("sweep").values()) == {"finished"}
