@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from neurona.errors import ConfigError, DataError, did_you_mean
 from neurona.tables.marks import SAMPLE, readings
 from neurona.tables.matrix import encode_column
 from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, setting
+from neurona.tables.unread import fold
 from neurona.tables.values import (
     LARGEST_NUMBER,
     all_words,
@@ -34,7 +36,7 @@ DATES = (
 MAY_BE_THOUSANDS = r"^[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d+)$"
 NOT_FINITE = r"(?i)^[+-]?(?:inf|infinity|nan)$"
 MOST_FAITHFUL = 2**53  # beyond which float64 rounds whole numbers
-CERTAIN, LIKELY = 0.8, 0.5  # shares of the rows
+CERTAIN, LIKELY = 0.8, 0.2  # shares of the rows
 FEW_NUMBERS = 20  # which may be categories, where others are words
 MANY_CATEGORIES = 1000
 FEWEST_ROWS = 30  # to take a column for an identifier, or for the target in disguise
@@ -218,6 +220,9 @@ def _judge_categories(name: str, texts: pl.Series, *, may_be_identifier: bool) -
     if len(categories) > MANY_CATEGORIES:
         counts = f"{len(categories):,} categories in {len(texts):,} rows"
         warnings = (f"column {name!r} has {counts}; is it one to drop?",)
+    spellings = Counter(map(fold, categories))
+    if alike := ", ".join(repr(each) for each in categories if spellings[fold(each)] > 1):
+        warnings += (f"column {name!r} has categories that differ in spelling alone: {alike[:200]}",)
     return Verdict(Column(name, "categorical", categories=tuple(categories)), "", warnings)
 
 

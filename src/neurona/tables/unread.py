@@ -32,8 +32,8 @@ class Unread:
         """texts: the values of rows in which they are not read."""
         distinct, known = texts.unique().sort(), dict[str, str]()
         if self.column.kind == "categorical":
-            known = {_fold(category): category for category in self.column.categories}
-            odd = {text: known[_fold(text)] for text in distinct if _fold(text) in known}
+            known = {fold(category): category for category in self.column.categories}
+            odd = {text: known[fold(text)] for text in distinct if fold(text) in known}
             distinct = pl.Series([*odd, *distinct.filter(~distinct.is_in(list(odd)))], dtype=pl.String)
             self.mistakes += int(texts.is_in(list(odd)).sum())
         else:
@@ -92,7 +92,7 @@ def merge(tallies: Sequence[Tally]) -> Iterator[tuple[Unread, int]]:
     return ((unread, sum(tally.rows for tally in tallies)) for unread in columns.values())
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
     """What spellings of one category have in common: case, blanks, and how a number is printed."""
     text = re.sub(r"\s+", " ", text).strip().casefold()
     return re.sub(r"^0+(?=\d)|(?<=\d)\.0+$", "", text)
