@@ -53,9 +53,8 @@ class Marks(NamedTuple):
     def __str__(self) -> str:
         """In words, such as ``decimal mark ',', thousands mark '.', '€' after each``."""
         names = ("decimal mark {!r}", "thousands mark {!r}", "{!r} before each", "{!r} after each")
-        return ", ".join(
-            name.format(mark) for name, mark, usual in zip(names, self, PLAIN, strict=True) if mark != usual
-        )
+        pairs = zip(names, self, PLAIN, strict=True)
+        return ", ".join(name.format(mark) for name, mark, usual in pairs if mark != usual)
 
     def settings(self, other: Marks) -> str:
         """What to set to have these in place of other ones, as typed into a shell."""

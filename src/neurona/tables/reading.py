@@ -28,26 +28,19 @@ from neurona.errors import DataError, did_you_mean
 
 SEPARATORS = ",;\t|"
 COMPRESSED = (".gz", ".zst")
-ZIP, ZSTD = b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
+ZIP, ZSTD, OFFICE = b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xd0\xcf\x11\xe0"
 _UTF_16 = "text in UTF-16", "iconv -f utf-16 -t utf-8 {file} converts it"
 FORMATS = {
     ZIP: ("a zip archive", "unzip -p {file} unpacks what is in it"),
     ZSTD: ("packed with zstd", "give it the ending .zst"),
     b"\xff\xfe": _UTF_16,
     b"\xfe\xff": _UTF_16,
-    b"\x93NUMPY": (
-        "a numpy array",
-        "np.savez makes a table of it, with the labels beside: np.savez('t.npz', x=x, y=y)",
-    ),
+    b"\x93NUMPY": ("a numpy array", "np.savez('t.npz', x=x, y=y) makes a table of it and the labels y"),
     b"PAR1": ("a Parquet file", "give it the ending .parquet"),
     b"ARROW1": ("an Arrow file", "give it the ending .arrow"),
-    b"\xd0\xcf\x11\xe0": ("an old Excel or other Office file", "save it there as CSV UTF-8"),
-    b"SQLite format 3": ("an SQLite database", "sqlite3 writes CSV with -csv -header"),
-    b"\x89HDF": ("an HDF5 file", "pandas.read_hdf(…).to_csv(…, index=False) writes a table of it"),
+    OFFICE: ("an Excel or other Office file", "save it there as CSV UTF-8"),
     b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull gets the file itself"),
     b"<!DOCTYPE": ("a web page", "download the file itself"),
-    b"<html": ("a web page", "download the file itself"),
-    b"%PDF": ("a PDF", "tables are read from CSV and the like"),
     b"BZh": ("packed with bzip2", "bunzip2 -c {file} unpacks it"),
     b"\xfd7zXZ": ("packed with xz", "xz -dc {file} unpacks it"),
 }
@@ -218,21 +211,24 @@ def _check_format(file: Path) -> None:
     """Raises DataError where the first bytes are those of something else than text in UTF-8."""
     with file.open("rb") as start:
         head = start.read(4096)
-    for magic, (name, remedy) in FORMATS.items():
-        if head.startswith(magic) and not (magic == ZSTD and file.suffix == ".zst"):
-            if magic == ZIP and b"[Content_Types].xml" in head:
-                name, remedy = "an Excel or other Office file", "save it there as CSV UTF-8"
-            elif magic == ZIP and b".npy" in head:
-                name, remedy = "a file of numpy arrays", "give it the ending .npz"
-            command, *words = remedy.split(" {file}")
-            raise DataError(
-                file, f"is {name} by its first bytes; {_command(command, file) if words else command}{''.join(words)}"
-            )
+    magic = next((magic for magic in FORMATS if head.startswith(magic)), ZSTD)
+    name, remedy = FORMATS[magic]
+    if not head.startswith(magic) or (magic == ZSTD and file.suffix == ".zst"):
+        return
+    if magic == ZIP and b"[Content_Types].xml" in head:
+        name, remedy = FORMATS[OFFICE]
+    elif magic == ZIP and b".npy" in head:
+        name, remedy = "a file of numpy arrays", "give it the ending .npz"
+    command, found, words = remedy.partition(" {file}")
+    problem = f"is {name} by its first bytes; {_command(command, file) if found else command}{words}"
+    raise DataError(file, problem)
 
 
 def _command(command: str, file: Path) -> str:
     """What makes a better file of one, as typed into a shell."""
-    return f"{command} {shlex.quote(str(file))} > {shlex.quote(f'{file.stem}.new.csv')}"
+    old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}.new.csv")
+    unpack = {".gz": "zcat", ".zst": "zstdcat"}.get(file.suffix)
+    return f"{unpack} {old} | {command} > {new}" if unpack else f"{command} {old} > {new}"
 
 
 def _first_line(file: Path) -> str:
@@ -267,10 +263,8 @@ def _check_lines(file: Path, separator: str) -> list[int]:
                 blank.append(records)
             elif count != (width := width or count):
                 problem = f"has {count} values where the header has {width}"
-                common = _common_fault(file, separator, width)
-                raise DataError(
-                    f"{file}, line {number}", f"{problem}; {common or remedy + '; data.separator sets another'}"
-                )
+                remedy = _common_fault(file, separator, width) or f"{remedy}; data.separator sets another"
+                raise DataError(f"{file}, line {number}", f"{problem}; {remedy}")
             opened_at, count, records = 0, 1, records + 1
         elif opening.fullmatch(text):
             opened_at = opened_at or number
@@ -283,8 +277,6 @@ def _check_lines(file: Path, separator: str) -> list[int]:
 
 def _common_fault(file: Path, separator: str, width: int) -> str:
     """What the first lines have in common that is to be changed, and how; nothing where that is not known."""
-    if file.suffix in COMPRESSED:
-        return ""
     lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100) if line.strip()]
     is_wider = all(QUOTED.sub("", line).count(separator) == width for line in lines[1:])
     if any(line.startswith("#") for line in lines):
@@ -325,9 +317,8 @@ def _arrays(file: Path) -> pl.DataFrame:
             except ValueError as error:
                 if "allow_pickle" not in str(error):
                     raise
-                raise DataError(
-                    file, f"the array {name!r} holds Python's objects; save it as {name}.astype(str)"
-                ) from error
+                problem = f"the array {name!r} holds Python's objects; save it as {name}.astype(str)"
+                raise DataError(file, problem) from error
             if array.ndim not in (1, 2):
                 remedy = f"save it as {name}.reshape(len({name}), -1)" if array.ndim else "leave it out"
                 raise DataError(

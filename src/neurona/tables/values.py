@@ -15,19 +15,8 @@ from neurona.tables.marks import PLAIN, Marks
 from neurona.tables.schema import BLANK, Rules
 
 LARGEST_NUMBER = 1e37  # what float32 can hold, and still multiply by 10
-TIMES = (
-    *(
-        "",
-        " %H:%M:%S%.f",
-        " %H:%M",
-        "T%H:%M:%S%.f",
-        "T%H:%M:%S%.f%#z",
-        " %H:%M:%S%.f%#z",
-        " %I:%M %p",
-        " %I:%M:%S%.f %p",
-    ),
-    *("T%H:%M", "T%H:%M%#z", " %H:%M%#z"),
-)
+_CLOCKS = [f"{gap}{time}{zone}" for time in ("%H:%M:%S%.f", "%H:%M") for zone in ("", "%#z") for gap in " T"]
+TIMES = ("", *_CLOCKS, " %I:%M %p", " %I:%M:%S%.f %p")
 """What may follow a date, whatever the others of its column have."""
 SHAPES = {
     **dict.fromkeys(("%y", "%M", "%S"), r"\d\d"),
