@@ -7,6 +7,8 @@ import csv
 import json
 import logging
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,33 @@ def test_values_that_cannot_be_read_are_counted_in_the_whole_file(
     )
     warnings = [f"{tmp_path}/new.csv: {problem.format(sizes)}" for problem in problems]
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(warnings)
+
+
+def test_arrays_of_a_run_are_predicted_as_they_were_given(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (240, 8))
+    images[:, [0, 5, 7]] = 1.0
+    labels = np.where(images[:, 1] > 0, b"cat", b"dog")
+    np.savez(tmp_path / "t.npz", x=images, y=labels)
+    data = ["data=table", f"data.path={tmp_path}/t.npz", "data.target=y", f"folder={tmp_path}/run", "quiet=true"]
+    neurona.run([*data, "logger=none", "trainer.max_epochs=2", "trainer.callbacks.importance=null"])
+    model = neurona.load(tmp_path / "run")
+    assert model.classes_.tolist() == ["cat", "dog"]
+    np.testing.assert_array_equal(model.predict_proba(images), model.predict_proba(images[:, [1, 2, 3, 4, 6]]))
+
+
+def test_a_stopped_run_leaves_no_folder_and_its_remedies_work_as_printed(tmp_path: Path) -> None:
+    values = ["soon" if i % 8 == 0 else f"{i * 37 % 101 / 4}" for i in range(ROWS)]
+    messy().with_columns(pl.Series("size.in cm", values)).write_csv(tmp_path / "t.csv")
+    command = ["data=table", f"data.path={tmp_path}/t.csv", "data.target=label", f"folder={tmp_path}/run"]
+    short = ["quiet=true", "logger=none", "trainer.max_epochs=1", "trainer.callbacks.importance=null"]
+    with pytest.raises(DataError, match="50 of 400 values are not numbers, such as 'soon'") as raised:
+        neurona.run([*command, *short])
+    assert not (tmp_path / "run").exists()
+    remedies = re.findall(r"('data\.[^']*'|data\.max_unread=\S+)", str(raised.value))
+    assert len(remedies) == 3
+    for i, remedy in enumerate(remedies):
+        neurona.run([*command, *short, f"folder={tmp_path}/run{i}", *shlex.split(remedy)])
 
 
 @pytest.mark.parametrize("stage", ["predict", "test"])

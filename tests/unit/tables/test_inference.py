@@ -161,6 +161,12 @@ def test_dates_are_read_however_they_are_written(written: str) -> None:
     )
 
 
+def test_the_setting_that_decides_is_what_the_command_line_takes() -> None:
+    warning = next(text for text in inferred(repeated("01/02/2000", "03/04/2000")).warnings if "may be read" in text)
+    override = OverridesParser.create().parse_override(shlex.split(warning.split("with ")[1].split(")")[0])[0])
+    assert (override.key_or_group, override.value()) == ("data.dates", "%m/%d/%Y")
+
+
 def test_a_pattern_may_be_given() -> None:
     schema = inferred(repeated("24-01-05", "23-02-03"), rules=Rules(dates="%y-%m-%d"))
     assert schema.columns[0].format == "%y-%m-%d"
