@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
 
 from neurona.classifier import Classifier
+from neurona.data.spec import is_whole
 from neurona.errors import ConfigError
 from neurona.runs import checkpoint, configuration
 from neurona.runs.folder import best_checkpoint
@@ -26,8 +27,8 @@ class Predictor:
     features: anything that ``numpy.asarray`` makes numbers of, (rows, num_features) or, images, (rows, height, width).
     Of a run on a table: a polars or pandas frame, a mapping of columns, or a list of mappings, with the run's columns
     in any order among others; or an array (rows, columns) of the columns used (``columns``).
-    classes_: the class names, (num_classes,), in the order of the probabilities' columns; a table's are integers where
-    all of its labels were.
+    classes_: the class names, (num_classes,), in the order of the probabilities' columns; integers where all of them
+    are.
     feature_shape: of a row as the run's loader had it, where that is not (num_features,).
     """
 
@@ -37,7 +38,7 @@ class Predictor:
         self.columns = self.spec.columns
         self.feature_shape = feature_shape
         self.classes_: NDArray[Any] = np.array(self.spec.class_names)
-        if self.columns and all(re.fullmatch(r"0|-?[1-9]\d{,17}", name) for name in self.spec.class_names):
+        if all(map(is_whole, self.spec.class_names)):
             self.classes_ = self.classes_.astype(np.int64)
 
     def predict_proba(self, features: Any) -> NDArray[np.float32]:
@@ -53,8 +54,9 @@ class Predictor:
         return self.classes_[self.predict_proba(features).argmax(axis=1)]
 
     def score(self, features: Any, targets: ArrayLike) -> float:
-        """Accuracy. targets: class names, (rows,); a table's as it holds them, numbers and booleans too; of other data
-        also integers that count from 0 in ``classes_``.
+        """Accuracy among the rows that have a label. targets: (rows,) or (rows, 1), class names; a table's as it holds
+        them, numbers and booleans too; of other data, whose class names are text, also integers that count from 0 in
+        ``classes_``. Raises DataError for labels that are no class.
         """
         return float(np.mean(self.spec.matches(self.predict(features), targets)))
 

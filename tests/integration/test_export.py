@@ -85,6 +85,8 @@ def test_an_exported_table_predicts_elsewhere(tmp_path: Path) -> None:
         "city": [None if i % 11 == 0 else f"city, {number}" for i, number in enumerate(city)],
         "kind": [("plain", "", "fancy")[i % 3] for i in range(count)],
         "member": [("Yes", "no", None)[i % 3 if i % 5 else 2] for i in range(count)],
+        "paid": [f"({-x:,.2f} €)" if x < 0 else f"{x:,.2f} €" for x in (1000 * size - 4000).tolist()],
+        "seen": [f"{1 + i % 12:02}/{1 + i % 28:02}/2023 {1 + i % 12}:07 {'AP'[i % 2]}M" for i in range(count)],
         "joined": [f"2024-{1 + i % 12:02}-{1 + i % 28:02}" if i % 13 else "NA" for i in range(count)],
         "label": np.where(np.sin(city * 5) + size / 2 > 2.5, "yes", "no"),
     }

@@ -7,6 +7,8 @@ import csv
 import json
 import logging
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +174,53 @@ def test_the_loaded_run_takes_frames_mappings_and_arrays(home: Path) -> None:
         model.predict(table.drop("member"))
 
 
-def test_values_that_cannot_be_read_are_named_once_a_column(
+def test_values_that_cannot_be_read_are_counted_in_the_whole_file(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("neurona.tables.table.STREAM_ROWS", 10)
     since = pl.Series("since", ["soon", "?", "", "NA", *["2010-05-05"] * 26])
     comma = pl.col("size.in cm").str.replace(".", ",", literal=True)
-    messy(30).with_columns(comma, since, member=pl.lit("")).write_csv(tmp_path / "new.csv")
+    red = pl.col("Farbe, ä=1").str.replace("red", "RED")
+    messy(30).with_columns(comma, red, since, member=pl.lit("")).write_csv(tmp_path / "new.csv")
     neurona.run(["stage=predict", f"run={home}/run", f"data.path={tmp_path}/new.csv", "quiet=true"])
-    problems = ("no value of column 'size.in cm' reads", "1 of 7 values of column 'since' do not read")
-    warnings = [f"{tmp_path}/new.csv: {problem} as in training; they count as missing" for problem in problems]
+    problems = (
+        "column 'size.in cm': 27 of 30 values are not numbers, such as {}; they count as missing",
+        "column 'since': 1 of 30 values are not dates, such as 'soon'; they count as missing",
+        "column 'Farbe, ä=1': 5 of 30 values are not known from training, such as 'RED' ('red' in training); "
+        "they count as other",
+    )
+    sizes = ", ".join(
+        f"'{size}'" for size in sorted(x.replace(".", ",") for x in messy(30)["size.in cm"][:10] if x)[:3]
+    )
+    warnings = [f"{tmp_path}/new.csv: {problem.format(sizes)}" for problem in problems]
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(warnings)
+
+
+def test_arrays_of_a_run_are_predicted_as_they_were_given(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (240, 8))
+    images[:, [0, 5, 7]] = 1.0
+    labels = np.where(images[:, 1] > 0, b"cat", b"dog")
+    np.savez(tmp_path / "t.npz", x=images, y=labels)
+    data = ["data=table", f"data.path={tmp_path}/t.npz", "data.target=y", f"folder={tmp_path}/run", "quiet=true"]
+    neurona.run([*data, "logger=none", "trainer.max_epochs=2", "trainer.callbacks.importance=null"])
+    model = neurona.load(tmp_path / "run")
+    assert model.classes_.tolist() == ["cat", "dog"]
+    np.testing.assert_array_equal(model.predict_proba(images), model.predict_proba(images[:, [1, 2, 3, 4, 6]]))
+
+
+def test_a_stopped_run_leaves_no_folder_and_its_remedies_work_as_printed(tmp_path: Path) -> None:
+    values = ["soon" if i % 8 == 0 else f"{i * 37 % 101 / 4}" for i in range(ROWS)]
+    messy().with_columns(pl.Series("size.in cm", values)).write_csv(tmp_path / "t.csv")
+    command = ["data=table", f"data.path={tmp_path}/t.csv", "data.target=label", f"folder={tmp_path}/run"]
+    short = ["quiet=true", "logger=none", "trainer.max_epochs=1", "trainer.callbacks.importance=null"]
+    with pytest.raises(DataError, match="50 of 400 values are not numbers, such as 'soon'") as raised:
+        neurona.run([*command, *short])
+    assert not (tmp_path / "run").exists()
+    remedies = re.findall(r"('data\.[^']*'|data\.max_unread=\S+)", str(raised.value))
+    assert len(remedies) == 3
+    for i, remedy in enumerate(remedies):
+        neurona.run([*command, *short, f"folder={tmp_path}/run{i}", *shlex.split(remedy)])
 
 
 @pytest.mark.parametrize("stage", ["predict", "test"])
@@ -199,7 +237,8 @@ def test_what_was_not_seen_in_training_is_taken_as_other(home: Path) -> None:
         {"size.in cm": "51", "Farbe, ä=1": "red", "member": "yes", "since": "2010-05-05"},
     )
     odd = [row | {"Farbe, ä=1": "ultraviolet"}, row | {"Farbe, ä=1": None}, row | {"size.in cm": "??", "since": "soon"}]
-    probabilities = model.predict_proba(odd)
+    with pytest.warns(UserWarning, match="column '.*': 1 of 3 values are not"):
+        probabilities = model.predict_proba(odd)
     assert np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities[0], probabilities[1], rtol=1e-6)
 

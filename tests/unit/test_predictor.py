@@ -34,10 +34,11 @@ def test_probabilities_and_classes_are_those_of_predictions_csv(run):
     expected = np.array([[float(line[f"p({name})"]) for name in model.classes_] for line in written])
     assert probabilities.shape == (len(rows), 10)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    assert model.predict(data.data[rows]).tolist() == [line["class"] for line in written]
+    assert model.predict(data.data[rows]).tolist() == [int(line["class"]) for line in written]
     accuracy = np.mean([line["target"] == line["prediction"] for line in written])
     assert model.score(data.data[rows], data.target[rows]) == pytest.approx(accuracy)
     assert model.score(data.data[rows], data.target[rows].astype(str)) == pytest.approx(accuracy)
+    assert model.score(data.data[rows], data.target[rows, None]) == pytest.approx(accuracy)
 
 
 def test_images_and_rows_give_the_same(run):
@@ -50,6 +51,17 @@ def test_mistakes_are_named(run, tmp_path):
         neurona.load(run).predict(np.zeros((2, 3)))
     with pytest.raises(DataError, match="features: must be numbers: could not convert string"):
         neurona.load(run).predict([["a"] * 64])
+    holed = np.zeros((2, 64))
+    holed[1, 5] = np.nan
+    with pytest.raises(DataError, match="features: must be finite numbers: row 1 holds others"):
+        neurona.load(run).predict(holed)
+    for targets, problem in (
+        ([3, 11], "hold '11'; the classes are '0', '1'"),
+        ([[3, 4]], r"the shape \(1, 2\)"),
+        ([3], r"\(1,\)"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            neurona.load(run).score(np.zeros((2, 64)), targets)
     with pytest.raises(ConfigError, match="is not a run folder"):
         neurona.load(tmp_path)
     with pytest.raises(ConfigError, match=f"is not a run folder.*; the latest run in it is {run}"):

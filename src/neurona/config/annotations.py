@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import abc
 from collections.abc import Callable
 from enum import Enum
@@ -34,6 +35,8 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
     hint = hints.choice(key, value) or did_you_mean(value, choices)
+    if isinstance(value, bool | None) and any(kind.accepts("text") for kind in kinds):
+        hint = f"; \"{key}='{json.dumps(value)}'\" is that as text"
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
 
 

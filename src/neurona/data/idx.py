@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from neurona.data.preprocessing import Scaling
 from neurona.errors import DataError
 
 REMEDY = "delete it to have it downloaded again, or replace it with an intact copy"
+OTHERS = "where it is of another data set, keep it, and set data.root to a folder of this one's files"
 TIMEOUT_SECONDS = 20.0
 
 
@@ -66,7 +68,8 @@ def _shape(path: Path, header: bytes, num_dimensions: int) -> tuple[int, ...]:
     magic = header[:4]
     if magic != bytes((0, 0, 8, num_dimensions)):
         expected = f"of unsigned bytes in {num_dimensions} dimension{'s' * (num_dimensions > 1)}"
-        raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {REMEDY}")
+        remedy = OTHERS if re.match(rb"\0\0[\x08\x09\x0b-\x0e][\1-\xff]", magic, re.DOTALL) else REMEDY
+        raise DataError(path, f"not an IDX file {expected}: it starts with {magic.hex(' ') or 'nothing'}; {remedy}")
     if len(header) < 4 + 4 * num_dimensions:
         raise DataError(path, f"truncated within its header; {REMEDY}")
     shape = tuple(np.frombuffer(header[4:], ">u4").tolist())
@@ -178,7 +181,7 @@ class IdxImages(InMemoryData):
             raise DataError(labels_path, f"{problem}; use files that belong together")
         if labels.max() >= len(self.class_names):
             problem = f"label {labels.max()} out of range: the {len(self.class_names)} classes are numbered from 0"
-            raise DataError(labels_path, f"{problem}; {REMEDY}")
+            raise DataError(labels_path, f"{problem}; {OTHERS}")
         return images, labels
 
     def _missing(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurona.errors import DataError
+
+
+def is_whole(name: str) -> bool:
+    """Whether a class name is a whole number as Python writes it, of at most 18 digits."""
+    return re.fullmatch(r"0|-?[1-9]\d{,17}", name) is not None
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,40 @@ class DataSpec:
             expected = f"the run was trained with (rows, {self.num_features})"
             raise DataError("features", f"have the shape {values.shape}; {expected}")
         try:
-            return np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
+            numbers = np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
         except (TypeError, ValueError) as error:
             raise DataError("features", f"must be numbers: {error}") from error
+        if not (are_finite := np.isfinite(numbers).all(axis=1)).all():
+            raise DataError("features", f"must be finite numbers: row {are_finite.argmin()} holds others")
+        return numbers
+
+    def labels(self, targets: ArrayLike) -> list[str | None]:
+        """The class name of each target, (rows,), None for no label. targets: class names, or, where these are not
+        whole numbers themselves, the index of each class.
+        """
+        wanted = np.asarray(targets)
+        if np.issubdtype(wanted.dtype, np.floating) and (wanted % 1 == 0).all():
+            wanted = wanted.astype(np.int64)
+        if np.issubdtype(wanted.dtype, np.integer) and not all(map(is_whole, self.class_names)):
+            return [self.class_names[index] if 0 <= index < self.num_classes else str(index) for index in wanted]
+        return wanted.astype(str).tolist()
 
     def matches(self, predicted: NDArray[Any], targets: ArrayLike) -> NDArray[np.bool_]:
-        """Which predicted class names, (rows,), are right. targets: class names, or the index of each class."""
-        names = np.asarray(targets)
-        if np.issubdtype(names.dtype, np.integer):
-            names = np.array(self.class_names)[names]
-        return predicted.astype(str) == names.astype(str)
+        """Which predicted class names, (rows,), are right, of the rows that have a label. targets: (rows,) or
+        (rows, 1), as ``labels`` takes them. Raises DataError for other shapes, labels that are no class, and for none.
+        """
+        wanted = np.asarray(targets)
+        wanted = wanted[:, 0] if wanted.ndim == 2 and wanted.shape[1] == 1 else wanted
+        if wanted.shape != predicted.shape:
+            raise DataError("targets", f"have the shape {wanted.shape}; {predicted.shape} or (rows, 1) is needed")
+        names = self.labels(wanted)
+        if unknown := sorted({name for name in names if name is not None} - set(self.class_names)):
+            classes = ", ".join(map(repr, self.class_names[:10]))
+            raise DataError("targets", f"hold {', '.join(map(repr, unknown[:5]))}; the classes are {classes}")
+        pairs = [(name, text) for name, text in zip(names, predicted.astype(str), strict=True) if name is not None]
+        if not pairs:
+            raise DataError("targets", "hold no label")
+        return np.array([name == text for name, text in pairs])
 
     def cells(self, rows: NDArray[np.float64]) -> tuple[list[str], list[list[str]]]:
         """Names of the columns of (rows, columns) raw features, and the cells of each row as text."""

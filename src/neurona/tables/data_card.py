@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from neurona.tables.marks import Marks
 from neurona.tables.schema import Rules, Schema
+from neurona.tables.unread import MOST_EXAMPLES, Tally
 from neurona.tables.values import all_numbers, all_words, blocks, words
 
 MOST_CATEGORIES = 20
@@ -22,18 +25,26 @@ def card(
     class_names: Sequence[str],
     targets: NDArray[np.int64],
     parts: Mapping[str, NDArray[np.int64]],
+    tallies: Mapping[str, Tally] | None = None,
 ) -> dict[str, Any]:
     """What ``data_card.json`` says. Everything about the columns is counted on the training rows, ``parts["train"]``;
-    targets: (rows,), negative where there is no label.
+    targets: (rows,), negative where there is no label. tallies: what is not read in each part.
     """
     counts = {part: np.bincount(targets[rows], minlength=len(class_names)).tolist() for part, rows in parts.items()}
+    columns = _describe(table, schema, parts["train"])
+    unread = [
+        f"in the {part} part, {lost.message(tally.rows)}"
+        for part, tally in (tallies or {}).items()
+        for lost in tally.columns.values()
+        if lost.mistakes
+    ]
     return {
         "rows": {**{part: len(rows) for part, rows in parts.items()}, "without_label": int((targets < 0).sum())},
         "target": schema.target,
         "classes": {name: {part: counts[part][i] for part in parts} for i, name in enumerate(class_names)},
-        "columns": list(_describe(table, schema, parts["train"])),
+        "columns": [{**column, **_unread(column["name"], tallies or {})} for column in columns],
         "left_out": schema.dropped,
-        "warnings": [*schema.warnings, *_about_labels(table[schema.target], targets, class_names, counts)],
+        "warnings": [*_about_labels(table[schema.target], targets, class_names, counts), *schema.warnings, *unread],
     }
 
 
@@ -41,12 +52,15 @@ def _about_labels(
     labels: pl.Series, targets: NDArray[np.int64], names: Sequence[str], counts: Mapping[str, list[int]]
 ) -> Iterator[str]:
     """Warnings of labels that count as none, of many numbers as classes, and of classes not in every part."""
+    if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
+        yield f"the classes are {len(names)} numbers; are they amounts? This is not for regression"
+    alike = Counter(name.casefold() for name in names)
+    if spellings := [repr(name) for name in names if alike[name.casefold()] > 1]:
+        yield f"the classes {_list(spellings, len(spellings))} differ in case alone; data.labels makes one of them"
     lost = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
     if len(lost):
         texts = ", ".join(map(repr, lost.unique().sort()))
         yield f"{len(lost)} rows are in no part: their label is a word for no value ({texts}), as data.missing has it"
-    if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
-        yield f"the classes are {len(names)} numbers; are they amounts? This is not for regression"
     for part, count in counts.items():
         absent = [repr(name) for name, number in zip(names, count, strict=True) if not number]
         if 0 < len(absent) < len(names):
@@ -80,12 +94,22 @@ def _describe(table: pl.DataFrame, schema: Schema, rows: NDArray[np.int64]) -> I
         training = table[[column.name for column in columns]][rows]
         numeric = [column.name for column in columns if column.kind == "numeric"]
         others = [column.name for column in columns if column.kind != "numeric"]
-        figures = all_numbers(training[numeric], schema.rules)
+        marks = {column.name: column.marks for column in columns if column.marks}
+        figures = all_numbers(training[numeric], schema.rules, marks)
         texts = all_words(training[others], schema.rules)
         for column in columns:
             is_numeric = column.kind == "numeric"
             facts = _amounts(figures[column.name]) if is_numeric else _frequencies(texts[column.name])
-            yield {"name": column.name, "kind": column.kind, **facts}
+            reads = {"reads": str(Marks(*column.marks)) or "brackets as minus"} if column.marks else {}
+            reads |= {"reads": column.format} if column.format else {}
+            yield {"name": column.name, "kind": column.kind, **facts, **reads}
+
+
+def _unread(name: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """How many values of a column are not read in each part, and some of them, where there are any."""
+    lost = {part: tally.columns[name] for part, tally in tallies.items() if name in tally.columns}
+    examples = dict.fromkeys(text for unread in lost.values() for text in unread.examples)
+    return {"unread": {p: u.rows for p, u in lost.items()}, "examples": [*examples][:MOST_EXAMPLES]} if lost else {}
 
 
 def _amounts(figures: pl.Series) -> dict[str, Any]:
@@ -100,9 +124,14 @@ def _frequencies(texts: pl.Series) -> dict[str, Any]:
 
 
 def _values(column: Mapping[str, Any]) -> str:
+    words = f"{column.get('distinct')}: {_list(list(column.get('most_frequent', ())), column.get('distinct', 0))}"
     if column["kind"] == "numeric":
-        return f"{column['min']:.6g} to {column['max']:.6g}, median {column['median']:.6g}"
-    return f"{column['distinct']}: {_list(list(column['most_frequent']), column['distinct'])}"
+        words = f"{column['min']:.6g} to {column['max']:.6g}, median {column['median']:.6g}"
+    words += f" ({column['reads']})" if "reads" in column else ""
+    if "unread" in column:
+        counts = ", ".join(f"{count:,} {part}" for part, count in column["unread"].items())
+        words += f"; not read: {counts}, such as {', '.join(column['examples'])}"
+    return words
 
 
 def _list(words: Sequence[str], count: int, most: int = 6) -> str:

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
-from itertools import product
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from neurona.errors import ConfigError, DataError, did_you_mean
+from neurona.tables.marks import SAMPLE, readings
 from neurona.tables.matrix import encode_column
-from neurona.tables.schema import Column, Kind, Rules, Schema
+from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, setting
+from neurona.tables.unread import fold
 from neurona.tables.values import (
     LARGEST_NUMBER,
-    TIMES,
     all_words,
     blocks,
     moments,
     numbers,
-    parse,
     parse_all,
+    shape,
     with_nan,
+    without_blanks,
 )
 
 PAIRS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
-DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y")
-SEPARATORS = ((".", ","), (",", ""), (",", "."), (".", " "), (".", "'"))  # decimal, thousands
+DATES = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d", "%d.%m.%y"),
+    *("%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%d %B %Y", "%d-%B-%Y", "%B %d %Y", "%d-%B-%y"),
+)
+MAY_BE_THOUSANDS = r"^[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d+)$"
+NOT_FINITE = r"(?i)^[+-]?(?:inf|infinity|nan)$"
+MOST_FAITHFUL = 2**53  # beyond which float64 rounds whole numbers
+CERTAIN, LIKELY = 0.8, 0.2  # shares of the rows
+FEW_NUMBERS = 20  # which may be categories, where others are words
 MANY_CATEGORIES = 1000
 FEWEST_ROWS = 30  # to take a column for an identifier, or for the target in disguise
+FINEST_SPREAD = 1e-20  # which float32 holds, and its square nearly
+INDEX_NAME = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' and R's
 IDENTIFIER_NAME = re.compile(r"(^|[\W_])(id|uuid|guid|key|index)$|[a-z](Id|ID)$", re.IGNORECASE)
 
 
@@ -45,24 +54,30 @@ class Verdict(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A column's training rows: as the table has them, as words, and as numbers, NaN where they are none.
+    """A column's training rows: as the table has them; as words; as words without those for no value in a column of
+    numbers, dates or booleans; and as numbers, NaN where they are none.
 
-    are_numbers: whether all that are not missing can be parsed as numbers, infinite or not. are_codes: whether any
-    begins with a 0 that numbers do not have, as postal codes do.
+    are_numbers: whether all that are known can be parsed as numbers, infinite or not. are_codes: whether any begins
+    with a 0 that numbers do not have, as postal codes do. are_clear: whether not all dots may stand between thousands.
     """
 
     values: pl.Series
     text: pl.Series
+    known: pl.Series
     figures: NDArray[np.float64]
     are_numbers: bool
     are_codes: bool
+    are_clear: bool
 
 
 class Guess(NamedTuple):
-    """The kind of a column by its looks; pattern: of dates that are text."""
+    """The kind of a column by its looks; reading: the pattern of dates, or the marks of numbers, that are text; rival:
+    another that reads as much, and what would choose it.
+    """
 
     kind: Kind
-    pattern: str = ""
+    reading: Any = ()
+    rival: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -87,6 +102,7 @@ def infer(
     names that are no columns, DataError where no column is left.
     """
     dropped = dict(dropped or {})
+    features = tuple(name for name in table.columns if name != target)
     used = set(table.columns) - dropped.keys() - {target}
     both = set(categorical) & set(numeric)
     for key, names in (("categorical", categorical), ("numeric", numeric)):
@@ -108,28 +124,38 @@ def infer(
     if not columns:
         reasons = "; ".join([*(f"{name!r}: {reason}" for name, reason in left_out.items()), *warnings])
         raise DataError("the table", f"no column is left to predict {target!r} from ({reasons or 'there is no other'})")
-    return Schema(columns, target, left_out, rules, warnings)
+    features = features if len(columns) < len(features) else ()
+    return Schema(columns, target, left_out, rules, warnings, features)
 
 
 def order_of(column: pl.Series, rules: Rules) -> pl.Series:
-    """The place of each row's value among the column's distinct values, by number, time or text; null where missing."""
+    """The place of each row's value among the column's distinct values, by number or time; null where missing. Raises
+    ConfigError where there are others, or they may be read in two ways.
+    """
     (cells,) = _read(column.to_frame(), rules)
-    values, guess = cells.text, _guess(cells, rules)
-    if guess.kind == "numeric":
-        values = numbers(column, rules)
-    elif guess.kind == "date":
-        values = moments(column, guess.pattern, rules)
+    values, guess = cells.text.cast(pl.Int64, strict=False), _guess(cells, rules)
+    if values.null_count() > cells.text.null_count() and guess.kind == "numeric":
+        values = numbers(column, rules, guess.reading)
+    elif values.null_count() > cells.text.null_count() and guess.kind == "date":
+        values = moments(column, guess.reading, rules)
+    if odd := cells.known.filter(values.is_null() & cells.known.is_not_null()).unique().sort().to_list()[:3]:
+        problem = f"needs whole numbers, or dates of one pattern, and holds {', '.join(map(repr, odd))}"
+        raise ConfigError("data.order", column.name, f"{problem}; data.dates or data.missing may read them")
+    if guess.rival:
+        raise ConfigError("data.order", column.name, f"may be read in two ways, {guess.rival}")
     return values.rank("dense")
 
 
 def _read(table: pl.DataFrame, rules: Rules) -> Iterator[Cells]:
     """table: the training rows of some of its columns."""
-    texts = all_words(table, rules)
-    are_codes = texts.select(pl.all().str.contains(r"^[+-]?0\d").any()).row(0)
-    for values, text, parsed, is_code in zip(table, texts, parse_all(table, rules), are_codes, strict=True):
+    texts, read = all_words(table, rules), parse_all(table, rules)
+    known, text = without_blanks(texts), pl.all().str
+    are_codes = texts.select(text.contains(r"^[+-]?0\d").any()).row(0)
+    are_clear = known.select(~(text.contains(MAY_BE_THOUSANDS).all() & text.contains(".", literal=True).any())).row(0)
+    for values, text, word, parsed, *looks in zip(table, texts, known, read, are_codes, are_clear, strict=True):
         figures = with_nan(parsed)
         figures = np.where(np.abs(figures) <= LARGEST_NUMBER, figures, np.nan)
-        yield Cells(values, text, figures, parsed.null_count() == text.null_count(), is_code)
+        yield Cells(values, text, word, figures, parsed.null_count() == word.null_count(), *looks)
 
 
 def _judge(cells: Cells, rules: Rules, override: Kind | None, classes: NDArray[np.int64]) -> Verdict:
@@ -144,111 +170,138 @@ def _judge(cells: Cells, rules: Rules, override: Kind | None, classes: NDArray[n
         return Verdict(reason="all missing", warnings=(warning,))
     if text.n_unique() == 1:
         return Verdict(reason="constant")
-    guess = Guess(override) if override else _guess(cells, rules)
+    guess = _guess(cells, rules, override)
     match guess.kind:
         case "boolean":
             verdict = Verdict(Column(name, "boolean"))
         case "date":
-            days = np.floor(with_nan(moments(values, guess.pattern, rules).dt.epoch("us")) / 86.4e9)
-            verdict = Verdict(Column(name, "date", origin=float(np.nanmedian(days)), format=guess.pattern))
+            days = np.floor(with_nan(moments(values, guess.reading, rules).dt.epoch("us")) / 86.4e9)
+            verdict = Verdict(Column(name, "date", origin=float(np.nanmedian(days)), format=guess.reading))
         case "numeric":
-            verdict = _judge_numbers(name, cells.figures, num_texts, may_be_identifier=not override)
+            figures = with_nan(numbers(values, rules, guess.reading)) if guess.reading else cells.figures
+            marks = () if np.array_equal(figures, cells.figures, equal_nan=True) else tuple(guess.reading)
+            verdict = _judge_numbers(name, figures, marks, may_be_identifier=not override)
         case "categorical":
             verdict = _judge_categories(name, text.drop_nulls(), may_be_identifier=not override)
     warnings = guess.warnings + verdict.warnings
     if verdict.column and _gives_away(cells, verdict.column, rules, classes):
-        warnings += (f"column {name!r} all but gives the target away; {_setting('drop', name)} leaves it out",)
+        warnings += (f"column {name!r} all but gives the target away; {setting('drop', name)} leaves it out",)
     return Verdict(verdict.column, verdict.reason, warnings)
 
 
-def _judge_numbers(name: str, values: NDArray[np.float64], num_texts: int, *, may_be_identifier: bool) -> Verdict:
-    """values: NaN where they are no numbers. num_texts: of them, those that are not missing."""
+def _judge_numbers(
+    name: str, values: NDArray[np.float64], marks: tuple[str, ...], *, may_be_identifier: bool
+) -> Verdict:
+    """values: NaN where they are no numbers."""
     figures = values[~np.isnan(values)]
-    warnings: tuple[str, ...] = ()
-    if lost := num_texts - len(figures):
-        warnings = (f"column {name!r}: {lost} values are infinite, too large or no numbers, and count as missing",)
     if not len(figures):
-        return Verdict(reason="all missing", warnings=warnings)
-    spread = len(np.unique(figures))
-    if spread == 1 and len(figures) == len(values):
-        return Verdict(reason="constant", warnings=warnings)
-    dense = np.ptp(figures) < 3 * len(figures) or IDENTIFIER_NAME.search(name)
-    whole = bool((figures == np.round(figures)).all())
-    if may_be_identifier and whole and spread == len(values) >= FEWEST_ROWS and dense:
+        return Verdict(reason="all missing")
+    distinct, spread = len(np.unique(figures)), np.ptp(figures)
+    if distinct == 1 and len(figures) == len(values):
+        return Verdict(reason="constant")
+    is_index, are_many = INDEX_NAME.fullmatch(name), len(values) >= FEWEST_ROWS
+    seems_so = is_index or (are_many and (spread < 3 * len(figures) or IDENTIFIER_NAME.search(name)))
+    if may_be_identifier and seems_so and distinct == len(values) and (figures == np.round(figures)).all():
         problem = f"column {name!r} looks like an identifier (whole numbers, one for each row) and is left out;"
-        return Verdict(reason="identifier", warnings=(*warnings, f"{problem} {_setting('numeric', name)} keeps it"))
-    needs_origin = np.abs(figures).max() > 1000 * figures.std()
-    return Verdict(Column(name, "numeric", origin=float(np.median(figures)) if needs_origin else 0.0), "", warnings)
+        return Verdict(reason="identifier", warnings=(f"{problem} {setting('numeric', name)} keeps it",))
+    needs_origin = np.abs(figures).max() > 1000 * figures.std() or spread < FINEST_SPREAD
+    origin = float(np.median(figures)) if needs_origin else 0.0
+    scale = 1 / max(float(spread), 1e-300) if 0 < spread < FINEST_SPREAD else 1.0
+    return Verdict(Column(name, "numeric", origin=origin, scale=scale, marks=marks))
 
 
 def _judge_categories(name: str, texts: pl.Series, *, may_be_identifier: bool) -> Verdict:
     categories = texts.unique().sort()
     if may_be_identifier and len(categories) > 0.9 * len(texts) and len(texts) >= FEWEST_ROWS:
         problem = f"column {name!r} looks like an identifier ({len(categories)} texts in {len(texts)} rows)"
-        warning = f"{problem} and is left out; {_setting('categorical', name)} keeps it"
+        warning = f"{problem} and is left out; {setting('categorical', name)} keeps it"
         return Verdict(reason="identifier", warnings=(warning,))
     warnings: tuple[str, ...] = ()
     if len(categories) > MANY_CATEGORIES:
         counts = f"{len(categories):,} categories in {len(texts):,} rows"
         warnings = (f"column {name!r} has {counts}; is it one to drop?",)
+    spellings = Counter(map(fold, categories))
+    if alike := ", ".join(repr(each) for each in categories if spellings[fold(each)] > 1):
+        warnings += (f"column {name!r} has categories that differ in spelling alone: {alike[:200]}",)
     return Verdict(Column(name, "categorical", categories=tuple(categories)), "", warnings)
 
 
-def _guess(cells: Cells, rules: Rules) -> Guess:
-    """Numbers that begin with 0, such as postal codes, are categories."""
-    dtype = cells.values.dtype
+def _guess(cells: Cells, rules: Rules, override: Kind | None = None) -> Guess:
+    """Numbers that begin with 0, such as postal codes, are categories; so are whole ones that float64 does not tell
+    apart.
+    """
+    dtype, known = cells.values.dtype, cells.known
+    if override == "categorical" or dtype in (pl.Categorical, pl.Enum) or known.null_count() == len(known):
+        return Guess(override or "categorical")
     if dtype == pl.Boolean:
-        return Guess("boolean")
+        return Guess(override or "boolean")
     if dtype in (pl.Date, pl.Datetime):
-        return Guess("date")
-    if dtype.is_numeric() or dtype in (pl.Duration, pl.Time):
-        return Guess("numeric")
-    if dtype in (pl.Categorical, pl.Enum):
-        return Guess("categorical")
-    if cells.are_numbers:
-        return Guess("categorical" if cells.are_codes else "numeric")
-    texts = cells.text.drop_nulls()
-    distinct = texts.unique().sort()
-    if any(set(distinct.str.to_lowercase()) <= pair for pair in PAIRS):
+        return Guess(override or "date", "")
+    are_typed = dtype.is_numeric() or dtype in (pl.Duration, pl.Time)
+    if are_typed or (cells.are_numbers and cells.are_clear):
+        are_categories = (cells.are_codes and not are_typed) or _are_rounded(cells)
+        return Guess(override or ("categorical" if are_categories else "numeric"))
+    known = known.drop_nulls()
+    if known.n_unique() <= 8 and not override and any(set(known.str.to_lowercase()) <= pair for pair in PAIRS):
         return Guess("boolean")
-    formats = [date + time for date, time in product(DATES, TIMES)] if re.match(r"[+-]?\d", distinct[0]) else []
-    patterns = [pattern for pattern in formats if _are_dates(distinct[:20], pattern)]
-    patterns = [pattern for pattern in patterns if _are_dates(distinct, pattern)]
-    if not patterns:
-        return Guess("categorical", warnings=_almost_numbers(texts, rules))
-    ambiguous = f"column {texts.name!r} may be read as {' or '.join(patterns)}; the first is taken"
-    return Guess("date", patterns[0], (ambiguous,) if len(patterns) > 1 else ())
+    guess = _look(known.filter(~known.str.contains(NOT_FINITE)), rules)
+    if override or (cells.are_codes and guess.kind == "numeric"):
+        return guess if guess.kind == override else Guess(override or "categorical")
+    return guess
 
 
-def _almost_numbers(texts: pl.Series, rules: Rules) -> tuple[str, ...]:
-    """A warning if texts would be numbers with other separators, or all but a few are."""
-    name, share = texts.name, _share_of_numbers(texts, rules)
-    for decimal, thousands in SEPARATORS:
-        if _share_of_numbers(texts, replace(rules, decimal=decimal, thousands=thousands)) == 1:
-            settings = (("decimal", decimal, rules.decimal), ("thousands", thousands, rules.thousands))
-            remedy = " ".join(f"\"data.{key}='{value}'\"" for key, value, now in settings if value != now)
-            return (f"column {name!r} is categorical, but would hold numbers with {remedy}",)
-    if share < 0.9:
-        return ()
-    odd = next(text for text in texts.unique().sort() if _share_of_numbers(pl.Series([text]), rules) == 0)
-    problem = f"column {name!r} is numeric but for values such as {odd!r}, hence categorical;"
-    return (f"{problem} {_setting('numeric', name)} takes them as missing",)
+def _look(texts: pl.Series, rules: Rules) -> Guess:
+    """The kind of texts, none of them missing, by the reading that most of them have."""
+    counts = texts.value_counts(name="count").sort(texts.name)
+    distinct, weights = counts.to_series(), counts["count"]
+    numeric = [(Guess("numeric", way), way.values(distinct)) for way in readings(distinct, rules)]
+    dates = [(Guess("date", way), moments(distinct, way, rules)) for way in _patterns(distinct, rules)]
+    ways = [(int(weights.filter(values.is_not_null()).sum()), guess, values) for guess, values in (*numeric, *dates)]
+    most, guess, values = max(ways, key=lambda way: way[0], default=(0, Guess("categorical"), distinct))
+    are_varied = values.n_unique() > min(FEW_NUMBERS, len(texts) // 2) + 1
+    if most < len(texts) and not (are_varied and most >= LIKELY * len(texts)):
+        return Guess("categorical")
+    name, warnings = texts.name, tuple[str, ...]()
+    if most < CERTAIN * len(texts):
+        odd = ", ".join(map(repr, distinct.filter(values.is_null())[:3]))
+        problem = (
+            f"column {name!r} is categorical, though {most / len(texts):.0%} of its values are {NOUNS[guess.kind]}"
+        )
+        return Guess("categorical", warnings=(f"{problem}; data.missing takes the others as missing, such as {odd}",))
+    if "%y" in guess.reading:
+        warnings = (f"column {name!r}: years of two digits are from 1970 to 2069",)
+    for count, other, others in ways:
+        if count == most and other.kind == guess.kind and not others.equals(values):
+            place = (others != values).arg_true()[0]
+            rival = _rival(distinct[place], (guess, values[place]), (other, others[place]))
+            return guess._replace(rival=rival, warnings=(*warnings, f"column {name!r}: {rival}; the first is taken"))
+    return guess._replace(warnings=warnings)
 
 
-def _setting(key: str, name: str) -> str:
-    """How a column is named on the command line."""
-    if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", name, re.IGNORECASE):
-        return f"data.{key}=[{name}]"
-    escaped = name.replace('"', r"\"")
-    return shlex.quote(f'data.{key}=["{escaped}"]')
+def _rival(text: str, first: tuple[Guess, Any], second: tuple[Guess, Any]) -> str:
+    """What two readings make of a text, and the setting that has the second."""
+    (one, value), (other, another) = first, second
+    if one.kind == "date":
+        return f"{text!r} may be read as {one.reading} or {other.reading} (with \"data.dates='{other.reading}'\")"
+    return f"{text!r} may be read as {value:.15g} or {another:.15g} (with {other.reading.settings(one.reading)})"
 
 
-def _share_of_numbers(texts: pl.Series, rules: Rules) -> float:
-    return float(parse(texts, rules).is_not_null().mean() or 0)  # type: ignore[arg-type]
+def _patterns(distinct: pl.Series, rules: Rules) -> Sequence[str]:
+    """The patterns that half of a sample of texts seem to have."""
+    if rules.dates:
+        return [rules.dates]
+    sample = [text.replace(", ", " ") for text in distinct.gather_every(max(1, len(distinct) // SAMPLE))]
+    shapes = [(pattern, re.compile(rf"(?:[A-Z][a-z]+ )?{shape(pattern)}(?:[ T].*)?$")) for pattern in DATES]
+    return [name for name, found in shapes if 2 * sum(map(bool, map(found.match, sample))) >= len(sample)]
 
 
-def _are_dates(texts: pl.Series, pattern: str) -> bool:
-    return bool(texts.str.to_datetime(pattern, strict=False, time_unit="us").is_not_null().all())
+def _are_rounded(cells: Cells) -> bool:
+    """Whether whole numbers are so large that some are the same as float64."""
+    figures = cells.figures[~np.isnan(cells.figures)]
+    if not len(figures) or np.abs(figures).max() <= MOST_FAITHFUL:
+        return False
+    distinct = cells.known.drop_nulls().unique()
+    return bool(distinct.str.contains(r"^[+-]?\d+$").all()) and len(np.unique(figures)) < len(distinct)
 
 
 def _gives_away(cells: Cells, column: Column, rules: Rules, classes: NDArray[np.int64]) -> bool:

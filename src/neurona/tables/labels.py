@@ -15,6 +15,7 @@ from neurona.tables.values import words
 MOST_FRACTIONS = 20
 MOST_CLASSES = 100
 REGRESSION = ": probably regression, and this is for classes; make bins of them, such as low and high"
+OR_NAMES = "; where they are names, write them as text, such as c17"
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class Labels:
         if not is_text and (figures % 1 != 0).any() and len(names) > MOST_FRACTIONS:
             problem = f"column {self.target!r} has {len(names)} values such as {names[len(names) // 2]}"
             raise DataError(path, problem + REGRESSION)
-        if len(names) > min(max(MOST_CLASSES, len(labels) // 10), len(labels) // 2):
+        most = len(labels) // 2 if is_text else min(max(MOST_CLASSES, len(labels) // 10), len(labels) // 2)
+        if len(names) > most:
             problem = f"column {self.target!r} has {len(names)} classes in {len(labels)} rows"
-            raise DataError(path, problem + ("; is it the column to predict?" if is_text else REGRESSION))
+            raise DataError(path, problem + ("; is it the column to predict?" if is_text else REGRESSION + OR_NAMES))
         return tuple(names if is_text else (name for _, name in sorted(zip(figures, names, strict=True))))
 
     def check(self, labels: pl.Series, class_names: tuple[str, ...], path: str) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurona.tables.reading import require
 from neurona.tables.schema import Column, Rules, Schema
-from neurona.tables.values import all_numbers, all_words, blocks, moments, truths, with_nan, words
+from neurona.tables.values import all_numbers, blocks, moments, truths, with_nan, words
 
 
 def encode(table: pl.DataFrame, schema: Schema, where: object = "the table") -> NDArray[np.float32]:
@@ -21,7 +21,9 @@ def encode(table: pl.DataFrame, schema: Schema, where: object = "the table") -> 
     matrix = np.empty((table.height, sum(column.width for column in schema.columns)), dtype=np.float32)
     start = 0
     for columns in blocks(schema.in_matrix, table.height):
-        figures = all_numbers(table[[column.name for column in columns if column.kind == "numeric"]], schema.rules)
+        marks = {column.name: column.marks for column in columns if column.marks}
+        names = [column.name for column in columns if column.kind == "numeric"]
+        figures = all_numbers(table[names], schema.rules, marks)
         for column in columns:
             values = (figures if column.kind == "numeric" else table)[column.name]
             for part in encode_column(values, column, schema.rules):
@@ -39,7 +41,7 @@ def encode_column(values: pl.Series, column: Column, rules: Rules) -> list[NDArr
         case "boolean":
             return [with_nan(truths(values, rules))]
         case "numeric":
-            return [with_nan(values) - column.origin]
+            return [(with_nan(values) - column.origin) * column.scale]
         case "date":
             time = moments(values, column.format, rules)
             seconds = with_nan(time.dt.epoch("us")) / 1e6
@@ -58,25 +60,6 @@ def decode(rows: NDArray[np.float64], schema: Schema) -> tuple[list[str], list[l
         elif column.kind == "date":
             texts = [str(np.datetime64(0, "D") + int(x + column.origin)) if np.isfinite(x) else "" for x in values]
         else:
-            texts = [f"{x + column.origin:.6g}" if np.isfinite(x) else "" for x in values]
+            texts = [f"{x / column.scale + column.origin:.6g}" if np.isfinite(x) else "" for x in values]
         columns.append(texts)
     return [column.name for column in schema.in_matrix], [list(cells) for cells in zip(*columns, strict=True)]
-
-
-def unreadable(table: pl.DataFrame, schema: Schema, matrix: NDArray[np.float32]) -> dict[str, tuple[int, int]]:
-    """Of the columns of numbers, booleans or dates, those with values that ``encode`` could not read: how many, of how
-    many. matrix: of these rows.
-    """
-    is_nan, start = {}, 0
-    for column in schema.in_matrix:
-        values = np.isnan(matrix[:, start])
-        start += column.width
-        if values.any():  # never of ids
-            is_nan[column.name] = values
-    counts = {}
-    for names in blocks(list(is_nan), table.height):
-        for text in all_words(table[names], schema.rules):
-            is_value = text.is_not_null().to_numpy()
-            if lost := int((is_nan[text.name] & is_value).sum()):
-                counts[text.name] = lost, int(is_value.sum())
-    return counts

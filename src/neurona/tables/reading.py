@@ -10,10 +10,12 @@ import glob
 import gzip
 import os
 import re
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -28,6 +30,23 @@ SEPARATORS = ",;\t|"
 COMPRESSED = (".gz", ".zst")
 MOST_HEADER = 2**26
 """Bytes of a first line; a million columns take some ten million."""
+ZIP, ZSTD, OFFICE = b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xd0\xcf\x11\xe0"
+_UTF_16 = "text in UTF-16", "iconv -f utf-16 -t utf-8 {file} converts it"
+FORMATS = {
+    ZIP: ("a zip archive", "unzip -p {file} unpacks what is in it"),
+    ZSTD: ("packed with zstd", "give it the ending .zst"),
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+    b"\x93NUMPY": ("a numpy array", "np.savez('t.npz', x=x, y=y) makes a table of it and the labels y"),
+    b"PAR1": ("a Parquet file", "give it the ending .parquet"),
+    b"ARROW1": ("an Arrow file", "give it the ending .arrow"),
+    OFFICE: ("an Excel or other Office file", "save it there as CSV UTF-8"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull gets the file itself"),
+    b"<!DOCTYPE": ("a web page", "download the file itself"),
+    b"BZh": ("packed with bzip2", "bunzip2 -c {file} unpacks it"),
+    b"\xfd7zXZ": ("packed with xz", "xz -dc {file} unpacks it"),
+}
+"""What a file that is no CSV begins with, what it is, and what to do."""
 QUOTED = re.compile('"[^"]*"')
 FAILURES = (
     PolarsError,
@@ -112,29 +131,45 @@ def require(table: pl.DataFrame, names: Iterable[str], where: object) -> None:
         raise DataError(where, f"has no column {words}{hint}; it has {', '.join(table.columns[:30])}")
 
 
-def from_python(rows: Any, names: Sequence[str]) -> pl.DataFrame:
+def from_python(rows: Any, widths: Sequence[Sequence[str]]) -> pl.DataFrame:
     """A polars frame of a polars or pandas frame, a mapping of columns, a list of mappings, or an array (rows,
     columns).
 
-    names: what the columns of an array are called. Raises DataError where it is none of these.
+    widths: what the columns of an array are called, by their number. Raises DataError where it is none of these.
     """
     if isinstance(rows, pl.DataFrame):
         return rows
     try:
         if hasattr(rows, "columns"):  # pandas, without asking for pyarrow
+            _require_distinct([str(name) for name in rows.columns], "features", "rename them")
             rows = {str(name): rows[name].tolist() for name in rows.columns}
         if isinstance(rows, Mapping):
             columns = {str(name): [value] if np.isscalar(value) else value for name, value in rows.items()}
-            return pl.DataFrame(columns, strict=False)
+            return pl.DataFrame({name: _with_none(values) for name, values in columns.items()}, strict=False)
         if isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
             return pl.DataFrame(list(rows), strict=False, infer_schema_length=None)
         array = np.asarray(rows)
-        if array.ndim == 2 and array.shape[1] == len(names):
-            return pl.DataFrame({name: array[:, i].tolist() for i, name in enumerate(names)}, strict=False)
+        for names in widths:
+            if array.ndim == 2 and array.shape[1] == len(names):
+                return pl.DataFrame(
+                    {name: _with_none(array[:, i].tolist()) for i, name in enumerate(names)}, strict=False
+                )
+        names = widths[0]
         problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
     except FAILURES as error:
         problem = f"are no table: {_one_line(error)}"
     raise DataError("features", problem)
+
+
+def _with_none(values: Any) -> Any:
+    """A list with None for what pandas has in place of a value, which polars does not know."""
+    absent = {"NaTType", "NAType"}
+    return [None if type(v).__name__ in absent else v for v in values] if isinstance(values, list) else values
+
+
+def _require_distinct(names: Sequence[str], where: object, remedy: str) -> None:
+    if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(where, f"has more than one column of the name {', '.join(map(repr, doubled))}; {remedy}")
 
 
 def _scan(file: Path, separator: str | None) -> pl.LazyFrame:
@@ -148,63 +183,114 @@ def _kind(file: Path) -> str:
 
 def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
     """Checked first, line by line: polars fills short lines up, and does not say where it meets an error."""
+    _check_format(file)
     first = _first_line(file)
     if not first:
         raise DataError(file, "is empty; it needs a header and rows")
+    if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE):
+        raise DataError(file, f"begins with a note for Excel; {_command('sed 1d', file)} leaves it out")
     separator = separator or _separator(first)
     lines = pl.scan_lines(file, name="line", glob=False)
     unquoted = pl.col("line").str.replace_all(QUOTED.pattern, "")
     width, wanted = unquoted.str.count_matches(separator, literal=True), QUOTED.sub("", first).count(separator)
-    is_blank = pl.col("line").str.strip_chars() == ""
-    is_odd = ~is_blank & (width != wanted) | unquoted.str.contains('"', literal=True)  # perhaps a quoted line break
-    odd, blank = lines.select(is_odd.any(), is_blank.any().alias("blank")).collect(engine="streaming").row(0)
-    if odd:
-        _check_lines(file, separator)
+    is_odd = (width != wanted) | unquoted.str.contains('"', literal=True)  # perhaps a quoted line break
+    is_blank = pl.col("line").str.strip_chars(_blanks(separator)) == ""
+    is_odd = lines.select((is_odd | is_blank).any()).collect(engine="streaming").item()
+    blank = _check_lines(file, separator) if is_odd else []  # of which polars makes rows
+    skipped = next((place for place, number in enumerate(blank) if place != number), len(blank))  # before the header
 
-    options: dict[str, Any] = {"separator": separator, "infer_schema": False, "glob": False}
+    options: dict[str, Any] = {"separator": separator, "infer_schema": False, "glob": False, "skip_lines": skipped}
     header = pl.scan_csv(file, has_header=False, truncate_ragged_lines=True, **options).head(1).collect().row(0)
     names = [(name or "").strip() for name in header]
-    if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
-        words = ", ".join(repr(name) for name in doubled)
-        raise DataError(file, f"has more than one column of the name {words}; rename them in its first line")
-    table = pl.scan_csv(file, new_columns=names, **options)
-    # Polars makes rows of blank lines.
-    return table.filter(~pl.all_horizontal(pl.all().is_null())) if blank and len(names) > 1 else table
+    _require_distinct(names, file, "rename them in its first line")
+    if len(blank) == skipped:
+        return pl.scan_csv(file, new_columns=names, **options)
+    index, rows = "\n", pl.Series([number - skipped - 1 for number in blank[skipped:]], dtype=pl.UInt32)
+    table = pl.scan_csv(file, new_columns=names, row_index_name=index, **options)
+    return table.filter(~pl.col(index).is_in(rows.implode())).drop(index)
+
+
+def _check_format(file: Path) -> None:
+    """Raises DataError where the first bytes are those of something else than text in UTF-8."""
+    with file.open("rb") as start:
+        head = start.read(4096)
+    magic = next((magic for magic in FORMATS if head.startswith(magic)), ZSTD)
+    name, remedy = FORMATS[magic]
+    if not head.startswith(magic) or (magic == ZSTD and file.suffix == ".zst"):
+        return
+    if magic == ZIP and b"[Content_Types].xml" in head:
+        name, remedy = FORMATS[OFFICE]
+    elif magic == ZIP and b".npy" in head:
+        name, remedy = "a file of numpy arrays", "give it the ending .npz"
+    command, found, words = remedy.partition(" {file}")
+    problem = f"is {name} by its first bytes; {_command(command, file) if found else command}{words}"
+    raise DataError(file, problem)
+
+
+def _command(command: str, file: Path) -> str:
+    """What makes a better file of one, as typed into a shell."""
+    old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}.new.csv")
+    unpack = {".gz": "zcat", ".zst": "zstdcat"}.get(file.suffix)
+    return f"{unpack} {old} | {command} > {new}" if unpack else f"{command} {old} > {new}"
 
 
 def _first_line(file: Path) -> str:
     return next((line for line in _lines(file, MOST_HEADER) if line.strip()), "")
 
 
+def _blanks(separator: str) -> str:
+    """What a line that is skipped may hold."""
+    return " \t\r\n".replace(separator, "")
+
+
 def _separator(first_line: str) -> str:
     return max(SEPARATORS, key=QUOTED.sub("", first_line).count)
 
 
-def _check_lines(file: Path, separator: str) -> None:
-    """Raises DataError naming the first line that is not UTF-8, has not as many values as the header, or has quotes
-    that are not around a whole value: where they stray over lines, polars takes several for one.
+def _check_lines(file: Path, separator: str) -> list[int]:
+    """The numbers, from 0, of the records that are blank lines. Raises DataError naming the first line that is not
+    UTF-8, has not as many values as the header, or has quotes that are not around a whole value: where they stray over
+    lines, polars takes several for one.
     """
     mark = re.escape(separator)
     value = rf'(?:"(?:[^"]|"")*+"|[^"{mark}]*+)'
     whole, opening = re.compile(rf"{value}(?:{mark}{value})*+\s*"), re.compile(rf'(?:{value}{mark})*+"(?:[^"]|"")*+')
     remedy = f"a value with {separator!r}, quotes or line breaks in it stands in double quotes, its own quotes doubled"
     width, opened_at, count = 0, 0, 1  # opened_at: the line of an open quote; count: values of the record so far
+    blank, records = [], 0
     for number, line in enumerate(_lines(file), start=1):
         text = '"' * bool(opened_at) + line
         count += QUOTED.sub("", text).split('"')[0].count(separator)
         if whole.fullmatch(text):
-            if opened_at or text.strip():
-                width = width or count
-                if count != width:
-                    problem = f"has {count} values where the header has {width}; {remedy}; data.separator sets another"
-                    raise DataError(f"{file}, line {number}", problem)
-            opened_at, count = 0, 1
+            if not opened_at and not text.strip(_blanks(separator)):
+                blank.append(records)
+            elif count != (width := width or count):
+                problem = f"has {count} values where the header has {width}"
+                remedy = _common_fault(file, separator, width) or f"{remedy}; data.separator sets another"
+                raise DataError(f"{file}, line {number}", f"{problem}; {remedy}")
+            opened_at, count, records = 0, 1, records + 1
         elif opening.fullmatch(text):
             opened_at = opened_at or number
         else:
             raise DataError(f"{file}, line {number}", f"has a double quote within a value; {remedy}")
     if opened_at:
         raise DataError(f"{file}, line {opened_at}", "has a double quote that is never closed")
+    return blank
+
+
+def _common_fault(file: Path, separator: str, width: int) -> str:
+    """What the first lines have in common that is to be changed, and how; nothing where that is not known."""
+    lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100) if line.strip()]
+    is_wider = all(QUOTED.sub("", line).count(separator) == width for line in lines[1:])
+    if any(line.startswith("#") for line in lines):
+        command, words = "grep -v '^#'", "lines that begin with # seem to be comments; {} leaves them out"
+    elif is_wider and all(line.endswith(separator) for line in lines[1:]):
+        command, words = f"sed 's/{separator}$//'", f"every row ends in {separator!r}; {{}} leaves that out"
+    elif is_wider:
+        command, words = f"sed '1s/^/row{separator}/'", "every row has a value more, perhaps R's names; {} names them"
+    else:
+        return ""
+    return words.format(_command(command, file))
 
 
 def _lines(file: Path, most: int = -1) -> Iterator[str]:
@@ -222,7 +308,8 @@ def _lines(file: Path, most: int = -1) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                problem = f"is not UTF-8 ({error.reason}); convert the file, for example with iconv -f latin1 -t utf-8"
+                convert = _command("iconv -f cp1252 -t utf-8", file)
+                problem = f"is not UTF-8 ({error.reason}); {convert} converts it, if it comes from Windows"
                 raise DataError(f"{file}, line {number}", problem) from error
 
 
@@ -230,9 +317,23 @@ def _arrays(file: Path) -> pl.DataFrame:
     """A one-dimensional array is the column of its name, a two-dimensional one x the columns x0, x1 …"""
     columns: dict[str, Any] = {}
     with np.load(file, allow_pickle=False) as arrays:
-        for name, array in arrays.items():
+        for name in arrays.files:
+            try:
+                array = arrays[name]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                problem = f"the array {name!r} holds Python's objects; save it as {name}.astype(str)"
+                raise DataError(file, problem) from error
             if array.ndim not in (1, 2):
-                raise DataError(file, f"the array {name!r} has {array.ndim} dimensions; a table's have one or two")
+                remedy = f"save it as {name}.reshape(len({name}), -1)" if array.ndim else "leave it out"
+                raise DataError(
+                    file, f"the array {name!r} has {array.ndim} dimensions; a table's have one or two; {remedy}"
+                )
+            if array.dtype.kind == "S":
+                array = np.char.decode(array, "utf-8")
+            elif array.dtype.kind == "M":
+                array = array.astype("datetime64[us]")
             columns |= {name: array} if array.ndim == 1 else {f"{name}{i}": part for i, part in enumerate(array.T)}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:

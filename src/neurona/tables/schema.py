@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
+NOUNS = {"numeric": "numbers", "boolean": "yes or no", "date": "dates", "categorical": "known from training"}
+"""What the values of a column of each kind are."""
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "?", "NaN", "nan", "NULL", "null", "None")
+BLANK = (
+    r"(?i)^(?:[-–—]+|\.+|\*|\?|na|n/a|n\. ?a\.|#n/a|<na>|-?nan|nat|null|nil|none|missing|unknown|undefined|blank|empty"
+    r"|tbd|not (?:available|applicable)|#(?:value!|div/0!|ref!|num!|name\?|null!)|-?1\.#(?:ind|qnan)"
+    r"|0000-00-00(?: 00:00:00)?|00[/.]00[/.]0000)$"
+)
+"""Words for no value in a column of numbers, dates or booleans; in one of categories they are some."""
 DATE_PARTS = ("days", "month", "day", "weekday", "hour")
 """The numbers a date becomes: days since 1970, month 1 to 12, day 1 to 31, weekday 1 (Monday) to 7, hour 0 to 24."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How the texts of a table are read: missing are the words for no value; decimal and thousands the separators."""
+    """How the texts of a table are read: missing are the words for no value; decimal and thousands the marks of
+    numbers, dates the pattern of dates, where each column's own are not to be found out.
+    """
 
     missing: tuple[str, ...] = MISSING
-    decimal: str = "."
-    thousands: str = ""
+    decimal: str = ""
+    thousands: str | None = None
+    dates: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
     """One column that is used.
 
-    categories: of a categorical one, sorted. origin: what is subtracted from a number, or from a date's days, in
-    float64: float32 would lose the digits of large values that differ little. format: of a date that is text.
+    categories: of a categorical one, sorted. origin: what is subtracted from a number, or from a date's days, and
+    scale: what the number is then multiplied with, in float64: float32 would lose the digits of large values that
+    differ little, and differences that are tiny. format: of a date that is text, without the time of day. marks: of
+    numbers that are text, see ``neurona.tables.marks.Marks``; empty where they are the table's.
     """
 
     name: str
@@ -35,6 +50,8 @@ class Column:
     categories: tuple[str, ...] = ()
     origin: float = 0.0
     format: str = ""
+    scale: float = 1.0
+    marks: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -44,13 +61,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns used, the one to predict, and the ones left out with the reason; warnings: what seems wrong."""
+    """The columns used, the one to predict, and the ones left out with the reason; warnings: what seems wrong.
+
+    features: all columns of the table but the one to predict, in its order; empty where all are used.
+    """
 
     columns: tuple[Column, ...]
     target: str
     dropped: dict[str, str] = field(default_factory=dict)
     rules: Rules = Rules()
     warnings: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -67,9 +88,24 @@ class Schema:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Schema:
-        columns = tuple(Column(**{**column, "categories": tuple(column["categories"])}) for column in stored["columns"])
-        rules = Rules(**{**stored["rules"], "missing": tuple(stored["rules"]["missing"])})
-        return cls(**{**stored, "columns": columns, "rules": rules, "warnings": tuple(stored["warnings"])})
+        lists = {"categories", "marks", "missing", "warnings", "features"}  # JSON has no tuples
+
+        def fields(part: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: tuple(value) if name in lists else value for name, value in part.items()}
+
+        columns, rules = (
+            tuple(Column(**fields(column)) for column in stored["columns"]),
+            Rules(**fields(stored["rules"])),
+        )
+        return cls(**{**fields(stored), "columns": columns, "rules": rules})
+
+
+def setting(key: str, name: str) -> str:
+    """How a column is named for a setting in a shell."""
+    if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", name, re.IGNORECASE):
+        return f"data.{key}=[{name}]"
+    escaped = name.replace('"', r"\"")
+    return shlex.quote(f'data.{key}=["{escaped}"]')
 
 
 class Layout(NamedTuple):

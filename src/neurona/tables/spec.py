@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from neurona.data.spec import DataSpec
 from neurona.tables import reading
 from neurona.tables.matrix import decode, encode
 from neurona.tables.schema import Schema
+from neurona.tables.unread import Tally
 from neurona.tables.values import words
 
 
@@ -38,15 +40,20 @@ class TableSpec(DataSpec):
         """features: a polars or pandas frame, a mapping of columns, or a list of mappings, with these columns in any
         order among others; or an array (rows, columns) of the columns used.
         """
-        return encode(reading.from_python(features, self.columns), self.table, "features")
+        table = reading.from_python(features, [self.columns, self.table.features])
+        matrix, tally = encode(table, self.table, "features"), Tally(self.table)
+        tally.add(table, matrix)
+        for message in tally.messages():
+            warnings.warn(message, stacklevel=4)  # of whoever has called the Predictor's predict
+        return matrix
 
-    def matches(self, predicted: NDArray[Any], targets: ArrayLike) -> NDArray[np.bool_]:
-        """targets: class names as the table holds them, numbers and booleans too."""
-        wanted, names = np.asarray(targets), predicted.astype(str)
+    def labels(self, targets: ArrayLike) -> list[str | None]:
+        """targets: class names as the table holds them, numbers and booleans too; None or NaN for no label."""
+        wanted = np.asarray(targets)
+        texts = words(pl.Series(wanted.tolist(), strict=False), self.table.rules)
         if wanted.dtype == bool:  # True in a frame may have been True or true in the file
-            names = np.char.lower(names)
-        labels = words(pl.Series(wanted.tolist(), strict=False), self.table.rules)
-        return names == labels.to_numpy().astype(str)
+            texts = texts.replace({name.lower(): name for name in self.class_names})
+        return texts.to_list()
 
     def cells(self, rows: NDArray[np.float64]) -> tuple[list[str], list[list[str]]]:
         return decode(rows, self.table)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,9 +26,11 @@ from neurona.tables import data_card, encoding, reading
 from neurona.tables.encoding import Numeric
 from neurona.tables.inference import infer, order_of
 from neurona.tables.labels import Labels, codes
-from neurona.tables.matrix import encode, unreadable
-from neurona.tables.schema import MISSING, Rules, Schema, layout
+from neurona.tables.matrix import encode
+from neurona.tables.schema import MISSING, Rules, Schema, layout, setting
 from neurona.tables.spec import TableSpec
+from neurona.tables.unread import Tally, merge
+from neurona.tables.values import all_words, words
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,9 @@ class TableData(InMemoryData):
     """A table whose column ``target`` is to be predicted from the others.
 
     path: a file, or a pattern of files. val_path, test_path: published validation and test parts; without, they are
-    drawn from path. separator, decimal, thousands, missing: how texts are read, see ``neurona.tables.schema.Rules``.
+    drawn from path. separator, decimal, thousands, dates, missing: how texts are read, see
+    ``neurona.tables.schema.Rules``. max_unread: share of the rows whose value may be none of its column's kind, such as
+    a word among numbers.
     categorical, numeric, drop: columns that are that, or are left out; what the others are is inferred from the
     training rows, see ``neurona.tables.inference.infer``, and stored with the run. labels: characters to strip off the
     labels' ends, or a mapping of labels to class names. group: column of which no value may occur in two parts. order:
@@ -63,8 +69,10 @@ class TableData(InMemoryData):
     test_path: str | None = None
     val_path: str | None = None
     separator: str | None = None
-    decimal: str = "."
-    thousands: str = ""
+    decimal: str | None = None
+    thousands: str | None = None
+    dates: str | None = None
+    max_unread: float = 0.05
     missing: Sequence[str | int | float] = MISSING
     categorical: Sequence[str | int] = ()
     numeric: Sequence[str | int] = ()
@@ -85,7 +93,7 @@ class TableData(InMemoryData):
         self._check_settings()
         self._target = str(self.target)
         self._group, self._order = (None if name is None else str(name) for name in (self.group, self.order))
-        self.rules = Rules(tuple(map(str, self.missing)), self.decimal, self.thousands)
+        self.rules = Rules(tuple(map(str, self.missing)), self.decimal or "", self.thousands, self.dates or "")
         self.dropped = dict.fromkeys(map(str, self.drop), "as asked")
         self.dropped |= {n: r for n, r in ((self._group, "the group"), (self._order, "the order")) if n is not None}
         if self._target in self.dropped:
@@ -96,15 +104,17 @@ class TableData(InMemoryData):
         """What ``neurona.tables.data_card.card`` tells, after setup for a fit."""
         self._run_spec: DataSpec | None = None
         self._is_new = False
-        self._warned = set[str]()
-        """Columns of new rows of which it has been said that they cannot be read."""
 
     def _check_settings(self) -> None:
         separator = self.separator
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
             raise ConfigError("data.separator", separator, "must be one character, such as ; or null to find it out")
-        if len(self.decimal) != 1 or len(self.thousands) > 1 or self.decimal == self.thousands:
+        if self.decimal is not None and (len(self.decimal) != 1 or self.decimal == self.thousands):
             raise ConfigError("data.decimal", self.decimal, "must be one character, and another than data.thousands")
+        if len(self.thousands or "") > 1 or (self.thousands == "." and self.decimal is None):
+            problem = "must be one character or none; where it is a dot, data.decimal must be set too"
+            raise ConfigError("data.thousands", self.thousands, problem)
+        check_range("data.max_unread", self.max_unread, least=0, most=1)
         if self.group is not None and self.order is not None:
             raise ConfigError("data.order", self.order, "does not go with data.group: a split is by group or by order")
         if self.folds is not None and (self.val_path is not None or self.order is not None):
@@ -125,19 +135,43 @@ class TableData(InMemoryData):
         first = frames[0]
         named = (("target", self._target), ("group", self._group), ("order", self._order))
         for key, name in (*named, *(("drop", name) for name in self.dropped)):
-            _require_column(f"data.{key}", name, first)
+            _require_column(f"data.{key}", name, first, self.path)
         ranks = {"groups": self._ranks(first, "group", self._group), "order": self._ranks(first, "order", self._order)}
         frames[0] = first.drop(list(self.dropped))
         table = reading.concatenate(list(zip(paths, frames, strict=True)))
         sizes = [frame.height for frame in frames]
         names, targets = self._classify(table, paths, sizes)
         parts = self._parts(targets, names, sizes, ranks)
-        if self.schema is None:
-            rows = {part: getattr(parts, part).numpy() for part in ("train", "val", "test")}
-            self.schema = self._infer(table, rows["train"], targets.numpy())
-            self.card = data_card.card(table, self.schema, names, targets.numpy(), rows)
-        features = torch.from_numpy(encode(table, self.schema, self.path))
-        return Table(features, targets.clip(0), names, parts=parts)
+        if self.schema is not None:
+            features = encode(table, self.schema, self.path)
+            return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts)
+        rows = {part: getattr(parts, part).numpy() for part in ("train", "val", "test")}
+        self.schema = self._infer(table, rows["train"], targets.numpy())
+        features = encode(table, self.schema, self.path)
+        tallies = {part: Tally(self.schema) for part in rows}
+        for part, tally in tallies.items():
+            tally.add(table[rows[part]], features[rows[part]])
+        self._check_unread(tallies)
+        self.card = data_card.card(table, self.schema, names, targets.numpy(), rows, tallies)
+        self.card["warnings"][:0] = _about_header(first, self.path)
+        return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts)
+
+    def _check_unread(self, tallies: Mapping[str, Tally]) -> None:
+        """Raises DataError where more than the share allowed is not read, of a published part or of the others."""
+        published = {"val": self.val_path, "test": self.test_path}
+        drawn = [tally for part, tally in tallies.items() if not published.get(part)]
+        groups = [(self.path, drawn), *((path, [tallies[part]]) for part, path in published.items() if path)]
+        for path, group in groups:
+            for unread, rows in merge(group):
+                name, kind, share = unread.column.name, unread.column.kind, unread.mistakes / rows
+                if share <= self.max_unread or name in map(str, self.numeric):
+                    continue
+                remedies = [f"data.max_unread={math.ceil(100 * share) / 100} lets that pass"]
+                if kind != "categorical":
+                    remedies.insert(0, f"{setting('categorical', name)} takes all as categories")
+                if kind == "numeric":
+                    remedies.insert(0, f"{setting('numeric', name)} takes no more than the numbers")
+                raise DataError(path, f"{unread.message(rows)}; {', '.join(remedies)}")
 
     def _classify(
         self, table: pl.DataFrame, paths: Sequence[str], sizes: Sequence[int]
@@ -188,7 +222,7 @@ class TableData(InMemoryData):
         """Of each row, the place of its group or in the order."""
         if name is None:
             return None
-        ranks = order_of(table[name], self.rules)
+        ranks = order_of(table[name], self.rules) if key == "order" else words(table[name], self.rules).rank("dense")
         if missing := ranks.null_count():
             raise ConfigError(f"data.{key}", name, f"the column has no value in {missing} rows; each needs one")
         return torch.from_numpy(ranks.cast(pl.Int64).to_numpy(writable=True))
@@ -197,7 +231,8 @@ class TableData(InMemoryData):
 
     @classmethod
     def unused(cls, *, is_new: bool) -> dict[str, str]:
-        fixed = ("categorical", "numeric", "drop", "numeric_encoding", "max_pieces", "max_one_hot")
+        of_encoding = ("numeric_encoding", "max_pieces", "max_one_hot")
+        fixed = ("categorical", "numeric", "dates", "max_unread", "drop", *of_encoding)
         unused = super().unused(is_new=is_new)
         unused |= dict.fromkeys(fixed, "is what the run was trained with, and stays; leave it out")
         if is_new:
@@ -228,18 +263,21 @@ class TableData(InMemoryData):
                     raise DataError(file, "has no rows")
                 reading.require(first, self.schema.names, file)
                 if self._target != self.schema.target:
-                    _require_column("data.target", self._target, first)
+                    _require_column("data.target", self._target, first, str(file))
             self._spec = self._run_spec
 
     def test_dataloader(self) -> BatchLoader:
         if not self._is_new:
             return super().test_dataloader()
+        assert self.schema is not None
         table = reading.read(self.path, self.separator)
-        _require_column("data.target", self._target, table)
+        _require_column("data.target", self._target, table, self.path)
         labels, names = self._labels.read(table), self.spec.class_names
         self._labels.check(labels, names, self.path)
         targets = torch.from_numpy(codes(labels, names))
-        features = self._encode(table)
+        tally = Tally(self.schema)
+        features = self._encode(table, tally)
+        self._warn(tally)
         rows = (targets >= 0).nonzero().flatten()
         if not len(rows):
             raise DataError(self.path, f"no row has a label in column {self._target!r}; stage=predict needs none")
@@ -250,27 +288,28 @@ class TableData(InMemoryData):
 
     def _stream(self) -> Iterator[Batch]:
         """All rows of ``path`` in their order; targets: -1 where there is no label of the run's."""
+        assert self.schema is not None
+        tally = Tally(self.schema)
         for table in reading.batches(self.path, self.separator, STREAM_ROWS):
-            features = self._encode(table)
+            features = self._encode(table, tally)
             targets = torch.full((len(features),), -1)
             if self._target in table.columns:
                 targets = torch.from_numpy(codes(self._labels.read(table), self.spec.class_names))
             for start in range(0, len(features), self.eval_batch_size):
                 part = slice(start, start + self.eval_batch_size)
                 yield Batch(features[part], targets[part])
+        self._warn(tally)
 
-    def _encode(self, table: pl.DataFrame) -> Tensor:
-        """New rows; tells, once a column, what cannot be read."""
+    def _encode(self, table: pl.DataFrame, tally: Tally) -> Tensor:
+        """New rows."""
         assert self.schema is not None
         matrix = encode(table, self.schema, self.path)
-        for name, (lost, count) in unreadable(table, self.schema, matrix).items():
-            if name not in self._warned:
-                problem = f"no value of column {name!r} reads as in training"
-                if lost < count:
-                    problem = f"{lost} of {count} values of column {name!r} do not read as in training"
-                log.warning("%s: %s; they count as missing", self.path, problem)
-                self._warned.add(name)
+        tally.add(table, matrix)
         return torch.from_numpy(matrix)
+
+    def _warn(self, tally: Tally) -> None:
+        for message in tally.messages():
+            log.warning("%s: %s", self.path, message)
 
 
 def batch_size_for(rows: int) -> int:
@@ -278,8 +317,25 @@ def batch_size_for(rows: int) -> int:
     return min(256, max(16, 2 ** round(math.log2(max(rows, 1) / 64))))
 
 
-def _require_column(key: str, name: str | None, table: pl.DataFrame) -> None:
-    if name is not None and name not in table.columns:
-        hint = did_you_mean(name, table.columns) or f"; there are {', '.join(table.columns[:30])}"
-        only = " (only one column: is data.separator right?)" * (table.width == 1)
-        raise ConfigError(key, name, f"no such column{hint}{only}")
+def _require_column(key: str, name: str | None, table: pl.DataFrame, path: str) -> None:
+    if name is None or name in table.columns:
+        return
+    hint = did_you_mean(name, table.columns) or f"; there are {', '.join(table.columns[:30])}"
+    if {f"{name}0", f"{name}1"} <= set(table.columns):
+        hint = f"; it is an array of several columns, {name}0, {name}1 …; of one-hot labels, save {name}.argmax(1)"
+    if table.width == 1:
+        hint += " (only one column: is data.separator right?)"
+        if len(table.columns[0].split()) > 1:
+            old = shlex.quote(path)
+            hint += f"; where blanks separate them, sed 's/^ *//;s/  */,/g' {old} > new.csv puts commas there"
+    raise ConfigError(key, name, f"no such column{hint}")
+
+
+def _about_header(table: pl.DataFrame, path: str) -> tuple[str, ...]:
+    """A warning where most names of columns are values of theirs, or have decimals, as those of a row have."""
+    head = all_words(table.head(1000), Rules())
+    are_values = [bool((column == column.name).any()) or re.fullmatch(r"-?\d+\.\d+", column.name) for column in head]
+    if 2 * sum(map(bool, are_values)) <= len(are_values):
+        return ()
+    names = ", ".join(head.columns[:4])
+    return (f"{path}: its first line, {names} …, looks like a row; where it is, put one with names before it",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,10 +11,32 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from neurona.tables.schema import Rules
+from neurona.tables.marks import PLAIN, Marks
+from neurona.tables.schema import BLANK, Rules
 
 LARGEST_NUMBER = 1e37  # what float32 can hold, and still multiply by 10
-TIMES = ("", " %H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.f%#z", " %H:%M:%S%.f%#z")
+_CLOCKS = [f"{gap}{time}{zone}" for time in ("%H:%M:%S%.f", "%H:%M") for zone in ("", "%#z") for gap in " T"]
+TIMES = ("", *_CLOCKS, " %I:%M %p", " %I:%M:%S%.f %p")
+"""What may follow a date, whatever the others of its column have."""
+SHAPES = {
+    **dict.fromkeys(("%y", "%M", "%S"), r"\d\d"),
+    **dict.fromkeys(("%m", "%d", "%H", "%I"), r"\d{1,2}"),
+    "%Y": r"\d{4}",
+    "%B": "[A-Za-z]{3,9}",
+    "%.f": r"(?:\.\d+)?",
+    "%p": "[AaPp][Mm]",
+    "%#z": r"(?:Z|[+-]\d\d(?::?\d\d)?)",
+}
+"""Of the parts of a date, more narrowly than polars, for which 23 is a year of four digits."""
+RESPELLINGS = (
+    ("^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? ", ""),
+    (r",(\s)", "$1"),
+    (r"\s+", " "),
+    (r"(\d) ?([AaPp])\.?[Mm]\.?$", "$1 ${2}M"),
+    (r" ?(?:UTC|GMT|Z)$", "Z"),
+    (r"(:\d\d(?:\.\d+)?) ([+-]\d\d:?\d\d)$", "$1$2"),
+)
+"""Of dates: commas, AM and zones as ``TIMES`` has them."""
 BLOCK_CELLS = 2**20
 """Of the columns that are read at once: so many are made text, not the whole table."""
 YES, NO = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0")
@@ -43,32 +65,33 @@ def all_words(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     return table.select(text.replace(list({"", *rules.missing}), None))
 
 
-def parse(column: pl.Series, rules: Rules) -> pl.Series:
-    """A column as float64, infinite and NaN too; a duration or a time of day in seconds."""
-    return parse_all(column.to_frame(), rules).to_series()
+def without_blanks(texts: pl.DataFrame) -> pl.DataFrame:
+    """Columns of words, those for no value in a column of numbers, dates or booleans as null too."""
+    return texts.select(pl.when(~pl.all().str.contains(BLANK)).then(pl.all()))
 
 
-def parse_all(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Every column as ``parse`` reads it, at once."""
+def numbers(column: pl.Series, rules: Rules, marks: Sequence[str] = ()) -> pl.Series:
+    """A column as float64, null where it is missing, not a number, infinite or too large; a duration or a time of day
+    in seconds. marks: of its texts, as ``Marks``; none for those of the rules.
+    """
+    return all_numbers(column.to_frame(), rules, {column.name: marks} if marks else None).to_series()
+
+
+def all_numbers(table: pl.DataFrame, rules: Rules, marks: Mapping[str, Sequence[str]] | None = None) -> pl.DataFrame:
+    """Every column as ``numbers`` reads it, at once. marks: of columns by name."""
+    return parse_all(table, rules, marks).select(pl.when(pl.all().abs() <= LARGEST_NUMBER).then(pl.all()))
+
+
+def parse_all(table: pl.DataFrame, rules: Rules, marks: Mapping[str, Sequence[str]] | None = None) -> pl.DataFrame:
+    """Every column as float64, infinite and NaN too."""
+    ways, usual = marks or {}, Marks(rules.decimal or ".", rules.thousands or "")
     seconds = (cs.duration().dt.total_microseconds() / 1e6, cs.time().cast(pl.Int64) / 1e9)
     texts = all_words(table.select(~(cs.numeric() | cs.boolean() | cs.duration() | cs.time())), rules)
-    text = pl.all()
-    if rules.thousands:
-        text = text.str.replace_all(re.escape(rules.thousands) + r"(\d{3})\b", "${1}")
-    if rules.decimal != ".":
-        text = text.str.replace_all(".", "_", literal=True).str.replace(rules.decimal, ".", literal=True)
-    read = table.with_columns(*seconds).with_columns(texts.select(text))
-    return read.select(pl.all().cast(pl.Float64, strict=False))
-
-
-def numbers(column: pl.Series, rules: Rules) -> pl.Series:
-    """A column as float64, null where it is missing, not a number, infinite or too large."""
-    return all_numbers(column.to_frame(), rules).to_series()
-
-
-def all_numbers(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Every column as ``numbers`` reads it, at once."""
-    return parse_all(table, rules).select(pl.when(pl.all().abs() <= LARGEST_NUMBER).then(pl.all()))
+    if texts.width and (ways or usual != PLAIN):
+        texts = pl.DataFrame({text.name: Marks(*ways.get(text.name) or usual).plain(text) for text in texts})
+    read = table.with_columns(*seconds).with_columns(texts).select(pl.all().cast(pl.Float64, strict=False))
+    codes = pl.Series(rules.missing, dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls().drop_nans().to_list()
+    return read.select(pl.when(~pl.all().is_in(codes)).then(pl.all())) if codes else read
 
 
 def truths(column: pl.Series, rules: Rules) -> pl.Series:
@@ -78,15 +101,32 @@ def truths(column: pl.Series, rules: Rules) -> pl.Series:
 
 
 def moments(column: pl.Series, pattern: str, rules: Rules) -> pl.Series:
-    """A column as points in time, UTC where it tells the zone. pattern: of its texts, empty where it had been typed."""
+    """A column as points in time, UTC where it tells the zone. pattern: of the dates of its texts, whatever time
+    follows them; empty where the column had been typed.
+    """
     if column.dtype == pl.Date or column.dtype == pl.Datetime:
         return column.cast(pl.Datetime("us"), strict=False)
-    text = words(column, rules)
-    patterns = [pattern] if pattern else ["%Y-%m-%d" + time for time in TIMES]  # typed in training, text now
-    readings = [
-        text.str.to_datetime(each, strict=False, time_unit="us").dt.replace_time_zone(None) for each in patterns
-    ]
-    return pl.select(pl.coalesce(readings)).to_series()
+    date = re.split("[ T]%[HI]", pattern)[0] or "%Y-%m-%d"  # typed in training, text now
+    rest, read = words(column, rules), pl.Series(column.name, [None] * len(column), pl.Datetime("us"))
+    for respellings in ((), RESPELLINGS):
+        for old, new in respellings:
+            rest = rest.str.replace_all(old, new)
+        for time in TIMES:
+            if rest.null_count() == len(rest):
+                return read
+            fits = rest.str.contains(f"^{shape(date + time)}$")
+            if not fits.any():
+                continue
+            here = pl.select(pl.when(fits).then(rest)).to_series().str
+            found = here.to_datetime(date + time, strict=False, time_unit="us").dt.replace_time_zone(None)
+            read, rest = read.fill_null(found), pl.select(pl.when(found.is_null()).then(rest)).to_series()
+    return read
+
+
+def shape(pattern: str) -> str:
+    """The regular expression of what a pattern of dates reads."""
+    parts = re.findall(r"%(?:\.f|#z|[A-Za-z])|.", pattern)
+    return "".join(SHAPES.get(part, r"\S+" if part[1:] else re.escape(part)) for part in parts)
 
 
 def with_nan(values: pl.Series) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
@@ -90,3 +91,8 @@ def test_the_message_says_what_is_taken(value: Any, annotation: Any, message: st
     with pytest.raises(ConfigError) as caught:
         check_type("key", value, annotation)
     assert str(caught.value) == message
+
+
+def test_what_yaml_takes_for_no_text_is_said_how_to_write() -> None:
+    with pytest.raises(ConfigError, match=re.escape("key=True: must be text; \"key='true'\" is that as text")):
+        check_type("key", True, str)

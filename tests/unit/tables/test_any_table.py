@@ -171,3 +171,96 @@ def test_any_file_is_split_and_encoded_or_a_mistake_named(folder: Path, data: st
     assert encoded.shape == (rows, module.spec.num_features)
     assert encoded.isfinite().all()
     assert 2 <= module.spec.num_classes <= rows // 2
+
+
+GERMAN = str.maketrans(",.", ".,")
+WRITTEN: dict[str, list[Callable[[float], str]]] = {
+    "numeric": [
+        lambda x: f"{x:.2f}",
+        lambda x: f"{x:,.2f}",
+        lambda x: f"{x:,.2f}".translate(GERMAN),
+        lambda x: f"{x:.1f}".translate(GERMAN) + " €",
+        lambda x: f"{x:.1f} kg",
+        lambda x: f"({-x:.2f})" if x < 0 else f"{x:.2f}",
+        lambda x: f"{'-' * (x < 0)}$ {abs(x):,.2f}",
+        lambda x: f"{x:.2f}%",
+    ],
+    "date": [
+        lambda x: f"{moment(x):%Y-%m-%d}",
+        lambda x: f"{moment(x):%d.%m.%Y %H:%M}",
+        lambda x: f"{moment(x):%m/%d/%Y %I:%M %p}",
+        lambda x: f"{moment(x):%B %d, %Y}",
+        lambda x: f"{moment(x):%d/%m/%y}",
+    ],
+    "categorical": [lambda x: ["red", "dark  green", "Blue"][int(x * 100) % 3]],
+    "boolean": [lambda x: ["yes", "no"][int(x * 100) % 2]],
+}
+DAMAGES: list[Callable[[str], str]] = [
+    lambda text: "-",
+    lambda text: "unknown",
+    lambda text: "see notes",
+    lambda text: "",
+    lambda text: text + " mg",
+    lambda text: text.upper(),
+    lambda text: f" {text} ",
+    lambda text: text.translate(GERMAN),
+    lambda text: "31/31/2023",
+    lambda text: "0000-00-00",
+]
+
+
+def moment(x: float) -> datetime.datetime:
+    return datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=round(x * 5))
+
+
+@always(
+    st.sampled_from(sorted(WRITTEN)), st.data(), st.sampled_from([0.0, 0.01, 0.04, 0.15, 0.4, 0.7]), st.integers(0, 99)
+)
+def test_damage_is_read_as_the_clean_table_or_told_of(
+    folder: Path, kind: str, data: st.DataObject, share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    write, spoil = data.draw(st.sampled_from(WRITTEN[kind])), data.draw(st.sampled_from(DAMAGES))
+    clean = [write(x) for x in rng.normal(0, 2000, 240).tolist()]
+    spoilt = [spoil(text) if bad else text for text, bad in zip(clean, rng.random(240) < share, strict=True)]
+
+    def setup(values: list[str], name: str) -> TableData:
+        columns = {"x": values, "o": [i % 7 + 0.5 for i in range(240)], "y": [["no", "yes"][i % 2] for i in range(240)]}
+        pl.DataFrame(columns).write_csv(folder / f"{name}.csv")
+        lines = (folder / f"{name}.csv").read_text().splitlines()
+        (folder / f"{name}.csv").write_text("\n".join([*lines[:9], *["", "  "] * (seed % 2), *lines[9:]]))
+        module = TableData(path=f"{folder}/{name}.csv", target="y")
+        module.setup()
+        return module
+
+    right = setup(clean, "clean")
+    problem = ""
+    try:
+        module = setup(spoilt, "spoilt")
+    except DataError as error:
+        problem = str(error)
+    if problem:
+        assert "column 'x'" in problem
+        return
+    assert module.card is not None
+    assert module.schema is not None
+    assert right.schema is not None
+    told = [warning for warning in module.card["warnings"] if "column 'x'" in warning]
+    expected, column = right.schema.columns[0], module.schema.columns[0]
+    assert expected.kind == kind
+    if column.kind != expected.kind:
+        assert told or (kind, column.kind, len(column.categories)) == ("boolean", "categorical", 3)  # no less is known
+        return
+    if kind == "categorical":
+        spellings = {" ".join(category.casefold().split()) for category in column.categories}
+        assert told or len(spellings) == len(column.categories)
+        return
+    values, truth = (
+        (m.features[:, 0].double().numpy() / c.scale + c.origin) for m, c in ((module, column), (right, expected))
+    )
+    is_lost = np.isnan(values)
+    np.testing.assert_allclose(values[~is_lost], truth[~is_lost], rtol=1e-4, atol=1e-4)
+    unread = sum(module.card["columns"][0].get("unread", {}).values())
+    known = sum(text.strip().lower() in ("", "-", "unknown", "0000-00-00") for text in spoilt)
+    assert is_lost.sum() == unread + known
+    assert told or not unread

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import re
 import shlex
 from typing import Any
@@ -92,17 +91,122 @@ def test_columns_left_out(values: list[Any], name: str, reason: str, warning: st
 @pytest.mark.parametrize(
     ("values", "warning"),
     [
-        (repeated("1,5", "2,25"), "would hold numbers with \"data.decimal=','\""),
-        (repeated("1,500", "2,250,000"), "would hold numbers with \"data.thousands=','\""),
-        (repeated("1.500,5", "2"), "would hold numbers with \"data.decimal=','\" \"data.thousands='.'\""),
-        (["twelve", *map(str, range(10, 69))], "numeric but for values such as 'twelve'"),
-        (repeated("01/02/2000", "03/04/2000"), "%d/%m/%Y or %m/%d/%Y; the first is taken"),
-        (repeated("1", "2", "inf"), "20 values are infinite, too large or no numbers"),
-        (repeated(1.0, 2.0, math.inf), "20 values are infinite, too large or no numbers"),
+        (
+            repeated("1.500", "2.250"),
+            "'1.500' may be read as 1.5 or 1500 (with \"data.decimal=','\" \"data.thousands='.'\")",
+        ),
+        (
+            repeated("1,500", "2,250"),
+            "'1,500' may be read as 1500 or 1.5 (with \"data.decimal=','\" \"data.thousands=''\")",
+        ),
+        (
+            repeated("01/02/2000", "03/04/2000"),
+            "%d/%m/%Y or %m/%d/%Y (with \"data.dates='%m/%d/%Y'\"); the first is taken",
+        ),
+        (repeated("01/02/70", "30/04/69", "31/12/69"), "years of two digits are from 1970 to 2069"),
+        ([*map(str, range(1, 80, 2)), *["soon", "late"] * 10], "though 67% of its values are numbers; data.missing"),
     ],
 )
 def test_warnings(values: list[Any], warning: str) -> None:
     assert any(warning in text for text in inferred(values).warnings), inferred(values).warnings
+
+
+NUMBERS = [1234.5 * i - 40_000 for i in range(ROWS)]
+DAYS = [datetime.datetime(2023, 1, 1, 7, 30) + datetime.timedelta(days=3 * i, hours=i % 24) for i in range(ROWS)]
+
+
+def swiss(number: float) -> str:
+    return f"{number:,.2f}".replace(",", "\u2019")
+
+
+@pytest.mark.parametrize(
+    ("write", "marks"),
+    [
+        (lambda x: f"{x:,.2f}", (".", ",", "", "")),
+        (lambda x: f"{x:,.2f}".translate(str.maketrans(",.", ".,")), (",", ".", "", "")),
+        (lambda x: f"{x:.2f}".replace(".", ","), (",", "", "", "")),
+        (lambda x: f"{x:,.1f}".replace(",", "\u202f").replace(".", ","), (",", " ", "", "")),
+        (lambda x: swiss(x), (".", "'", "", "")),
+        (lambda x: f"{'-' * (x < 0)}${abs(x):,.2f}", (".", ",", "$", "")),
+        (lambda x: f"(${-x:,.2f})" if x < 0 else f"${x:,.2f}", (".", ",", "$", "")),
+        (lambda x: f"CHF {swiss(x)}", (".", "'", "CHF", "")),
+        (lambda x: f"{x:.1f} %", (".", "", "", "%")),
+        (lambda x: f"{x:.1f}km/h", (".", "", "", "km/h")),
+        (lambda x: f"{x:.1f}".replace(".", ",") + "\u00a0€", (",", "", "", "€")),
+        (lambda x: f"{x}".replace("-", "\u2212"), (".", "", "", "")),
+        (lambda x: f"{abs(x)}" + "-" * (x < 0), (".", "", "", "")),
+    ],
+)
+def test_numbers_with_marks_are_read_as_without(write: Any, marks: tuple[str, ...]) -> None:
+    schema = inferred([*map(write, NUMBERS), "n.a.", "-", None])
+    assert (schema.columns[0].kind, schema.columns[0].marks, schema.warnings) == ("numeric", marks, ())
+    later = pl.DataFrame({"x": [*map(write, NUMBERS)], "other": [0.0] * ROWS})
+    np.testing.assert_allclose(encode(later, schema)[:, 0], np.array(NUMBERS) - schema.columns[0].origin, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("%m/%d/%Y %I:%M %p", "%d.%m.%Y %H:%M", "%d %b %Y %H:%M", "%B %d, %Y %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%fZ"),
+        *("%Y-%m-%d %H:%M:%S+00:00", "%a, %d %b %Y %H:%M:%S GMT", "%m/%d/%Y %I:%M:%S%p", "%d-%b-%y %H:%M"),
+    ],
+)
+def test_dates_are_read_however_they_are_written(written: str) -> None:
+    schema = inferred([day.strftime(written) for day in DAYS] + ["0000-00-00", "unknown"])
+    assert schema.columns[0].kind == "date"
+    table = pl.DataFrame({"x": [day.strftime(written) for day in DAYS], "other": [0.0] * ROWS})
+    days, *_, hours = encode(table, schema)[:, :5].T
+    assert ((days - days[0]) * 24 + hours - hours[0]).tolist() == pytest.approx(
+        [(d - DAYS[0]).total_seconds() / 3600 for d in DAYS]
+    )
+
+
+def test_the_setting_that_decides_is_what_the_command_line_takes() -> None:
+    warning = next(text for text in inferred(repeated("01/02/2000", "03/04/2000")).warnings if "may be read" in text)
+    override = OverridesParser.create().parse_override(shlex.split(warning.split("with ")[1].split(")")[0])[0])
+    assert (override.key_or_group, override.value()) == ("data.dates", "%m/%d/%Y")
+
+
+def test_a_pattern_may_be_given() -> None:
+    schema = inferred(repeated("24-01-05", "23-02-03"), rules=Rules(dates="%y-%m-%d"))
+    assert schema.columns[0].format == "%y-%m-%d"
+    assert inferred(repeated("01/02/2000", "03/04/2000"), rules=Rules(dates="%m/%d/%Y")).warnings == ()
+
+
+@pytest.mark.parametrize("odd", ["twelve", "1,5", "3 kg", "2020-01-01", "inf"])
+def test_one_odd_value_does_not_make_numbers_categories(odd: str) -> None:
+    schema = inferred([*(f"{x:.1f}" for x in NUMBERS), odd])
+    assert (schema.columns[0].kind, schema.columns[0].marks) == ("numeric", ())
+    assert inferred([*(str(day) for day in DAYS), odd]).columns[0].kind == "date"
+
+
+@pytest.mark.parametrize("values", [("2", "4", "more"), (">20", "<1", *map(str, range(1, 21))), ("none", "unknown")])
+def test_a_few_values_that_repeat_are_categories(values: tuple[str, ...]) -> None:
+    assert inferred(repeated(*values)).columns[0].kind == "categorical"
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_whole_numbers_beyond_float64_keep_their_identity(kind: type) -> None:
+    ids = [kind(1582218195625938000 + i) for i in range(ROWS)]
+    assert inferred(repeated(*ids[:6])).columns[0].categories == tuple(map(str, ids[:6]))
+    assert inferred(ids).dropped == {"x": "identifier"}
+    assert inferred([kind(10**i * 7) for i in range(19)] * 4).columns[0].kind == "numeric"  # told apart as float64
+
+
+def test_the_smallest_numbers_are_scaled() -> None:
+    values = [i % 13 * 1e-40 for i in range(ROWS)]
+    schema = inferred(values)
+    encoded = encode(pl.DataFrame({"x": values, "other": [0.0] * ROWS}), schema)[:, 0]
+    np.testing.assert_allclose(
+        encoded * 12, [i % 13 - np.median([j % 13 for j in range(ROWS)]) for i in range(ROWS)], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_an_index_is_left_out(name: str) -> None:
+    rows = np.random.default_rng(0).choice(4000, 25, replace=False)
+    assert inferred([str(row) for row in rows], name).dropped == {name: "identifier"}
+    assert inferred(repeated(*range(7)), name).names == [name, "other"]
 
 
 def test_a_column_that_gives_the_target_away_is_named() -> None:
@@ -184,9 +288,25 @@ def test_separators_of_numbers() -> None:
     [
         (["10", "9", None, "9"], [2, 1, None, 1]),
         (["01.02.2020", "31.01.2020", "15.12.2019"], [3, 2, 1]),
-        (["b", "a", "c"], [2, 1, 3]),
+        (["01/31/2023 12:59 AM", "01/31/2023 01:00 AM", "12/31/2022 11:00 PM"], [2, 3, 1]),
+        ([2**60 + 1, 2**60, 2**60 + 2], [2, 1, 3]),
+        (["1,5", "0,75"], [2, 1]),
         ([datetime.date(2020, 1, 2), datetime.date(2019, 1, 2), None], [2, 1, None]),
     ],
 )
 def test_order(values: list[Any], ranks: list[int | None]) -> None:
-    assert order_of(pl.Series(values), Rules()).to_list() == ranks
+    assert order_of(pl.Series("t", values), Rules()).to_list() == ranks
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (["b", "a", "c"], "needs whole numbers, or dates of one pattern, and holds 'a', 'b', 'c'"),
+        (["2023-01-01", "15/01/2023"] * 20, "holds '15/01/2023'|holds '2023-01-01'"),
+        ([*map(str, range(50)), "soon"], "holds 'soon'"),
+        (["01/02/2023", "03/04/2023"], "may be read as %d/%m/%Y or %m/%d/%Y"),
+    ],
+)
+def test_what_has_no_order(values: list[str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.order=t: .*{problem}"):
+        order_of(pl.Series("t", values), Rules())

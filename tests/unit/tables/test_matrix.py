@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from neurona.errors import DataError
-from neurona.tables.matrix import decode, encode, unreadable
+from neurona.tables.matrix import decode, encode
 from neurona.tables.schema import Column, Schema, layout
 
 COLUMNS = (
@@ -57,10 +57,12 @@ def test_people_read_the_values_as_the_table_had_them() -> None:
     ]
 
 
-def test_values_that_cannot_be_read_are_counted() -> None:
-    counts = unreadable(ROWS, SCHEMA, encode(ROWS, SCHEMA))
-    assert counts == {"when": (1, 3), "big": (2, 4), "flag": (1, 3)}  # of those that are not missing
-    assert unreadable(ROWS[:2], SCHEMA, encode(ROWS[:2], SCHEMA)) == {}
+def test_numbers_are_read_by_their_marks_and_scaled_in_float64() -> None:
+    columns = Column("x", "numeric", marks=(",", ".", "", "€")), Column("z", "numeric", origin=1e-40, scale=1e40)
+    table = pl.DataFrame({"x": ["1.234,5 €", "(2 €)", "7"], "z": [1e-40, 2e-40, 3e-40]})
+    matrix = encode(table, Schema(columns, "y"))
+    np.testing.assert_allclose(matrix, [[1234.5, 0], [-2, 1], [np.nan, 2]], rtol=1e-6)
+    assert decode(matrix.astype(float), Schema(columns, "y"))[1][1] == ["-2", "2e-40"]
 
 
 def test_typed_columns_are_encoded_as_their_text() -> None:

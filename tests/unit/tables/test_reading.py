@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import random
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +101,6 @@ LONG = "a,b\n" + "1,2\n" * 5000
         ("t.csv", "a,b\n1,2\né,4\n".encode("latin1"), "line 3: is not UTF-8"),
         ("t.csv", (LONG + "é,4\n").encode("latin1"), "line 5002: is not UTF-8"),
         ("t.csv", "é,b\n1,2\n".encode("latin1"), "line 1: is not UTF-8"),
-        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "line 1: is not UTF-8"),
         ("t.csv.gz", gzip.compress(LONG.encode(), mtime=0)[:-20], r"t\.csv\.gz: cannot be read .*cut short"),
         ("t.csv.gz", gzip.compress((LONG + "1\n").encode(), mtime=0), "line 5002: has 1 values"),
         ("t.parquet", b"PAR1 and then no more", r"t\.parquet: cannot be read .*cut short"),
@@ -111,6 +113,79 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content
     with pytest.raises(DataError, match=problem) as raised:
         reading.read(str(tmp_path / name))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('a,b,c\n1,2,3\n\n   \n,,\n"",,\n4,5,6\n\n\t\n', ["123", "", "", "456"]),
+        ('a\n1\n\n  \n""\n2\n', ["1", "", "2"]),
+        ("a\tb\n1\t2\n\t\n  \n\n", ["12", ""]),
+        ("\n  \na,b\n1,2\n\n", ["12"]),
+        ('\n"a\n\nx",b\n\n1,"2\n\n3"\n\n', ["12\n\n3"]),
+    ],
+)
+def test_rows_are_those_that_pandas_reads(tmp_path: Path, text: str, rows: list[str]) -> None:
+    """The expected ones are what pandas 2.3's read_csv gives for the same texts."""
+    (tmp_path / "t.csv").write_text(text)
+    for parts in ([reading.read(f"{tmp_path}/t.csv")], reading.batches(f"{tmp_path}/t.csv", None, 2)):
+        assert ["".join(value or "" for value in row).strip() for part in parts for row in part.rows()] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("a\tb\n1\t2\n".encode("utf-16"), "is text in UTF-16"),
+        ("a,b\n1,2,\n3,4,\n", "every row ends in ','"),
+        ('a,b\n"r1",1,2\n"r2",3,4\n', "a value more, perhaps R's names"),
+        ("sep=;\na;b\n1;2\n", "begins with a note for Excel"),
+        ("# written by hand\na,b\n1,2\n", "lines that begin with # seem to be comments"),
+        ("a,b\n1,é\n".encode("cp1252"), "is not UTF-8"),
+    ],
+)
+def test_what_all_lines_have_in_common_is_named_with_a_command_that_works(
+    tmp_path: Path, content: str | bytes, problem: str
+) -> None:
+    path = tmp_path / "it's mine.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=problem) as raised:
+        reading.read(str(path))
+    command = re.search(r"; ((?:iconv|sed|grep) .* > '.*\.new\.csv')", str(raised.value))
+    assert command is not None
+    subprocess.run(["bash", "-c", command[1]], cwd=tmp_path, check=True)
+    assert reading.read(str(tmp_path / "it's mine.new.csv")).columns[-2:] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "problem"),
+    [
+        ("t.csv", b"PK\x03\x04..[Content_Types].xml", "is an Excel or other Office file .*save it there as CSV UTF-8"),
+        ("t.csv", b"PK\x03\x04..my.csv", r"is a zip archive .*unzip -p \S+t\.csv > t\.new\.csv"),
+        ("t.csv", b"PK\x03\x04..x.npy", r"numpy arrays .*the ending \.npz"),
+        ("t.txt", b"\x93NUMPY", "is a numpy array"),
+        ("t.csv", b"PAR1", "is a Parquet file"),
+        ("t.csv", b"<!DOCTYPE html>", "is a web page"),
+    ],
+)
+def test_the_first_bytes_tell_what_is_no_text(tmp_path: Path, name: str, head: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(DataError, match=problem):
+        reading.read(str(tmp_path / name))
+
+
+def test_arrays_of_bytes_and_times_are_columns_and_others_are_named(tmp_path: Path) -> None:
+    days = np.array(["2020-01-01", "NaT"], dtype="datetime64[D]")
+    np.savez(tmp_path / "t.npz", y=np.array(["cät".encode(), b"dog"]), day=days)
+    table = reading.read(str(tmp_path / "t.npz"))
+    assert table["y"].to_list() == ["cät", "dog"]
+    assert table["day"].to_list() == [datetime.datetime(2020, 1, 1), None]
+    for array, problem in (
+        (np.array([{}, 1]), r"holds Python's objects; .* x\.astype\(str\)"),
+        (np.zeros((2, 2, 2)), "reshape"),
+    ):
+        np.savez(tmp_path / "t.npz", x=array)
+        with pytest.raises(DataError, match=f"the array 'x' .*{problem}"):
+            reading.read(str(tmp_path / "t.npz"))
 
 
 def test_a_parquet_file_cut_short(tmp_path: Path) -> None:
@@ -160,4 +235,4 @@ def test_damaged_bytes_raise_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [3, "text", [[1, 2, 3]], np.zeros((2, 2, 2)), [{"a": 1}, 3], {"a": [1, 2], "b": [1]}])
 def test_what_is_no_table(rows: object) -> None:
     with pytest.raises(DataError, match="features: "):
-        reading.from_python(rows, ["a", "b"])
+        reading.from_python(rows, [["a", "b"]])

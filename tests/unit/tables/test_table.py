@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,12 @@ def test_groups_and_order(table: Callable[..., TableData]) -> None:
         ({"y": ["a"] * 59 + ["b"]}, {"test_fraction": 0.5, "val_fraction": 0.45}, "no training row of class 'b'"),
         ({"a": ["x"] * ROWS, "b": [None] * ROWS}, {}, "no column is left .*'a': constant; 'b': all missing"),
         ({"a": ["inf", "-inf"] * 30, "b": ["1"] * ROWS}, {}, "no column is left .*'a': all missing"),
-        ({"a": [f"{i},5" for i in range(ROWS)], "b": ["1"] * ROWS}, {}, "no column is left .*data.decimal=','"),
+        ({}, {"thousands": "."}, "data.thousands=.: .* a dot, data.decimal must be set"),
+        (
+            {"k0": [0, 1] * 30, "k1": [1, 0] * 30},
+            {"target": "k"},
+            r"array of several columns, k0, k1 …; .* k\.argmax\(1\)",
+        ),
     ],
 )
 def test_mistakes(
@@ -124,6 +131,102 @@ def test_mistakes(
         table(settings=settings, **columns).setup()
     assert isinstance(raised.value, ConfigError | DataError)
     assert "\n" not in str(raised.value)
+
+
+def spoilt(share: float, word: str) -> list[str]:
+    """Numbers, of which this share is a word."""
+    return [word if (i * 37) % ROWS < share * ROWS else f"{i * 37 % 101 / 4:.2f}" for i in range(ROWS)]
+
+
+def test_what_is_not_read_is_counted_by_part_and_shown(table: Callable[..., TableData]) -> None:
+    data = table(a=spoilt(0.05, "soon"))
+    data.setup()
+    assert data.card is not None
+    counts = data.card["columns"][0]["unread"]
+    assert (sum(counts.values()), data.card["columns"][0]["examples"]) == (3, ["'soon'"])
+    assert "not read: " in data.card_text()
+    told = [warning for warning in data.card["warnings"] if "'a'" in warning]
+    assert len(told) == len(counts)
+    assert "values are not numbers, such as 'soon'; they count as missing" in told[0]
+
+
+@pytest.mark.parametrize("word", ["-", "--", "unknown", "Missing", "n.a.", "#DIV/0!", "?"])
+def test_words_for_no_value_are_missing_among_numbers(table: Callable[..., TableData], word: str) -> None:
+    data = table(a=spoilt(0.15, word))
+    data.setup()
+    assert data.schema is not None
+    assert data.card is not None
+    assert (data.schema.columns[0].kind, data.card["warnings"], data.features[:, 0].isnan().sum()) == ("numeric", [], 9)
+
+
+def test_much_that_is_not_read_stops_the_run_and_every_remedy_works(table: Callable[..., TableData]) -> None:
+    values = spoilt(0.15, "soon")
+    with pytest.raises(DataError) as raised:
+        table(a=values).setup()
+    message = str(raised.value)
+    assert re.search(r"column 'a': 9 of 60 values are not numbers, such as 'soon'", message)
+    remedies = re.findall(r"data\.(\w+)=(\S+) ", message)
+    assert [key for key, _ in remedies] == ["numeric", "categorical", "max_unread"]
+    for key, value in remedies:
+        settings = {key: float(value) if key == "max_unread" else [value.strip("[]")]}
+        table(a=values, settings=settings).setup()
+    table(a=values, settings={"missing": ["soon"]}).setup()
+
+
+def test_a_published_part_in_another_spelling_stops_the_run(table: Callable[..., TableData], tmp_path: Path) -> None:
+    colours = [["red", "green", "blue"][i % 3] for i in range(ROWS)]
+    for test, problem in (
+        ([colour.title() for colour in colours], r"not known from training, such as 'Blue' \('blue' in training\)"),
+        (["violet"] * ROWS, ""),
+    ):
+        table(name="test.csv", c=test)
+        data = table(c=colours, settings={"test_path": str(tmp_path / "test.csv")})
+        if problem:
+            with pytest.raises(DataError, match=rf"test\.csv: column 'c': 60 of 60 values are {problem}"):
+                data.setup()
+        else:  # new categories are no mistake
+            data.setup()
+            assert data.card is not None
+            assert data.card["columns"][-1]["unread"] == {"test": 60}
+    table(name="test.csv", a=[f"{i},5" for i in range(ROWS)])
+    with pytest.raises(DataError, match=r"test\.csv: column 'a': 60 of 60 values are not numbers, such as '0,5'"):
+        table(settings={"test_path": str(tmp_path / "test.csv")}).setup()
+
+
+@pytest.mark.parametrize("written", ["%m/%d/%Y %I:%M %p", "%d/%m/%y", "%d.%m.%Y", "%Y-%m-%dT%H:%M:%SZ", "%B %d, %Y"])
+def test_no_row_that_tests_is_older_than_one_of_training(table: Callable[..., TableData], written: str) -> None:
+    start = datetime.datetime(2022, 11, 3, 5)
+    times = [start + datetime.timedelta(days=i * 37 % ROWS * 5, hours=i * 37 % ROWS) for i in range(ROWS)]
+    data = table(t=[time.strftime(written) for time in times], settings={"order": "t"})
+    data.setup()
+    train, val, test = ([times[i] for i in rows] for rows in (data.train_rows, data.val_rows, data.test_rows))
+    assert max(train) < min(val) <= max(val) < min(test)
+
+
+def test_what_the_labels_and_the_header_look_like_is_said_first(
+    table: Callable[..., TableData], tmp_path: Path
+) -> None:
+    data = table(y=["yes", "Yes", "no", "no"] * 15, a=spoilt(0.04, "soon"))
+    data.setup()
+    assert data.card is not None
+    assert data.card["warnings"][0] == "the classes 'Yes', 'yes' differ in case alone; data.labels makes one of them"
+    pl.DataFrame({"3.5": [2.5, 3.5] * 30, "1.25": [1.0, 2.0] * 30, "no": ["yes", "no", "no"] * 20}).write_csv(
+        tmp_path / "rows.csv"
+    )
+    data = TableData(path=str(tmp_path / "rows.csv"), target="no")
+    data.setup()
+    assert data.card is not None
+    assert "its first line, 3.5, 1.25, no …, looks like a row" in data.card["warnings"][0]
+
+
+def test_many_classes_that_are_text_are_trained_on(table: Callable[..., TableData]) -> None:
+    rows = {name: [i % k for i in range(900)] for name, k in (("a", 7), ("b", 11))}
+    data = table(y=[f"t{i % 300}" for i in range(900)], **rows)
+    assert data.spec.num_classes == 300
+    with pytest.raises(
+        DataError, match=r"300 classes in 900 rows: probably regression.*; where they are names, write them as text"
+    ):
+        table(y=[i % 300 for i in range(900)], **rows).setup()
 
 
 def test_labels_of_the_test_file_that_training_does_not_have(table: Callable[..., TableData], tmp_path: Path) -> None:

@@ -7,7 +7,18 @@ import polars as pl
 import pytest
 
 from neurona.tables.schema import Rules
-from neurona.tables.values import all_numbers, all_words, blocks, moments, numbers, parse, parse_all, truths, words
+from neurona.tables.values import (
+    all_numbers,
+    all_words,
+    blocks,
+    moments,
+    numbers,
+    parse_all,
+    shape,
+    truths,
+    without_blanks,
+    words,
+)
 
 SECOND = datetime.timedelta(seconds=1)
 
@@ -43,7 +54,6 @@ def test_the_words_for_no_value_are_those_of_the_rules() -> None:
 )
 def test_numbers(values: list[Any], rules: Rules, figures: list[float | None]) -> None:
     assert numbers(pl.Series(values), rules).to_list() == figures
-    assert parse(pl.Series(["inf"]), rules).to_list() == [float("inf")]
 
 
 def test_all_columns_at_once_are_read_as_each_alone() -> None:
@@ -61,12 +71,14 @@ def test_all_columns_at_once_are_read_as_each_alone() -> None:
         }
     )
     rules = Rules(missing=("NA", "2"))
-    for every, single in ((all_words, words), (parse_all, parse), (all_numbers, numbers)):
+    for every, single in ((all_words, words), (all_numbers, numbers)):
         together = every(table, rules)
         assert together.equals(pl.DataFrame([single(column, rules) for column in table]))
         assert together.columns == table.columns
     assert all_words(table, rules)["^t.*$"].to_list() == ["3", None, "1e40"]
     assert all_numbers(table, rules)["^t.*$"].to_list() == [3, None, None]
+    assert parse_all(table, rules)["^t.*$"].to_list() == [3, None, 1e40]
+    assert all_numbers(table, rules)["whole"].to_list() == [1, None, 3]  # a number for no value is one in typed columns
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(2**20 // 3, [3, 3, 1]), (2**30, [1] * 7), (10, [7]), (0, [7])])
@@ -90,8 +102,24 @@ def test_truths() -> None:
         ("2020-02-29T10:00:00+02:00", "%Y-%m-%dT%H:%M:%S%.f%#z", datetime.datetime(2020, 2, 29, 8)),
         ("2020-02-29 10:30", "", datetime.datetime(2020, 2, 29, 10, 30)),
         ("30.02.2020", "%d.%m.%Y", None),
+        ("20.02.20", "%d.%m.%Y", None),
+        ("20.02.20", "%d.%m.%y", datetime.datetime(2020, 2, 20)),
+        ("03/15/2023 12:29 PM", "%m/%d/%Y", datetime.datetime(2023, 3, 15, 12, 29)),
+        ("03/15/2023 12:29:10a.m.", "%m/%d/%Y", datetime.datetime(2023, 3, 15, 0, 29, 10)),
+        ("Mar 5, 2023", "%B %d %Y", datetime.datetime(2023, 3, 5)),
+        ("Sun, 5 March 2023 10:00:00 GMT", "%d %B %Y", datetime.datetime(2023, 3, 5, 10)),
+        ("2020-02-29 10:00:00.25 +0200", "%Y-%m-%d", datetime.datetime(2020, 2, 29, 8, 0, 0, 250000)),
         ("NA", "", None),
     ],
 )
 def test_moments(text: str, pattern: str, moment: datetime.datetime | None) -> None:
     assert moments(pl.Series([text]), pattern, Rules()).to_list() == [moment]
+
+
+def test_a_pattern_is_narrower_than_polars_reads_it() -> None:
+    assert shape("%d.%m.%Y") == r"\d{1,2}\.\d{1,2}\.\d{4}"
+
+
+def test_words_for_no_value_among_numbers() -> None:
+    table = pl.DataFrame({"a": ["-", "Unknown", "1", "no"]})
+    assert without_blanks(table)["a"].to_list() == [None, None, "1", "no"]
