@@ -31,7 +31,8 @@ from neurona.tables.schema import Column, Rules, Schema, layout
 from neurona.tables.spec import TableSpec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
-(ENCODER,) = (block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "def encode(" in block)
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+ENCODER = "".join(block for block in BLOCKS if "def encode(" in block or "def written_date(" in block)
 CATEGORIES = {"few": ("a", "b"), "some": ("x", "y", "z"), "many": tuple(f"city {i}" for i in range(30))}
 COLUMNS = [Column(name, "numeric") for name in "pqr"] + [Column(k, "categorical", c) for k, c in CATEGORIES.items()]
 SPEC = TableSpec(6, 3, ("no", "yes", "perhaps"), schema=Schema(tuple(COLUMNS), "label").as_dict())

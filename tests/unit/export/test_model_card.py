@@ -34,6 +34,7 @@ def card(tmp_path: Path, make_classifier: Any) -> Any:
     """Writes the card of a run with these figures; returns its text."""
     classifier: Classifier = make_classifier(Linear(4, 2), 4, 2)
     (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "overrides.yaml").write_text("overrides: []\nabsolute: {}\nchoices: {}\n")
     (tmp_path / "provenance.json").write_text(json.dumps(PROVENANCE))
 
     def write(figures: dict[str, Any] = FIGURES) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from neurona.config.hints import CONFIG_DIR
 from neurona.config.overrides import parse
 from neurona.sweep import command
 
@@ -36,7 +37,7 @@ def test_twenty_claims_at_once_make_twenty_folders(tmp_path: Path) -> None:
 
 def test_a_sweep_for_debugging_is_among_the_debug_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder, _ = command.begin(parse(["data=iris", "debug=fast", "seed=0,1"]))
+    folder, *_ = command.begin(parse(["data=iris", "debug=fast", "seed=0,1"]), CONFIG_DIR)
     assert folder.parent == Path("logs/debug")
 
 
