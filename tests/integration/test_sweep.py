@@ -81,7 +81,7 @@ def states(sweep: Path | str) -> dict[str, str]:
 
 
 def folders(sweep: Path | str) -> list[str]:
-    return sorted(path.name for path in Path(sweep).iterdir() if path.is_dir() and path.name != "configs")
+    return sorted(path.name for path in Path(sweep).iterdir() if path.is_dir() and path.name != "sweep_configs")
 
 
 def logs(sweep: Path | str) -> list[str]:

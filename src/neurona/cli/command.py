@@ -149,6 +149,9 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
             place = written("", f"file://{Path(parsed.config_dir).resolve()}")
             searched = [f"hydra.searchpath=[{place[1:]}]"]
         name, lines = replay(lines, Yamls(config_dir, searched))
+        if parsed.config_name and name != TRAIN:
+            problem = "does not go with run=, which has a configuration of its own; leave it out"
+            raise ConfigError("--config-name", parsed.config_name, problem)
         check_single(parse(lines))
         return CommandLine(options, lines, name)
     _check_sweep(overrides)

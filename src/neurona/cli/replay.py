@@ -76,14 +76,13 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     stage = of_key["stage"].value() if "stage" in of_key else "fit"
     config, choices, lines = _stored(folder, yamls)
     before = {key(override): override.input_line for override in parse(lines)}
-    changing = [
-        override
-        for override in current
-        if root(override) in (*OF_PROCESS, "hydra")
-        or (before.get(key(override)) != override.input_line and not _is_value(override, at(config, key(override))))
-    ]
-    known = {*config, *(path.name for path in yamls.folder.iterdir() if path.is_dir())}
-    _check_free([o for o in changing if root(o) in known], config, folder, () if stage == "fit" else ("data",))
+    of_groups = {path.name for path in yamls.folder.iterdir() if path.is_dir()}
+    given_before = [override for override in current if before.get(key(override)) == override.input_line]
+    choices_before = [o for o in given_before if root(o) in of_groups and "." not in o.key_or_group]
+    current = [override for override in current if override not in choices_before]
+    changing = [o for o in current if root(o) in (*OF_PROCESS, "hydra") or not _is_value(o, config)]
+    new = [o for o in changing if o not in given_before and root(o) in of_groups | config.keys()]
+    _check_free(new, config, folder, () if stage == "fit" else ("data",))
     given = [key(override) for override in current]
     if stage != "fit":
         config |= {name: unused for name, unused in (("init_from", None), ("logger", {})) if name in config}
@@ -95,7 +94,8 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
         _choose(config, override, yamls)
         choices = {**choices, override.key_or_group: override.value()}
     _hand_over(config, choices, [*lines, *(str(o.input_line) for o in groups)], yamls)
-    return OF_RUN, [_written(override, config) for override in changing if override not in groups]
+    others = [o for o in current if o not in groups and (root(o) in (*OF_PROCESS, "hydra") or not _is_value(o, config))]
+    return OF_RUN, [_written(override, config) for override in others]
 
 
 def _stored(folder: Path, yamls: Yamls) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -125,10 +125,15 @@ def _of_process(today: dict[str, Any]) -> dict[str, Any]:
     return {name: today[name] for name in OF_PROCESS if name in today}
 
 
-def _is_value(override: Override, stored: Any) -> bool:
-    """Whether an override gives a key, not a group, what is stored."""
-    is_plain = not override.is_delete() and not override.is_sweep_override() and not isinstance(stored, dict | None)
-    return is_plain and override.value() == stored and type(override.value()) is type(stored)
+def _is_value(override: Override, config: dict[str, Any]) -> bool:
+    """Whether an override gives a key, not a group, what a configuration has."""
+    node, _, name = key(override).rpartition(".")
+    parent = at(config, node) if node else config
+    if override.is_delete() or override.is_sweep_override() or not isinstance(parent, dict) or name not in parent:
+        return False
+    stored = parent[name]
+    is_same = override.value() == stored and type(override.value()) is type(stored)
+    return is_same and not isinstance(stored, dict)
 
 
 def _check_free(changing: Iterable[Override], config: Any, folder: Path, freed: tuple[str, ...]) -> None:

@@ -79,15 +79,20 @@ def read(folder: Path) -> dict[str, Any]:
     damaged.
     """
     try:
-        config = overlaid(load(folder / "config.yaml"), changes(folder))
+        config = load(folder / "config.yaml")
+        changed = [key for entry in changes(folder) for key in entry["changes"] if at(config, key) != MASK]
+        if wrong := [key for key in changed if key.partition(".")[0] not in CHANGEABLE]:
+            problem = f"its changes.yaml changes {wrong[0]}, which stays as it was when the run began; take that out"
+            raise ConfigError("run", folder, problem)
+        config = overlaid(config, changes(folder))
         config["trainer"]["max_epochs"]
         is_old = origin(folder).choices is None
+        return _of_today(config, str(config["folder"])) if is_old else config
     except ConfigError:
         raise
     except Exception as error:
         problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
         raise ConfigError("run", folder, problem) from None
-    return _of_today(config, str(config["folder"])) if is_old else config
 
 
 def _of_today(value: Any, folder: str) -> Any:

@@ -12,6 +12,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -30,6 +31,9 @@ MAX_RECORDINGS = 10
 """Times that a fit records a step: where more are needed, they take longer than they save."""
 
 PLAIN = (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType)
+
+BOOKKEEPING = (vars(LightningModule()).keys() - {"training"}) | {"confusion_matrix", "num_correct", "is_fast"}
+"""Names that torch, Lightning and this project keep in modules, and that decide nothing of a pass."""
 
 
 class Recorded(NamedTuple):
@@ -95,7 +99,8 @@ class RecordedSteps(DirectSteps):
             self.count()
             return loss, logits, batch.targets
         for parameter, gradient in zip(self.trained, gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if completes:
             self.complete(norms)
         return loss, logits, batch.targets
@@ -197,10 +202,11 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     """Such as ``training``, a dropout's ``p``, a function that is called, or where a tensor lies that is no buffer."""
 
     def is_plain(value: Any) -> bool:
-        return all(map(is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, PLAIN)
+        children = value.values() if isinstance(value, dict) else value
+        return all(map(is_plain, children)) if isinstance(value, list | tuple | dict) else isinstance(value, PLAIN)
 
     return {
-        name: value.data_ptr() if isinstance(value, Tensor) else copy.copy(value)
+        name: value.data_ptr() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in vars(module).items()
-        if name[0] != "_" and (isinstance(value, Tensor) or is_plain(value))
+        if name not in BOOKKEEPING and (isinstance(value, Tensor) or is_plain(value))
     }

@@ -7,6 +7,7 @@ them: the same kernels in the same order, hence the same bits and the same rando
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -191,9 +192,13 @@ def _function(module: fx.GraphModule) -> Passes:
     and each operation, up anew, which takes a tenth of the time. Transposes of constants are made once.
     """
     *_, output = module.graph.nodes
+    last_use = {used: node for node in module.graph.nodes for used in node.all_input_nodes}
+    last_uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in module.graph.nodes}
+    for used, node in last_use.items():
+        last_uses[node].append(used)  # its memory is free from then on
     names: dict[fx.Node, str] = {}
     scope: dict[str, Any] = {}
-    inputs, lines = [], []
+    inputs, lines, made = [], [], set[str]()
 
     def constant(value: Any) -> str:
         name = f"constant_{len(scope)}"
@@ -205,7 +210,8 @@ def _function(module: fx.GraphModule) -> Passes:
             return names[value]
         if isinstance(value, list | tuple):
             return f"[{', '.join(map(text, value))}]"
-        return repr(value) if isinstance(value, int | float | None) else constant(value)
+        is_literal = isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value))
+        return repr(value) if is_literal else constant(value)
 
     for node in module.graph.nodes:
         if node.op == "placeholder":
@@ -217,8 +223,11 @@ def _function(module: fx.GraphModule) -> Passes:
             names[node] = constant(scope[names[node.args[0]]].t())
         elif node.op == "call_function":
             names[node] = node.name
+            made.add(node.name)
             arguments = [*map(text, node.args), *(f"{name}={text(value)}" for name, value in node.kwargs.items())]
             lines.append(f"{node.name} = {constant(BINDINGS.get(node.target, node.target))}({', '.join(arguments)})")
+            if over := [used.name for used in last_uses[node] if used.name in made]:
+                lines.append(f"del {', '.join(over)}")
     lines.append(f"return {text(output.args[0])}")
     body = "\n    ".join(lines)
     exec(f"def passes({', '.join(inputs)}):\n    {body}", scope)

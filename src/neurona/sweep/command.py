@@ -7,23 +7,29 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 
+from neurona.config.nodes import leaves
 from neurona.config.overrides import written
+from neurona.config.places import leads_out
 from neurona.devices import scheduler
 from neurona.errors import ConfigError
 from neurona.report.summary import summary
-from neurona.runs import jobs
+from neurona.runs import configuration, jobs
 from neurona.runs.files import make_new, write_atomically
 from neurona.runs.folder import read_metrics
 
 SWEEP_FILE = "sweep.json"
-CONFIGS = "configs"
+CONFIGS = "sweep_configs"
 """In the folder of a sweep: the yamls that it is composed from."""
+
+WRITING = ("trainer", "logger", "hydra", "allow")
+"""Settings of those yamls that may say where files go, or what code may run."""
 
 
 def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, list[str]]:
@@ -36,7 +42,7 @@ def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, 
     _register()
     folders = [str(override.value()) for override in overrides if override.key_or_group == "hydra.sweep.dir"]
     path = Path(folders[-1]) if folders else _claim(overrides)
-    if path.name in ("", ".."):
+    if path.name in ("", "..") or "$" in str(path):
         raise ConfigError("hydra.sweep.dir", path, "must name a folder of the sweep's own")
     if (path / "overrides.yaml").exists():
         raise ConfigError("hydra.sweep.dir", path, "is a run's folder; name one of the sweep's own")
@@ -46,6 +52,7 @@ def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, 
         edited = _copy(config_dir, path / CONFIGS)
     except OSError as error:
         raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
+    _check_places(path, config_dir, edited)
     if edited and not is_quiet:
         print(
             f"the sweep goes on with the yamls it began with; since then have changed: {', '.join(edited)}", flush=True
@@ -70,6 +77,31 @@ def _copy(config_dir: Path, copy: Path) -> list[str]:
             part.rename(copy)
     stored = {str(file.relative_to(copy)): file.read_bytes() for file in copy.rglob("*.yaml")}
     return sorted(name for name in stored.keys() | yamls.keys() if stored.get(name) != yamls.get(name))
+
+
+def _check_places(path: Path, config_dir: Path, edited: Sequence[str]) -> None:
+    """Raises ConfigError where the yamls of a sweep, which may be a stranger's, write outside of it and today's do not.
+    edited: the names of those that are other than today's.
+    """
+    today = {text for file in config_dir.rglob("*.yaml") for _, text in _writing(file, config_dir)}
+    for file in (path / CONFIGS / name for name in edited if (path / CONFIGS / name).is_file()):
+        for key, value in _writing(file, path / CONFIGS):
+            if value not in today and (leads_out(key, value) or key.startswith(("hydra.", "allow"))):
+                problem = f"stands in {file}, and may write outside of the sweep; put today's file in its place"
+                raise ConfigError(key, value, problem)
+
+
+def _writing(file: Path, folder: Path) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a yaml among those of ``WRITING``."""
+    try:
+        contents = configuration.load(file)
+    except Exception:  # who chooses it is told
+        return
+    group = "" if file.parent == folder else str(file.relative_to(folder).parts[0])
+    is_global = group in ("", "experiment", "debug", "sweep", "data")  # whose keys are the root's
+    for key, value in leaves(contents, "" if is_global else group):
+        if key.partition(".")[0].partition("@")[0] in WRITING:
+            yield key, value
 
 
 def _register() -> None:

@@ -382,3 +382,26 @@ def test_a_run_of_an_earlier_version_goes_on(
     assert (cfg.seed, cfg.tags, cfg.allow, cfg.optimizer._target_) == (4, ["w"], [], "torch.optim.Adam")
     assert OmegaConf.to_container(cfg)["logger"]["tensorboard"]["save_dir"] == "${folder}"
     assert cfg.embedding.dimension == 8
+
+
+def test_what_is_given_beside_a_group_is_laid_over_it(begin: Any, resume: Any) -> None:
+    run = begin("data=iris", "trainer.callbacks.early_stopping.patience=5")
+    assert resume(run, "trainer=ddp_cpu", "trainer.devices=1")[0].trainer.devices == 1
+    assert resume(run, "inspect=full", "inspect.histograms=false")[0].inspect.histograms is False
+    entry = {"time": "", "overrides": [], "changes": {"trainer.callbacks.early_stopping": None}}
+    OmegaConf.save(OmegaConf.create([entry]), "logs/r/changes.yaml")
+    with pytest.raises(UserError):  # it is null by now: what is given is not passed over
+        resume(run, "trainer.callbacks.early_stopping.patience=5")
+
+
+def test_what_a_run_has_may_be_given_again_null_too(begin: Any, resume: Any) -> None:
+    run = begin("data=iris", "model=linear")
+    assert resume(run, "init_from=null", "data=iris", "model=linear", "seed=0")[0].init_from is None
+
+
+def test_changes_change_only_what_may(begin: Any, resume: Any) -> None:
+    run = begin("data=iris")
+    entry = {"time": "", "overrides": [], "changes": {"optimizer.lr": 9.0}}
+    OmegaConf.save(OmegaConf.create([entry]), "logs/r/changes.yaml")
+    with pytest.raises(ConfigError, match=r"its changes\.yaml changes optimizer\.lr, which stays"):
+        resume(run)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 import torch
 from changes import drop, evaluate, freeze, replace, smooth
@@ -9,12 +12,14 @@ from lightning.pytorch import Callback
 from noise import Noise
 from torch import nn
 
+from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
+from neurona.steps import recorded
 from neurona.steps.recorded import RecordedSteps, is_compilable
 from neurona.tables import encoding as encodings
 
@@ -33,6 +38,43 @@ def test_what_recordings_take_for_fixed(change, fit_noise):
     looks = Looks()
     fit_noise(Optimization.of(torch.optim.SGD, lr=1e-2), looks, network=lambda: MLP(12, 4, hidden=[8], dropout=0.1))
     assert looks.before == looks.again != looks.after
+
+
+class Scaled(Classifier):
+    """A loss with settings that are private, or within others."""
+
+    compilable = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._scale, self.options = 1.0, {"scales": [1.0]}
+
+    def loss(self, features, targets):
+        value, logits = super().loss(features, targets)
+        return value * self._scale * self.options["scales"][0], logits
+
+
+@pytest.mark.parametrize(
+    "change", [lambda c: setattr(c, "_scale", 0.5), lambda c: c.options["scales"].__setitem__(0, 0.5)]
+)
+def test_settings_of_a_loss_of_ones_own_are_noticed_whatever_they_are_called(change, fit_noise):
+    class Looks(Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            before = pl_module.fast_way.steps.fixed()
+            change(pl_module)
+            self.is_noticed = before != pl_module.fast_way.steps.fixed()
+
+    looks = Looks()
+    fit_noise(Optimization.of(torch.optim.SGD, lr=1e-2), looks, kind=Scaled)
+    assert looks.is_noticed
+
+
+def test_validations_change_nothing_that_is_recorded(fit_noise, caplog):
+    logging.getLogger("neurona").propagate = True
+    optimization = Optimization.of(torch.optim.SGD, lr=1e-2)
+    fit = fit_noise(optimization, kind=Scaled, max_epochs=recorded.MAX_RECORDINGS + 2, limit_val_batches=1.0)
+    assert not fit.kept.steps.has_given_up
+    assert "going on without" not in caplog.text
 
 
 def test_a_share_that_is_another_in_every_mini_batch_is_not_recorded(fit_noise, monkeypatch):

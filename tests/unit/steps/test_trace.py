@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import random
 from typing import Any
 
@@ -174,3 +175,24 @@ def test_a_pass_that_draws_in_python_is_refused_and_costs_no_number() -> None:
     with pytest.raises(RuntimeError, match="drawn in Python"):
         traced(loss, [*network.parameters()], [], *mini_batch())
     assert random.getstate() == state
+
+
+def test_numbers_that_have_no_literal_are_recorded() -> None:
+    network = mlp()
+
+    def loss(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = network(features).masked_fill(torch.arange(CLASSES) == CLASSES, -torch.inf)
+        return cross_entropy(logits, targets), logits
+
+    assert_autograds_bits(network, loss, mini_batch())
+
+
+def test_what_is_no_longer_read_is_let_go() -> None:
+    """As autograd does, which keeps nothing that the passes still to come do not read."""
+    network = nn.Sequential(
+        *(nn.Linear(FEATURES, FEATURES, bias=False) for _ in range(6)), nn.Linear(FEATURES, CLASSES)
+    )
+    passes: Any = traced(loss_of(network), [*network.parameters()], [], *mini_batch()).passes
+    kept = {name for name in passes.__code__.co_varnames if name not in ("features_1", "targets_1")}
+    dropped = [line for line in dis.get_instructions(passes) if line.opname == "DELETE_FAST"]
+    assert len(dropped) == len(kept) - len([*network.parameters()]) - 2  # all but loss, logits and gradients

@@ -8,6 +8,7 @@ import pytest
 
 from neurona.config.hints import CONFIG_DIR
 from neurona.config.overrides import parse
+from neurona.errors import ConfigError
 from neurona.sweep import command
 
 CLAIM = """
@@ -39,6 +40,42 @@ def test_a_sweep_for_debugging_is_among_the_debug_runs(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     folder, *_ = command.begin(parse(["data=iris", "debug=fast", "seed=0,1"]), CONFIG_DIR)
     assert folder.parent == Path("logs/debug")
+
+
+def test_a_folder_of_the_users_own_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("proj/configs").mkdir(parents=True)
+    Path("proj/configs/other.yaml").write_text("mine: 1\n")
+    command.begin(parse(["hydra.sweep.dir=proj", "seed=0,1"]), CONFIG_DIR)
+    command.conclude(Path("proj"), [], 2)
+    assert Path("proj/configs/other.yaml").read_text() == "mine: 1\n"
+    with pytest.raises(ConfigError, match="must name a folder of the sweep's own"):
+        command.begin(parse(["hydra.sweep.dir='${now:%Y}'"]), CONFIG_DIR)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("trainer/auto.yaml", "callbacks:", "callbacks:\n  x: {_target_: x.Y, dirpath: /tmp/out}"),
+        ("train.yaml", "hydra:", "hydra:\n  hydra_logging: {handlers: {f: {filename: /tmp/out}}}"),
+        ("train.yaml", "allow: []", "allow: [evil]"),
+        ("experiment/lesson.yaml", "# @package _global_", "# @package _global_\nlogger: {csv: {save_dir: /tmp}}"),
+    ],
+)
+def test_a_strangers_sweep_writes_nothing_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = parse(["hydra.sweep.dir=s", "seed=0,1"])
+    command.begin(sweep, CONFIG_DIR)
+    file = Path("s", command.CONFIGS, name)
+    text = file.read_text()
+    file.write_text(text + "# edited\n")
+    command.begin(sweep, CONFIG_DIR)
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match="may write outside of the sweep"):
+        command.begin(sweep, CONFIG_DIR)
 
 
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
