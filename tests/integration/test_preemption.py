@@ -342,7 +342,7 @@ def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
     assert run.metrics["status"] == "interrupted"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert train(*overrides).status == 0
-    assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1", "configs"]
+    assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1", "sweep_configs"]
     assert_same_run(run, uninterrupted)
 
 
