@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -46,7 +47,7 @@ class Recorded(NamedTuple):
     gradients: list[Any]
 
 
-class RecordedSteps(DirectSteps):
+class RecordedSteps(DirectSteps, ABC):
     """Steps by recordings of forward and backward pass where there is one, and else directly.
 
     compiles: whether what is recorded is compiled as well; not once the compiler has given up.
@@ -60,13 +61,13 @@ class RecordedSteps(DirectSteps):
         self._fixed: tuple[Any, ...] = ()
         self._changes = 0
 
+    @abstractmethod
     def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
         """Forward and backward pass of a mini-batch; None where they are not recorded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget(self) -> None:
         """Something has changed that recordings take for fixed: there are none any more."""
-        raise NotImplementedError
 
     def begin(self, chunk: Chunk) -> None:
         super().begin(chunk)
