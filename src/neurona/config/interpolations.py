@@ -33,7 +33,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The plain values, interpolations followed, texts from the environment as ``EnvironmentText``; a folder stands in
     for the run's, which is named later. Raises ConfigError for an interpolation that cannot be followed.
     """
-    if cfg.get("folder") is None:
+    if cfg.folder is None:
         cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
 
     def take(key: str, raw: str, value: Any, from_environment: bool) -> Any:
@@ -56,7 +56,7 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
         return raw if is_read_again or (from_environment and texts) else value
 
     values = _followed(OmegaConf.merge(cfg, {"folder": FOLDER}), take)  # type: ignore[arg-type]
-    values["folder"] = cfg.get("folder")
+    values["folder"] = cfg.folder
     return values, kept
 
 

@@ -155,6 +155,7 @@ def test_figures_that_are_not_finite_are_null(run):
 def configuration(**data):
     return OmegaConf.create(
         {
+            "folder": None,
             "seed": 7,
             "init_from": "earlier",
             "data": {"_target_": "neurona.data.mnist.Mnist", "batch_size": 32, **data},
