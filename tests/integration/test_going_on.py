@@ -204,6 +204,21 @@ def test_a_sweep_goes_on_with_the_yamls_it_began_with(train: Any, read_run: Any,
     assert configuration.read(Path("logs/t/0"))["data"]["batch_size"] == 64
 
 
+def test_so_it_does_with_yamls_from_elsewhere(train: Any, project: Path) -> None:
+    Path("mine", "optimizer").mkdir(parents=True)
+    (slow := Path("mine", "optimizer", "slow.yaml")).write_text("defaults: [adam]\nlr: 0.01\n")
+    sweep = [*SMALL[:-1], "optimizer=slow", "trainer.max_epochs=1", "hydra/launcher=basic", "hydra.sweep.dir=logs/s"]
+    for place in (["--config-dir", "mine"], ["hydra.searchpath=[file://mine]"]):
+        shutil.rmtree("logs", ignore_errors=True)
+        assert train("-m", *place, *sweep, "seed=0").status == 0
+        edit(slow, "lr: 0.01", "lr: 0.02")
+        done = train("-m", *place, *sweep, "seed=0,1")
+        assert done.status == 0, done.err
+        assert "since then have changed: optimizer/slow.yaml\n" in done.out
+        assert [configuration.read(Path("logs/s", job))["optimizer"]["lr"] for job in "01"] == [0.01, 0.01]
+        edit(slow, "lr: 0.02", "lr: 0.01")
+
+
 def test_a_sweep_is_asked_for_on_the_command_line(train: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Plugins.instance().class_name_to_class.items()  # a sweep in this process has added the project's
     others = {name: plugin for name, plugin in known if not name.startswith("hydra_plugins.neurona.")}

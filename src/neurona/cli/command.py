@@ -156,7 +156,8 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
     _check_sweep(overrides)
     if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
         return CommandLine(options, lines)
-    path, copy, more = registry.load(registry.SWEEP).begin(overrides, config_dir)
+    further = [Path(parsed.config_dir)] if parsed.config_dir else []
+    path, copy, more = registry.load(registry.SWEEP).begin(overrides, config_dir, further)
     return CommandLine([*options, f"--config-path={copy}"], [*lines, *more], sweep=path)
 
 

@@ -66,6 +66,9 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     """
     given = {key(override): override for override in parse(overrides)}  # the last of each key counts
     check_single(given.values())
+    if "retry_failed" in given and given["retry_failed"].value():
+        problem = "is for a sweep that goes on (-m); a run that has failed goes on by run=<its folder>"
+        raise ConfigError("retry_failed", value(given["retry_failed"]), problem)
     if "run" not in given or not given["run"].value():
         return TRAIN, overrides
     folder = Path(str(given["run"].value()))

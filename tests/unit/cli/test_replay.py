@@ -82,6 +82,14 @@ def test_without_run_nothing_changes(yamls: Path) -> None:
         assert replay(lines, Yamls(yamls)) == ("train", lines)
 
 
+def test_a_setting_of_sweeps_alone_is_refused(begin: Any, resume: Any, yamls: Path) -> None:
+    run = begin("data=iris")
+    for given in (["data=iris"], [run], [run, "stage=test"]):
+        assert resume(*given, "retry_failed=false")[0].retry_failed is False
+        with pytest.raises(ConfigError, match=r"retry_failed=true: is for a sweep .*; a run .* by run=<its folder>"):
+            resume(*given, "retry_failed=true")
+
+
 def test_a_run_is_what_it_was_whatever_is_edited(begin: Any, resume: Any, yamls: Path) -> None:
     run = begin("data=iris", "optimizer/schedule=cosine", "model.hidden=[3]", "trainer.max_epochs=5", "quiet=true")
     before = configuration.read(Path("logs/r"))
