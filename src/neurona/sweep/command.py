@@ -21,7 +21,7 @@ from neurona.devices import scheduler
 from neurona.errors import ConfigError
 from neurona.report.summary import summary
 from neurona.runs import configuration, jobs
-from neurona.runs.files import make_new, write_atomically
+from neurona.runs.files import is_below, make_new, write_atomically
 from neurona.runs.folder import read_metrics
 
 SWEEP_FILE = "sweep.json"
@@ -77,11 +77,15 @@ def _searched(overrides: Sequence[Override], config_dir: Path) -> list[Path]:
 
 def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
     """Copies the yamls of folders, of the first of those that have one of a name, unless a copy is there. Returns the
-    names of those that are other than its.
+    names of those that are other than its. What runs and sweeps have left in such a folder, if it is the working
+    folder, is none of it.
     """
     yamls: dict[str, bytes] = {}
     for source in reversed(sources):
-        yamls |= {str(file.relative_to(source)): file.read_bytes() for file in source.rglob("*.yaml")}
+        names = {
+            str(file.relative_to(source)): file for file in source.rglob("*.yaml") if not is_below(file, copy.parent)
+        }
+        yamls |= {name: file.read_bytes() for name, file in names.items() if not name.startswith("logs/")}
     if not copy.exists():
         part = copy.with_name(f".{copy.name}.tmp")
         shutil.rmtree(part, ignore_errors=True)

@@ -95,6 +95,12 @@ def test_yamls_from_elsewhere_are_copied_behind_the_projects(tmp_path: Path, mon
         ]
         Path("given", "optimizer", "given.yaml").write_text("lr: 3")
     Path("configs", "train.yaml").write_text("hydra: {searchpath: [searched]}\n")
+    Path("logs/run").mkdir(parents=True)
+    Path("logs/run/config.yaml").touch()
+    _, copy, _ = command.begin(parse(["hydra.sweep.dir=u"]), Path("configs"), [Path()])
+    assert not (copy / "logs").exists()
+    assert not (copy / "u").exists()
+    assert (copy / "given" / "optimizer" / "given.yaml").exists()
     _, copy, _ = command.begin(parse(["hydra.sweep.dir=t"]), Path("configs"))
     assert (copy / "optimizer" / "searched.yaml").exists()
 
