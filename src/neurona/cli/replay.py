@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,14 +48,6 @@ class Yamls(NamedTuple):
             cfg, hydra = composed(TRAIN, [*self.searched, *overrides])
         return OmegaConf.to_container(cfg), dict(hydra.runtime.choices)  # type: ignore[return-value]
 
-    def texts(self) -> set[str]:
-        """Every text that stands in one of them."""
-        found = set()
-        for file in self.folder.rglob("*.yaml"):
-            with contextlib.suppress(Exception):  # nobody has chosen it
-                found |= {text for _, text in leaves(configuration.load(file)) if isinstance(text, str)}
-        return found
-
 
 def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     """The name of the configuration to compose, and the overrides to compose it with: without ``run=``, today's with
@@ -96,8 +88,8 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     groups = [o for o in changing() if o.key_or_group in GROUPS and not o.is_delete()]
     _choose(config, choices, groups, yamls)
     told = {"overrides": {"task": [*lines, *(str(o.input_line) for o in groups)]}, "runtime": {"choices": choices}}
-    hydras = [entry for entry in today["defaults"] if isinstance(entry, dict) and "override hydra/" in str(entry)]
-    node = {**config, "defaults": ["_self_", *hydras], "hydra": {**today.get("hydra", {}), **told}}
+    defaults = ["_self_", *(entry for entry in today["defaults"] if "override hydra/" in str(entry))]
+    node = {**config, "defaults": defaults, "hydra": {**today.get("hydra", {}), **told}}
     ConfigStore.instance().store(OF_RUN, node)
     return OF_RUN, [_written(override, config) for override in changing()]
 
@@ -128,9 +120,16 @@ def _is_given(override: Override, config: dict[str, Any], choices: dict[str, Any
 def _check_places(config: dict[str, Any], given: Collection[str], folder: Path, yamls: Yamls) -> None:
     """Raises ConfigError for a stored setting that writes outside of the run, unless a yaml of today has it too."""
     for name, text in leaves({group: config.get(group) for group in WRITING}):
-        if leads_out(name, text) and not is_within(name, given) and text not in yamls.texts():
+        if leads_out(name, text) and not is_within(name, given) and text not in _texts(yamls.folder):
             problem = f"is stored with the run in {folder} and may write outside of it; to trust it, give it again too"
             raise ConfigError(name, text, problem)
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    """Every value that stands in one of the yamls of a folder."""
+    for file in folder.rglob("*.yaml"):
+        with contextlib.suppress(Exception):  # nobody has chosen it
+            yield from (text for _, text in leaves(configuration.load(file)))
 
 
 def _use_absolute(config: dict[str, Any], folder: Path, given: Collection[str]) -> None:

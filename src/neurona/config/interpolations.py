@@ -33,10 +33,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     if cfg.folder is None:
         cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
     values: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
-    with _watched() as asked:
-        for key, node, plain, name in _interpolations(cfg, values):
-            value = _followed(key, node, name, asked)
-            plain[name] = _mapped(value, EnvironmentText) if asked else value
+    for _, plain, name, value, is_of_environment in _followed(cfg, values):
+        plain[name] = _mapped(value, EnvironmentText) if is_of_environment else value
     return values
 
 
@@ -47,14 +45,12 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     kept: list[str] = []
     standing: Any = OmegaConf.merge(cfg, {"folder": FOLDER})
     values: dict[str, Any] = OmegaConf.to_container(standing)  # type: ignore[assignment]
-    with _watched() as asked:
-        for key, node, plain, name in _interpolations(standing, values):
-            value = _followed(key, node, name, asked)
-            texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
-            if asked and texts:
-                kept.append(key)
-            elif not any(FOLDER in text or "${" in text for text in texts):  # those are read again
-                plain[name] = value
+    for key, plain, name, value, is_of_environment in _followed(standing, values):
+        texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
+        if is_of_environment and texts:
+            kept.append(key)
+        elif not any(FOLDER in text or "${" in text for text in texts):  # those are read again
+            plain[name] = value
     return {**values, "folder": cfg.folder}, kept
 
 
@@ -103,18 +99,22 @@ def _interpolations(node: Any, plain: Any, key: str = "") -> Iterator[tuple[str,
             yield from _interpolations(node[name], plain[name], path)
 
 
-def _followed(key: str, node: Any, name: Any, asked: list[str]) -> Any:
-    """The plain value that an interpolation comes to. asked: becomes the names of the variables that it is from."""
-    asked.clear()
-    try:
-        value = node[name]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException as error:
-        problem = str(error).splitlines()[0]
-        if asked and asked[-1] not in os.environ:
-            problem = f"needs the environment variable {asked[-1]}, which is not set: export {asked[-1]}=…"
-        raw: Any = OmegaConf.to_container(node)
-        raise ConfigError(key, raw[name], problem) from None
+def _followed(cfg: Any, values: Any) -> Iterator[tuple[str, Any, Any, Any, bool]]:
+    """Each interpolation: its key, what it is in among plain values, its name there, the plain value that it comes to,
+    and whether the environment was asked for that.
+    """
+    with _watched() as asked:
+        for key, node, plain, name in _interpolations(cfg, values):
+            asked.clear()
+            try:
+                value = node[name]
+                value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            except OmegaConfBaseException as error:
+                problem = str(error).splitlines()[0]
+                if asked and asked[-1] not in os.environ:
+                    problem = f"needs the environment variable {asked[-1]}, which is not set: export {asked[-1]}=…"
+                raise ConfigError(key, plain[name], problem) from None
+            yield key, plain, name, value, bool(asked)
 
 
 @contextlib.contextmanager
