@@ -9,7 +9,7 @@ from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
 from neurona.config.hints import CONFIG_DIR
-from neurona.config.overrides import check_single, parse, task_overrides
+from neurona.config.overrides import task_overrides
 from neurona.errors import ConfigError
 from neurona.stages import processes
 from neurona.stages.execute import execute
@@ -28,7 +28,6 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError("overrides", overrides, f"must be a list: neurona.run([{overrides!r}])")
     with LOCK:
         name, lines = replay(list(overrides), Yamls(CONFIG_DIR))
-        check_single(parse(lines))
         with composing(CONFIG_DIR):
             cfg, hydra = composed(name, lines)
             unread = check(cfg, hydra.runtime.choices, name)

@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from neurona.config.interpolations import storable
-from neurona.config.nodes import leaves
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
@@ -167,11 +166,10 @@ class RunFolder:
         return kept
 
     def _changed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What is other in these settings than in those stored, and may be, or is not stored yet."""
+        """What is other in these settings than in those stored, and may be."""
         before = configuration.read(self.path)
         found = configuration.differences(before, {**before, **settings})
-        lacking = {key for key, value in leaves(before) if value == configuration.MASK}
-        return {k: v for k, v in found.items() if k.partition(".")[0] in configuration.CHANGEABLE or k in lacking}
+        return {key: value for key, value in found.items() if key.partition(".")[0] in configuration.CHANGEABLE}
 
     def write_overrides(
         self, overrides: Sequence[str], absolute: Mapping[str, str], choices: Mapping[str, Any] | None = None

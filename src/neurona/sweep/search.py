@@ -165,7 +165,8 @@ class Search(Sweeper):
         sources = self.root.hydra.runtime.config_sources
         own = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
         searchpath = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
-        return shlex.join(["python", "train.py", *searchpath, *fixed, *space.lines(params)])
+        lasting = [line for line in fixed if not line.startswith("retry_failed=")]  # which is a sweep's alone
+        return shlex.join(["python", "train.py", *searchpath, *lasting, *space.lines(params)])
 
     def _conclude(self, worker: Worker, fixed: Sequence[str]) -> None:
         best, trials = worker.best, worker.study.get_trials(deepcopy=False)
