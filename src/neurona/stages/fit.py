@@ -58,7 +58,7 @@ def run(request: Request) -> dict[str, Any]:
                 with record.timed(figures):
                     why = _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
                 figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
-                log_results(trainer.loggers, params, figures, checkpoints.last)
+                log_results(trainer.loggers, params, figures)
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
         best = f"best epoch {figures['best_epoch'] + 1}"  # counted from 1, as the lines of the epochs are
