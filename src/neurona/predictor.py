@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from neurona.classifier import Classifier
 from neurona.data.spec import is_whole
 from neurona.errors import ConfigError
 from neurona.runs import checkpoint, configuration
-from neurona.runs.folder import best_checkpoint
+from neurona.runs.folder import best_checkpoint, read_metrics
 
 BATCH_ROWS = 4096
 
@@ -29,10 +29,18 @@ class Predictor:
     in any order among others; or an array (rows, columns) of the columns used (``columns``).
     classes_: the class names, (num_classes,), in the order of the probabilities' columns; integers where all of them
     are.
-    feature_shape: of a row as the run's loader had it, where that is not (num_features,).
+    feature_shape: of a row as the run's loader had it, where that is not (num_features,). folder, metrics: of the run,
+    and what its ``metrics.json`` tells.
     """
 
-    def __init__(self, classifier: Classifier, feature_shape: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        feature_shape: Sequence[int] | None = None,
+        folder: Path | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.metrics = folder, dict(metrics or {})
         self.classifier = classifier.eval()
         self.spec = classifier.spec
         self.columns = self.spec.columns
@@ -73,7 +81,7 @@ def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
     except ConfigError as error:
         words = re.sub(r"add allow=\[(.+?)\]", rf'neurona.load("{run}", allow=["\1"])', str(error))
         raise ConfigError(error.key, error.value, words.removeprefix(f"{error.key}={error.value}: ")) from error
-    return Predictor(classifier, contents["neurona"].get("feature_shape"))
+    return Predictor(classifier, contents["neurona"].get("feature_shape"), Path(run), read_metrics(Path(run)))
 
 
 def _stored_config(contents: dict[str, Any], run: Path) -> dict[str, Any] | None:

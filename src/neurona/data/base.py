@@ -52,6 +52,9 @@ class InMemoryData(LightningDataModule):
     chunk_aware: ClassVar[bool] = True
     """The training loader hands out chunks of mini-batches where the fast way is taken."""
 
+    takes_arrays: ClassVar[bool] = False
+    """Whether the data are in memory, as ``arrays`` that Python gives."""
+
     batch_size: int = 32
     eval_batch_size: int = 4096
     val_fraction: float = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ EVALUATIONS = ("validate", "test", "predict")
 log = logging.getLogger("neurona")
 
 
-def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = False) -> tuple[Classifier, Any]:
+Arrays = Mapping[str, Any]
+"""The data, where Python holds them."""
+
+
+def untrained(
+    cfg: DictConfig, threads: int | None = None, arrays: Arrays | None = None, *, is_stored: bool = False
+) -> tuple[Classifier, Any]:
     """The classifier that the configuration describes, with its first weights, and its data module, read.
 
     threads: CPU threads to use unless the configuration says; another number gives other bits. is_stored: whether
@@ -38,7 +45,7 @@ def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = 
     optimization = Optimization.of(algorithm, **arguments)
     _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
-    datamodule = _read_data(cfg, is_stored=is_stored)
+    datamodule = _read_data(cfg, arrays, is_stored=is_stored)
     spec = datamodule.spec
     preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
     _check_network(cfg, preprocessing, spec)
@@ -72,7 +79,7 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     is_new = path is not None and not folder.has_data(path)
     reads.check(cfg.stage, request.beside_run(folder), import_target("data", cfg.data["_target_"]), is_new=is_new)
     contents = checkpoint.read(folder.best_checkpoint)
-    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new, is_stored=True)
+    datamodule = _read_data(cfg, request.arrays, checkpoint.spec(contents), is_new, is_stored=True)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
     trained_on = contents["neurona"].get("fingerprint")
     fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
@@ -131,12 +138,22 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
 
 
 def _read_data(
-    cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = False, *, is_stored: bool = False
+    cfg: DictConfig,
+    arrays: Arrays | None,
+    trained: DataSpec | None = None,
+    is_new: bool = False,
+    *,
+    is_stored: bool = False,
 ) -> Any:
     """The data module, read: its ``spec`` tells the sizes. trained, is_new: see ``InMemoryData.follow``. is_stored: a
     library's is not to prepare its data, as it would write to wherever the stored settings say.
     """
-    datamodule: Any = instantiate(cfg.data, LightningDataModule)
+    if arrays is None and not is_new and getattr(import_target("data", cfg.data["_target_"]), "takes_arrays", False):
+        stage = f', "stage={cfg.stage}"' if cfg.stage != "fit" else ""
+        lines = f', ["run={cfg.run}"{stage}]' if cfg.run else ""
+        problem = f"is in memory, in Python: neurona.fit(X, y{lines})"
+        raise ConfigError("data", cfg.data["_target_"].rpartition(".")[2], problem)
+    datamodule: Any = instantiate(cfg.data, LightningDataModule, **({} if arrays is None else {"arrays": arrays}))
     if trained is not None and hasattr(datamodule, "follow"):
         datamodule.follow(trained, is_new=is_new)
     if not (is_stored and is_within(type(datamodule).__module__, PACKAGES)):

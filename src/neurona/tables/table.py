@@ -131,7 +131,7 @@ class TableData(InMemoryData):
 
     def read(self) -> Table:
         paths = [path for path in (self.path, self.val_path, self.test_path) if path is not None]
-        frames = [reading.read(path, self.separator) for path in paths]
+        frames = [self.table(path) for path in paths]
         first = frames[0]
         named = (("target", self._target), ("group", self._group), ("order", self._order))
         for key, name in (*named, *(("drop", name) for name in self.dropped)):
@@ -153,8 +153,12 @@ class TableData(InMemoryData):
             tally.add(table[rows[part]], features[rows[part]])
         self._check_unread(tallies)
         self.card = data_card.card(table, self.schema, names, targets.numpy(), rows, tallies)
-        self.card["warnings"][:0] = _about_header(first, self.path)
+        self.card["warnings"][:0] = () if self.takes_arrays else _about_header(first, self.path)
         return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts)
+
+    def table(self, path: str) -> pl.DataFrame:
+        """The rows in a file."""
+        return reading.read(path, self.separator)
 
     def _check_unread(self, tallies: Mapping[str, Tally]) -> None:
         """Raises DataError where more than the share allowed is not read, of a published part or of the others."""
