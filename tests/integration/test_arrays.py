@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import neurona
+from neurona.classifier import Classifier
 from neurona.data import embedded
 from neurona.errors import ConfigError, UserError
 
@@ -111,3 +113,50 @@ def test_labels_without_rows_to_validate() -> None:
 def test_a_run_of_other_data_takes_no_arrays(fit: Any) -> None:
     with pytest.raises(ConfigError, match="data=arrays: belongs to the run"):
         neurona.fit(IRIS, NAMES, [f"run={fit().folder}"])
+
+
+WEIGHTS = np.random.default_rng(0).uniform(0, 3, len(IRIS))
+
+
+def test_weights_count_in_the_training_loss_alone_and_the_same_either_way(read_run: Any, tmp_path: Path) -> None:
+    lines = [
+        f"{','.join(map(repr, row))},{name},{w!r}"
+        for row, name, w in zip(IRIS.tolist(), NAMES, WEIGHTS.tolist(), strict=True)
+    ]
+    (tmp_path / "iris.csv").write_text("\n".join(["x0,x1,x2,x3,y,w", *lines]))
+    of_file = neurona.run(["data=table", "data.path=iris.csv", "data.target=y", "data.weight=w", *QUIET])
+    model, plain = neurona.fit(IRIS, NAMES, QUIET, sample_weight=WEIGHTS), neurona.fit(IRIS, NAMES, QUIET)
+    weights = read_run(model.folder).weights()
+    assert weights == read_run(of_file["folder"]).weights() != read_run(plain.folder).weights()
+    every = ["+trainer.callbacks.own._target_=lightning.pytorch.callbacks.LearningRateMonitor", *QUIET]
+    assert read_run(neurona.fit(IRIS, NAMES, every, sample_weight=WEIGHTS).folder).weights() == weights
+    right = model.predict(IRIS) == NAMES
+    assert model.score(IRIS, NAMES) == pytest.approx(right.mean())
+    with pytest.raises(ConfigError, match=r"data\.fingerprint"):
+        neurona.fit(IRIS, NAMES, [f"run={model.folder}"], sample_weight=WEIGHTS + 1)
+    tested = neurona.fit(IRIS, NAMES, [f"run={model.folder}", "stage=test", "quiet=true"], sample_weight=WEIGHTS)
+    assert tested.metrics["test/loss"] == model.metrics["test/loss"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "overrides", "message"),
+    [
+        ({"sample_weight": WEIGHTS[1:]}, [], "sample_weight: has 149 for the 150 rows of X"),
+        ({"sample_weight": -WEIGHTS}, [], "needs a number of 0 or more"),
+        ({"sample_weight": WEIGHTS}, ["data.weight=x0"], "data.weight=x0: does not go with sample_weight"),
+        ({"sample_weight": WEIGHTS, "X": IRIS.reshape(-1, 2, 2)}, [], "sample_weight: is of tables, not of images"),
+        (
+            {"sample_weight": WEIGHTS},
+            [f"allow=[{__name__}]", f"classifier._target_={__name__}.Own"],
+            "has a loss of its own",
+        ),
+    ],
+)
+def test_mistakes_with_weights(arrays: dict[str, Any], overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        neurona.fit(**{"X": IRIS, "y": NAMES, "overrides": [*QUIET, *overrides], **arrays})
+
+
+class Own(Classifier):
+    def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return super().loss(features, targets)

@@ -31,18 +31,27 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return _run(overrides, "run")[1]
 
 
-def fit(X: Any, y: Any, overrides: Sequence[str] = (), *, X_val: Any = None, y_val: Any = None) -> Predictor:
+def fit(
+    X: Any,
+    y: Any,
+    overrides: Sequence[str] = (),
+    *,
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+) -> Predictor:
     """A run on arrays in memory: fits, tests, and leaves a run folder. Returns its predictor, as ``neurona.load`` does,
     with the run's ``metrics`` and ``folder``.
 
     X: a polars or pandas frame, a mapping of columns, a list of mappings, or an array or tensor of numbers: rows of
     columns (rows, columns), read as a file's are (``data=table``), or images (rows, height, width). y: a label for each
-    row. X_val, y_val: what validates; without them it is drawn from X and y. overrides: as on the command line;
+    row. X_val, y_val: what validates; without them it is drawn from X and y. sample_weight: what the training loss of
+    each row of a table is multiplied with. overrides: as on the command line;
     ``run=`` goes on with such a run, which takes the same arrays again, or works on it (``stage=``).
 
     Raises ConfigError and DataError as ``run`` does.
     """
-    arrays = {name: part for name, part in (("X", X), ("y", y), ("X_val", X_val), ("y_val", y_val)) if part is not None}
+    arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
     if y_val is not None and X_val is None:
         raise ConfigError("X_val", None, "is missing beside y_val")
     cfg, figures = _run(overrides, "fit", arrays)

@@ -122,6 +122,13 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
     if classifier.balanced and not hasattr(datamodule, "class_counts"):
         problem = "needs data that count their classes (class_counts); give one weight per class"
         raise ConfigError("classifier.class_weights", "balanced", problem)
+    if getattr(datamodule, "weights", None) is not None:
+        for name in ("loss", "training_step"):
+            if getattr(type(classifier), name) is not getattr(Classifier, name):
+                problem = (
+                    f"has a {name} of its own, which knows no weights of rows (data.weight); leave one of them out"
+                )
+                raise ConfigError("classifier", type(classifier).__qualname__, problem)
     for name, _ in classifier.named_children():
         if callable(getattr(type(classifier), name, None)):
             kind = type(classifier).__qualname__

@@ -89,7 +89,7 @@ def test_rows_of_ones_own_validate() -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": LABELS[:-1]}, "y: holds 39 labels for the 40 rows of X; give one for each"),
+        ({"y": LABELS[:-1]}, "y: has 39 for the 40 rows of X; give one for each"),
         ({"X": ROWS[:0], "y": LABELS[:0]}, "X: has no rows"),
         ({"X": ROWS[:, 0]}, r"X: has the shape \(40,\); a table's is \(rows, columns\)"),
         ({"X": None}, r"X: has the shape \(\)"),
@@ -98,8 +98,8 @@ def test_rows_of_ones_own_validate() -> None:
         ({"y": np.eye(2)[np.arange(40) % 2]}, r"y: has the shape \(40, 2\); .* of one-hot rows give y.argmax\(1\)"),
         ({"y": np.zeros(40)}, "column 'y' has one class only, '0'"),
         ({"y": ROWS[:, 0]}, "probably regression"),
-        ({"X_val": ROWS[:5]}, "y_val: is missing; give one label a row"),
-        ({"X_val": ROWS[:5], "y_val": LABELS[:4]}, "y_val: holds 4 labels for the 5 rows of X_val"),
+        ({"X_val": ROWS[:5]}, "y_val: is missing; give one for each row"),
+        ({"X_val": ROWS[:5], "y_val": LABELS[:4]}, "y_val: has 4 for the 5 rows of X_val"),
         ({"X_val": ROWS[:5, :2], "y_val": LABELS[:5]}, "X_val: has no column 'x2'"),
         ({"X_val": ROWS[:5], "y_val": ["maybe"] * 5}, "X_val: labels 'maybe' in column 'y'"),
     ],
@@ -153,8 +153,8 @@ def test_images_of_other_numbers_and_ones_own_validation() -> None:
     [
         ({"X": IMAGES[:0]}, r"X: has the shape \(0, 3, 2\); that of images is \(rows, height, width\)"),
         ({"X": IMAGES.astype(str).astype(object) + "a"}, "X: must be numbers"),
-        ({"y": LABELS[:-1]}, "y: holds 39 labels for the 40 rows of X"),
-        ({"y": [None, *LABELS[1:]]}, "y: holds 39 labels for the 40 rows of X"),
+        ({"y": LABELS[:-1]}, "y: has 39 for the 40 rows of X"),
+        ({"y": [None, *LABELS[1:]]}, "y: has 39 for the 40 rows of X"),
         ({"X_val": IMAGES[:4] / 2, "y_val": LABELS[:4]}, r"X_val: holds images \(3, 2\) of float32, and X .* of uint8"),
         ({"X_val": IMAGES[:4], "y_val": ["maybe"] * 4}, "y_val: labels 'maybe'"),
     ],
