@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from neurona.classifier import Classifier
 from neurona.data.spec import is_whole
@@ -49,12 +50,12 @@ class Predictor:
         if all(map(is_whole, self.spec.class_names)):
             self.classes_ = self.classes_.astype(np.int64)
 
-    def predict_proba(self, features: Any) -> NDArray[np.float32]:
+    def predict_proba(self, features: Any) -> NDArray[Any]:
         """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
         rows = torch.from_numpy(self.spec.rows(features))
         rows = rows if self.feature_shape is None else rows.reshape(-1, *self.feature_shape)
         with torch.inference_mode():
-            parts = [torch.softmax(self.classifier(part).float(), dim=1) for part in rows.split(BATCH_ROWS)]
+            parts = [torch.softmax(at_least_float32(self.classifier(part)), dim=1) for part in rows.split(BATCH_ROWS)]
         return torch.cat(parts).numpy()
 
     def predict(self, features: Any) -> NDArray[Any]:
@@ -67,6 +68,10 @@ class Predictor:
         ``classes_``. Raises DataError for labels that are no class.
         """
         return float(np.mean(self.spec.matches(self.predict(features), targets)))
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:

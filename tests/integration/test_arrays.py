@@ -160,3 +160,17 @@ def test_mistakes_with_weights(arrays: dict[str, Any], overrides: list[str], mes
 class Own(Classifier):
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return super().loss(features, targets)
+
+
+def test_a_run_without_a_test_part(fit: Any, train: Any) -> None:
+    run = fit("data.test_fraction=0")
+    assert not [name for name in run.metrics if name.startswith("test/")]
+    assert run.metrics["status"] == "finished"
+    assert not (run.folder / "confusion_matrix_test.csv").exists()
+    for stage in ("test", "predict"):
+        done = train(f"run={run.folder}", f"stage={stage}")
+        assert (done.status, done.out) == (2, "")
+        assert "this run has no test part (data.test_fraction=0)" in done.err
+    done = train(f"run={run.folder}", "stage=export")
+    assert (done.status, done.err) == (0, "")
+    assert run.read("metrics_export.json")["rows"] > 0

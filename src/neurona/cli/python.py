@@ -54,6 +54,14 @@ def fit(
     arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
     if y_val is not None and X_val is None:
         raise ConfigError("X_val", None, "is missing beside y_val")
+    return fit_arrays(arrays, overrides)
+
+
+def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor:
+    """What ``fit`` does. arrays: its arguments by name, None where there is none; besides, ``classes``: the names of
+    all classes, of which y then holds indices; and ``start``: a classifier whose columns, encoding and weights to begin
+    with.
+    """
     cfg, figures = _run(overrides, "fit", arrays)
     predictor = load(figures["folder"], allow=cfg.allow)
     predictor.metrics = figures

@@ -161,6 +161,12 @@ class InMemoryData(LightningDataModule):
         return self.folds is not None or self.val_fraction > 0
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a test part, as far as that is known: after setup, of the data set's own rows."""
+        rows = getattr(self, "test_rows", None)
+        return rows is None or len(rows) > 0
+
+    @property
     def class_counts(self) -> Tensor:
         """Training rows of each class, (num_classes,) int64."""
         return self.targets[self.train_rows].bincount(minlength=self.spec.num_classes)
@@ -211,7 +217,7 @@ def _check(table: Table, name: str) -> None:
         problem = f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
         raise DataError(name, problem)
     counts = targets[: len(targets) - table.num_test].bincount(minlength=num_classes)
-    if not counts.all():
+    if table.parts is None and not counts.all():
         raise DataError(name, f"no row to train on of class {table.class_names[counts.argmin()]!r}")
 
 

@@ -45,9 +45,10 @@ def untrained(
     optimization = Optimization.of(algorithm, **arguments)
     _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
-    datamodule = _read_data(cfg, arrays, is_stored=is_stored)
+    start: Classifier | None = (arrays or {}).get("start")
+    datamodule = _read_data(cfg, arrays, start.spec if start else None, is_stored=is_stored)
     spec = datamodule.spec
-    preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
+    preprocessing = start.preprocessing if start else getattr(datamodule, "preprocessing", None) or nn.Identity()
     _check_network(cfg, preprocessing, spec)
     seed_everything(cfg.seed, verbose=False)  # again: whatever the data drew, the weights are the same
     classifier = instantiate(
@@ -61,6 +62,8 @@ def untrained(
         embedding_config=_plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
+    if start is not None:
+        classifier.load_state_dict(start.state_dict())
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
     classifier.classifier_config = _plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
@@ -90,6 +93,8 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
         raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
     if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
         raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
+    if cfg.stage in ("test", "predict") and not getattr(datamodule, "has_test", True):
+        raise ConfigError("stage", cfg.stage, "this run has no test part (data.test_fraction=0); give other rows")
     seed_everything(cfg.seed, verbose=False)
     classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))

@@ -133,7 +133,8 @@ def _fit_and_test(
     if figures["stopped_by"] != "pruning":
         # Not by ``ckpt_path``: a callback that averages weights would put others in the place of the file's.
         checkpoint.restore(checkpoint.read(folder.best_checkpoint), classifier)
-        trainer.test(classifier, datamodule, verbose=False)
-        figures |= scalars(trainer)
-        folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
+        if getattr(datamodule, "has_test", True):
+            trainer.test(classifier, datamodule, verbose=False)
+            figures |= scalars(trainer)
+            folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
     return why

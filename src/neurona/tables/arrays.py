@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,8 +29,8 @@ WEIGHT = "sample_weight"
 class ArrayTable(TableData):
     """A table in memory. arrays: X, a polars or pandas frame, a mapping of columns, a list of mappings, or what
     ``numpy.asarray`` makes (rows, columns) of, then called x0, x1 …; y, one label a row, called ``target``; X_val and
-    y_val; sample_weight, in the place of a column ``weight``. path: a file in their place, for a network that is
-    trained. The other parameters are ``TableData``'s.
+    y_val; sample_weight, in the place of a column ``weight``; classes, where y holds indices of these. path: a file in
+    their place, for a network that is trained. The other parameters are ``TableData``'s.
     """
 
     takes_arrays: ClassVar[bool] = True
@@ -47,7 +47,16 @@ class ArrayTable(TableData):
                 raise ConfigError(f"data.{key}", getattr(self, key), f"does not go with {name}; give one of them")
             setattr(self, key, value)
         self.path = self.path or "X"
+        self.numeric = self.numeric or self._numbers()
         super().__post_init__()
+
+    def _numbers(self) -> list[str]:
+        """The columns of an array of numbers, which are no identifiers, whatever they look like."""
+        values = None if self.arrays is None else _on_cpu(self.arrays["X"], "X")
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "biuf":
+            return []
+        apart = {*map(str, (*self.categorical, *self.drop, self.group, self.order, self.weight))}
+        return [name for name in _names(values) if name not in apart]
 
     def table(self, path: str) -> pl.DataFrame:
         if self.arrays is None or path not in self.arrays:
@@ -57,6 +66,13 @@ class ArrayTable(TableData):
         if path == "X" and has(self.arrays, WEIGHT):
             table = _beside(table, path, column(self.arrays[WEIGHT], WEIGHT, WEIGHT), WEIGHT)
         return table
+
+    def _classify(
+        self, table: pl.DataFrame, paths: Sequence[str], sizes: Sequence[int]
+    ) -> tuple[tuple[str, ...], torch.Tensor]:
+        if self.arrays is None or not has(self.arrays, "classes"):
+            return super()._classify(table, paths, sizes)
+        return tuple(self.arrays["classes"]), torch.as_tensor(self.arrays["y"], dtype=torch.int64)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -108,11 +124,15 @@ def frame(values: Any, name: str) -> pl.DataFrame:
         if values.ndim != 2:
             problem = f"has the shape {values.shape}; a table's is (rows, columns), that of images an array's (rows,"
             raise DataError(name, f"{problem} height, width); {name}.reshape(len({name}), -1) makes columns of others")
-        columns = [f"x{place}" for place in range(values.shape[1])]
+        columns = _names(values)
     table = reading.from_python(values, [columns], name)
     types = {str(title): str(values[title].dtype) for title in getattr(values, "columns", ())}
     categories = [title for title, kind in types.items() if kind == "category"]  # pandas'
     return table.with_columns(pl.col(categories).cast(pl.String).cast(pl.Categorical))
+
+
+def _names(values: NDArray[Any]) -> list[str]:
+    return [f"x{place}" for place in range(values.shape[1])]
 
 
 def column(values: Any, name: str, title: str) -> pl.Series:

@@ -207,6 +207,8 @@ class TableData(InMemoryData):
         return Split(labelled[parts.train], labelled[parts.val], labelled[parts.test])
 
     def describe(self, table: Table) -> DataSpec:
+        if not self.has_batch_size:
+            self.batch_size = batch_size_for(len(self.train_rows))
         if self._run_spec is not None:
             return self._run_spec
         assert self.schema is not None
@@ -218,8 +220,6 @@ class TableData(InMemoryData):
             max_pieces=self.max_pieces,
             max_one_hot=self.max_one_hot,
         )
-        if not self.has_batch_size:
-            self.batch_size = batch_size_for(len(self.train_rows))
         names = table.class_names
         return TableSpec(preprocessing.num_outputs, len(names), names, schema=self.schema.as_dict())
 
