@@ -21,7 +21,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 CHOICES = sorted(
     f"{file.parent.relative_to(CONFIGS)}={file.stem}" for file in CONFIGS.rglob("*.yaml") if file.parent != CONFIGS
 )
-NOT_HERE = {"trainer=gpu", "trainer=ddp", "logger=wandb", "logger=mlflow"}  # need a device or a package
+NOT_HERE = {"trainer=gpu", "trainer=ddp", "logger=wandb", "logger=mlflow", "data=arrays", "data=images"}
+"""Need a device, a package, or arrays from Python."""
 TABLES = {"data=table", "experiment=adult"}  # need a file
 SHORT = ["quiet=true", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
 

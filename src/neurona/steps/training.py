@@ -63,6 +63,7 @@ class Training(Callback):
             return
         if pl_module.balanced:
             pl_module.balance(trainer.datamodule.class_counts)  # type: ignore[attr-defined]
+        pl_module.is_weighted = getattr(trainer.datamodule, "weights", None) is not None  # type: ignore[attr-defined]
         asked_by = who_asks(pl_module, trainer, trainer.datamodule, self.shipped)  # type: ignore[attr-defined]
         self._asked_by = ", ".join(asked_by)
         pl_module.choose_way(asked_by)
