@@ -15,6 +15,7 @@ from torch import nn
 from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
+from neurona.config.nodes import plain
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -50,12 +51,12 @@ def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = 
         network=_network(cfg, preprocessing, spec),
         spec=spec,
         optimization=optimization,
-        model_config=_plain(cfg.model),
-        embedding_config=_plain(cfg.embedding),
+        model_config=plain(cfg.model),
+        embedding_config=plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
-    classifier.classifier_config = _plain(cfg.classifier)
+    classifier.classifier_config = plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule
@@ -84,17 +85,13 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
         raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
     seed_everything(cfg.seed, verbose=False)
-    classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
+    classifier = checkpoint.rebuild(contents, cfg.allow, plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     return classifier, datamodule
 
 
 def _network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> nn.Module:
-    return checkpoint.make_network(_plain(cfg.model), _plain(cfg.embedding), preprocessing, spec, cfg.allow)
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    return checkpoint.make_network(plain(cfg.model), plain(cfg.embedding), preprocessing, spec, cfg.allow)
 
 
 def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> None:

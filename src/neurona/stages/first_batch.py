@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
 from neurona.classifier import Classifier
+from neurona.config.nodes import path_of
 from neurona.data.base import no_class_indices
 from neurona.data.batches import BatchLoader
 from neurona.data.spec import DataSpec
@@ -58,7 +59,7 @@ def check(
     cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any, parts: Collection[str] = tuple(PARTS)
 ) -> None:
     """Raises DataError or ConfigError where a fit could not take what the loaders of these parts give."""
-    spec, where = datamodule.spec, _path(datamodule)
+    spec, where = datamodule.spec, path_of(type(datamodule))
     if len(spec.class_names) != spec.num_classes:
         problem = f"has {len(spec.class_names)} class_names for num_classes={spec.num_classes}; give one for each"
         raise DataError(f"{where}.spec", problem)
@@ -71,7 +72,7 @@ def check(
 
 
 def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
-    name, where = f"{part}_dataloader", f"{_path(datamodule)}.{part}_dataloader"
+    name, where = f"{part}_dataloader", f"{path_of(type(datamodule))}.{part}_dataloader"
     if not is_overridden(name, datamodule, LightningDataModule):
         if part == "val":
             return
@@ -228,10 +229,6 @@ def _is_own(classifier: Classifier, name: str) -> bool:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _path(instance: Any) -> str:
-    return f"{type(instance).__module__}.{type(instance).__qualname__}"
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from neurona.classifier import Classifier
 from neurona.config import hints
 from neurona.config import overrides as written
 from neurona.config.check import FIGURES
+from neurona.config.nodes import path_of
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
 from neurona.runs.plain import require_readable
@@ -135,7 +136,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
             "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False in __init__,"
             " and step them in training_step, as Lightning's page on manual optimization shows"
         )
-        raise ConfigError("classifier._target_", f"{kind.__module__}.{kind.__qualname__}", problem)
+        raise ConfigError("classifier._target_", path_of(kind), problem)
 
 
 def _number_of_optimizers(classifier: Classifier, trainer: Trainer) -> int:
