@@ -91,6 +91,8 @@ class Classifier(LightningModule):
         """Of the last validation or test: samples by target (row) and prediction (column)."""
         self.norms: StepNorms | None = None
         """What takes the norms of the steps whose loss is logged, if anything is to."""
+        self.is_weighted = False
+        """Whether the training rows of this fit have weights."""
         self.is_fast = False
         """Whether this fit steps through chunks of mini-batches, instead of Lightning's automatic optimisation."""
         self.fast_way: FastWay | None = None
@@ -102,9 +104,19 @@ class Classifier(LightningModule):
         return self.network(self.preprocessing(features))
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
+        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Where rows have
+        weights, these are the last column of the features, and each row's loss is multiplied with its own.
+        """
+        if self.is_weighted:
+            return self._weighted_loss(features[:, :-1], targets, features[:, -1])
         logits = self(features)
         return cross_entropy(logits, targets, self.class_weights, label_smoothing=self.label_smoothing), logits
+
+    def _weighted_loss(self, features: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        logits, of_classes = self(features), self.class_weights
+        losses = cross_entropy(logits, targets, of_classes, reduction="none", label_smoothing=self.label_smoothing)
+        total = len(targets) if of_classes is None else of_classes[targets].sum()
+        return (losses * weights).sum() / total, logits
 
     # Training.
 

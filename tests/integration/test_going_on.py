@@ -198,7 +198,7 @@ def test_a_sweep_goes_on_with_the_yamls_it_began_with(train: Any, read_run: Any,
     done = train(*sweep, "seed=0,1")
     assert done.status == 0, done.err
     assert "since then have changed: data/iris.yaml\n" in done.out
-    assert [configuration.read(Path("logs/s", job))["data"]["batch_size"] for job in "01"] == [16, 16]
+    assert [configuration.read(Path("logs/s", job))["data"]["batch_size"] for job in ("0", "1_seed1")] == [16, 16]
     assert read_run("logs/s/0").metrics["status"] == "finished"
     assert train(*[line.replace("logs/s", "logs/t") for line in sweep], "seed=1").status == 0
     assert configuration.read(Path("logs/t/0"))["data"]["batch_size"] == 64

@@ -225,10 +225,14 @@ def require_run(folder: Path, key: str) -> None:
 
 
 def _meant(folder: Path) -> str:
-    """Which run may be meant by a folder that is not one: the latest in it, or one beside it of a similar name."""
+    """Which run may be meant by a folder that is not one: the latest in it, the job of a sweep whose number it is, or
+    one beside it of a similar name.
+    """
     inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml") if not is_range_test(path.parent))
     if inside:
         return f"; the latest run in it is {folder / inside[-1]}"
+    if folder.name.isdecimal() and (jobs := sorted(folder.parent.glob(f"{folder.name}_*/overrides.yaml"))):
+        return f"; did you mean {jobs[0].parent}?"
     return did_you_mean(folder.name, [path.parent.name for path in folder.parent.glob("*/overrides.yaml")])
 
 

@@ -90,9 +90,7 @@ def start(
     if lengths and classifier.optimization.schedule.needs_length:
         problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
         raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
-    path, contents = checkpoint.read_last(last)
-    fingerprint = getattr(datamodule, "fingerprint", None)
-    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    path, contents = require_same(last, classifier, datamodule)
     if limits:
         _check_room(trainer, contents, lengths)
     _warn(contents, folder, trainer)
@@ -108,6 +106,14 @@ def start(
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]
+
+
+def require_same(last: Path, classifier: Classifier, datamodule: LightningDataModule) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint to go on from: which, and its contents. Raises ConfigError for other data or another network."""
+    path, contents = checkpoint.read_last(last)
+    fingerprint = getattr(datamodule, "fingerprint", None)
+    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    return path, contents
 
 
 def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> None:
