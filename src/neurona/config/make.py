@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, own, signatures
-from neurona.config.nodes import key_of, root_of
+from neurona.config.nodes import key_of, plain, root_of
 from neurona.config.registry import current
 from neurona.errors import ConfigError, UserError, did_you_mean
 
@@ -25,7 +25,7 @@ def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T
     node's configuration is allowed. arguments: what the code, not the yaml, provides.
     """
     allow = OmegaConf.select(root_of(node), "allow", default=[])
-    return make(key_of(node), _plain(node), base_class, allow, **arguments)
+    return make(key_of(node), plain(node), base_class, allow, **arguments)
 
 
 def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
@@ -47,12 +47,8 @@ def described(node: DictConfig, base_class: type) -> tuple[Any, dict[str, Any]]:
     itself, later and as often as it likes. It is a subclass of ``base_class`` or a function that ``allow`` allows.
     """
     allow = OmegaConf.select(root_of(node), "allow", default=[])
-    key, plain = key_of(node), _plain(node)
-    return _permitted_target(key, plain, base_class, allow), _arguments(key, plain, allow)
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    key, values = key_of(node), plain(node)
+    return _permitted_target(key, values, base_class, allow), _arguments(key, values, allow)
 
 
 def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:

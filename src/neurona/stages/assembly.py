@@ -16,6 +16,7 @@ from torch import nn
 from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
+from neurona.config.nodes import plain
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -58,14 +59,14 @@ def untrained(
         network=_network(cfg, preprocessing, spec),
         spec=spec,
         optimization=optimization,
-        model_config=_plain(cfg.model),
-        embedding_config=_plain(cfg.embedding),
+        model_config=plain(cfg.model),
+        embedding_config=plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
     if start is not None:
         classifier.load_state_dict(start.state_dict())
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
-    classifier.classifier_config = _plain(cfg.classifier)
+    classifier.classifier_config = plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule
@@ -96,17 +97,13 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     if cfg.stage in ("test", "predict") and not getattr(datamodule, "has_test", True):
         raise ConfigError("stage", cfg.stage, "this run has no test part (data.test_fraction=0); give other rows")
     seed_everything(cfg.seed, verbose=False)
-    classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
+    classifier = checkpoint.rebuild(contents, cfg.allow, plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     return classifier, datamodule
 
 
 def _network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> nn.Module:
-    return checkpoint.make_network(_plain(cfg.model), _plain(cfg.embedding), preprocessing, spec, cfg.allow)
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    return checkpoint.make_network(plain(cfg.model), plain(cfg.embedding), preprocessing, spec, cfg.allow)
 
 
 def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> None:

@@ -88,7 +88,6 @@ def _placed(
     trainer = build(cfg, datamodule, classifier)
     limits.check_optimizers(classifier, trainer, request.overrides)
     first_batch.check(cfg, trainer, classifier, datamodule)
-    limits.check_states(trainer, classifier, datamodule)
     trainer.strategy.setup_environment()
     folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:

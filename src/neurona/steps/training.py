@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from neurona.config.nodes import path_of
 from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
@@ -282,7 +283,6 @@ def attach(trainer: Trainer, shipped: type) -> None:
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:
     """What rebuilding the classifier needs besides its tensors, as plain data."""
-    preprocessing = type(classifier.preprocessing)
     datamodule: Any = getattr(classifier.trainer, "datamodule", None)
     return {
         "model": classifier.model_config,
@@ -290,6 +290,6 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
         "classifier_config": classifier.classifier_config,
         "fingerprint": getattr(datamodule, "fingerprint", None),
         "spec": dataclasses.asdict(classifier.spec),
-        "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
+        "preprocessing": path_of(type(classifier.preprocessing)),
         "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
     }
