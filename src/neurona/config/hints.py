@@ -25,6 +25,9 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "logger": "logger",
 }
 
+FROM_PYTHON = ("arrays", "images")
+"""Choices of ``data`` that ``neurona.fit`` makes."""
+
 ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """What Hydra reads of a node that makes an object."""
 
@@ -56,7 +59,7 @@ def other_choice(key: str) -> str:
     """Which choices of the group of a key ``group.name`` have it, or nothing."""
     group, _, name = key.partition(".")
     having = []
-    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+    for yaml in sorted(file for file in CONFIG_DIR.glob(f"{group}/*.yaml") if file.stem not in FROM_PYTHON):
         declared: Any = OmegaConf.load(yaml)
         is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
