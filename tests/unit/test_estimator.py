@@ -175,6 +175,11 @@ def test_pipelines_and_frames() -> None:
     np.testing.assert_allclose(pipeline.predict_proba(frame), plain.predict_proba(X), atol=1e-6)
 
 
+def test_a_frame_whose_column_is_called_y() -> None:
+    frame = pl.DataFrame(X, schema=["y", "y_", "c", "d"])
+    assert short(max_epochs=20).fit(frame, NAMES).score(frame, NAMES) > 0.8
+
+
 def test_calibration() -> None:
     calibrated = CalibratedClassifierCV(short(), cv=2).fit(X, NAMES)
     np.testing.assert_allclose(calibrated.predict_proba(X).sum(1), 1)
