@@ -65,7 +65,7 @@ def test_every_key_is_read_or_refused(composed: Any, stage: str) -> None:
     for name in DATA:
         node = composed[name]
         datamodule = import_target("data", node["data"]["_target_"])
-        for kind in ("the run's table", "a new table") if name == "table" else ("",):
+        for kind in ("the run's table", "a new table") if name in ("table", "arrays") else ("",):
             read = READ[stage] | {f"data.{key}" for key in OF_DATA[kind]} | {"data"}
             read |= {"trainer"} if stage != "export" else set()
             for key in keys(node):
