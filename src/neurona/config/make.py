@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -94,6 +95,8 @@ def _definitions(key: str) -> tuple[type[ast.stmt], ...]:
 def _refusal(target: str) -> str:
     module, _, name = target.rpartition(".")
     package = target.partition(".")[0]
+    if module == "__main__":
+        return _of_cell(name)
     trust = f"if you trust that module, add allow=[{package}]"
     if (file := own.source(module)) is not None:
         names = own.statements(file)
@@ -105,6 +108,14 @@ def _refusal(target: str) -> str:
     project = own.folder()
     beside = f", nor code of your own beside train.py in {project}" if project else ""
     return f"is none of {', '.join(PACKAGES)}{beside}; {hint}"
+
+
+def _of_cell(name: str) -> str:
+    """What to do with a class that a notebook's cell defines, which no other process knows."""
+    project = own.folder()
+    place = "" if project is None or project == Path.cwd() else f"{project}/"
+    problem = "no later run or process finds what a notebook's cell defines"
+    return f"{problem}; make %%writefile {place}mine.py the cell's first line, run it, and name mine.{name}"
 
 
 def _make(
@@ -179,6 +190,8 @@ def import_target(key: str, target: str) -> Any:
     except ImportError as error:
         raise ConfigError(join(key, "_target_"), target, f"cannot be imported: {error}") from None
     if not callable(getattr(imported, name, None)):
+        if module == "__main__":
+            raise ConfigError(join(key, "_target_"), target, _of_cell(name))
         hint = did_you_mean(name, [other for other in dir(imported) if not other.startswith("_")])
         raise ConfigError(join(key, "_target_"), target, f"{module} has no class {name}{hint}")
     return getattr(imported, name)
