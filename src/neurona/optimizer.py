@@ -128,7 +128,9 @@ class Optimization:
             if not names[pattern]:
                 there = ", ".join(name for name, _ in parameters)
                 is_shadowed = any(fnmatchcase(name, pattern) for name, _ in parameters)
-                problem = "an earlier pattern has all that it matches" if is_shadowed else f"matches none of {there}"
+                problem = (
+                    "an earlier pattern already matches these parameters" if is_shadowed else f"matches none of {there}"
+                )
                 raise ConfigError("optimizer.groups", pattern, problem)
         return [
             {"params": members[pattern], **(_plain(self.groups[pattern]) if pattern is not None else {})}

@@ -87,7 +87,7 @@ class BestAndLast(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
-            problem = f"is none of the metrics; give one of {', '.join(sorted(trainer.callback_metrics))}"
+            problem = f"is not a metric of this run; choose one of {', '.join(sorted(trainer.callback_metrics))}"
             raise ConfigError("trainer.callbacks.checkpoints.monitor", self.monitor, problem)
         self.last = {name: value for name, value in scalars(trainer).items() if name.startswith("val/")}
         score = self.sign * trainer.callback_metrics[self.monitor].item()

@@ -109,14 +109,14 @@ def _stored(folder: Path, yamls: Yamls) -> tuple[dict[str, Any], dict[str, Any],
         for override in replayed:
             is_group = "." not in override.key_or_group and override.key_or_group not in ROOT
             if is_group and leads_out(key(override), override.value(), is_choice=True):
-                problem = f"is stored with the run in {folder} and may choose a yaml from outside of it"
+                problem = f"is stored with the run in {folder} and may choose a yaml outside of it"
                 raise ConfigError(key(override), value(override), problem)
         config, choices = yamls.compose([str(override.input_line) for override in replayed])
         return config | _of_process(today), choices, lines
     config = configuration.read(folder)
     groups = {name for entry in today["defaults"] if isinstance(entry, dict) for name in entry if " " not in str(name)}
     if lacking := (today.keys() | groups) - config.keys() - {"defaults", "hydra", *DELTAS}:
-        print(f"run={folder}: was begun without {', '.join(sorted(lacking))}, and takes today's", flush=True)
+        print(f"run={folder}: began without {', '.join(sorted(lacking))} and uses today's", flush=True)
         config = yamls.compose()[0] | config
     return config | _of_process(today), choices, lines
 
@@ -158,7 +158,7 @@ def _use_environment(config: dict[str, Any], lines: Sequence[str], given: Sequen
             put(config, key(override), override.value())
     for name, leaf in leaves(config):
         if leaf == MASK and name not in given:
-            problem = f"was from the environment, and an earlier version has not stored it; give it too: {name}=…"
+            problem = f"came from the environment, and an earlier version did not store it; give it too: {name}=…"
             raise ConfigError(name, MASK, problem)
 
 

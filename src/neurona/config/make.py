@@ -76,7 +76,9 @@ def check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -
         raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
     for name in hints.ATTRIBUTES[1:]:
         if name in node:
-            raise ConfigError(join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
+            raise ConfigError(
+                join(key, name), node[name], "has no meaning here: only arguments of the class stand beside _target_"
+            )
     if not is_within(target, PACKAGES) and not is_own(key, target, allow):
         raise ConfigError(path, target, _refusal(target))
 
@@ -126,7 +128,7 @@ def _make(
 
     target = _permitted_target(key, node, base_class, allow)
     for name in arguments.keys() & node.keys():
-        raise ConfigError(join(key, name), node[name], "is given by the project itself; leave it out")
+        raise ConfigError(join(key, name), node[name], "is set by the project itself; leave it out")
     try:
         return target(**_arguments(key, node, allow) | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:

@@ -120,7 +120,7 @@ class InMemoryData(LightningDataModule):
     @classmethod
     def unused(cls, *, is_new: bool) -> dict[str, str]:
         """Settings that make no difference to a network that is trained, and why. is_new: see ``follow``."""
-        return dict.fromkeys(("batch_size", "shuffle_seed", "scaling"), "is of fitting, which is done; leave it out")
+        return dict.fromkeys(("batch_size", "shuffle_seed", "scaling"), "is only for fitting; leave it out")
 
     def follow(self, trained: DataSpec, *, is_new: bool) -> None:
         """Called before setup where the data are for a network trained earlier. trained: what it was trained on.
@@ -210,7 +210,7 @@ def no_class_indices(targets: Tensor, *, any_number: bool = False) -> str:
             return f"{shown}, several numbers a row, which is regression; this is for classification, one class a row"
         if (targets.sum(1) == 1).all():
             return f"{shown}{wanted}of one-hot rows take .argmax(1)"
-        problem = "several classes a row, which is multi-label classification; here a row has one class"
+        problem = "several classes a row, which is multi-label classification; here each row has one class"
         return f"{shown}, {problem}: train on one column at a time"
     if targets.ndim != 1:
         return f"{shown}{wanted}take [:, 0]" if targets.shape[1:] == (1,) else f"{shown}{wanted}one number a row"

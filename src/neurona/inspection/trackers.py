@@ -77,5 +77,5 @@ def _begin(name: str, logger: Logger, parameters: Mapping[str, Any], before: Map
     try:
         logger.experiment.update_run(logger.run_id, status="RUNNING")
     except Exception as error:
-        problem = f"MLflow run {before[name]['run_id']} cannot be gone on with ({' '.join(str(error).split())})"
-        raise RunError(f"logger.{name}: {problem}; without {FILE} in the run's folder a new one begins") from error
+        problem = f"MLflow run {before[name]['run_id']} cannot be continued ({' '.join(str(error).split())})"
+        raise RunError(f"logger.{name}: {problem}; remove {FILE} from the run's folder to begin a new one") from error

@@ -139,13 +139,13 @@ def _check_rules(contents: Mapping[str, Any], trainer: Any, classifier: Classifi
         batches = 1
     remedy = "start a new run with init_from="
     if batches % accumulate:
-        problem = f"what an epoch leaves over made a step of another size in the version that began this run; {remedy}"
+        problem = f"the version that began this run made a step of another size at the end of an epoch; {remedy}"
         raise ConfigError("optimizer.accumulate", accumulate, problem)
     is_by_epoch = trainer.check_val_every_n_epoch is not None and interval == (
         1.0 if isinstance(interval, float) else batches
     )
     if not is_by_epoch and any("num_bad_epochs" in state for state in contents["lr_schedulers"]):
-        problem = f"looked at every validation in the version that began this run, and now at epochs; {remedy}"
+        problem = f"counted validations in the version that began this run, and counts epochs now; {remedy}"
         raise ConfigError("optimizer/schedule", "plateau", problem)
 
 

@@ -82,7 +82,7 @@ class Graph:
 
     def _refuse(self, reason: str) -> None:
         self.is_refused = True
-        log.warning("going on without a CUDA graph: %s", reason)
+        log.warning("no CUDA graph is used: %s", reason)
 
 
 def noting_waits(function: Callable[[], Any]) -> tuple[Any, bool]:

@@ -55,7 +55,7 @@ def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, 
     _check_places(path, config_dir, edited)
     if edited and not is_quiet:
         print(
-            f"the sweep goes on with the yamls it began with; since then have changed: {', '.join(edited)}", flush=True
+            f"the sweep uses the yamls with which it began; these have changed since: {', '.join(edited)}", flush=True
         )
     if folders:
         return path, (path / CONFIGS).resolve(), []
@@ -87,7 +87,7 @@ def _check_places(path: Path, config_dir: Path, edited: Sequence[str]) -> None:
     for file in (path / CONFIGS / name for name in edited if (path / CONFIGS / name).is_file()):
         for key, value in _writing(file, path / CONFIGS):
             if value not in today and (leads_out(key, value) or key.startswith(("hydra.", "allow"))):
-                problem = f"stands in {file}, and may write outside of the sweep; put today's file in its place"
+                problem = f"is in {file} and may write outside of the sweep; replace that file by today's"
                 raise ConfigError(key, value, problem)
 
 

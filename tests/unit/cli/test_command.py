@@ -140,7 +140,7 @@ Call = Callable[..., Done]
         ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; a bracket is not closed, or not opened"),
         ("model.hidden=1]", "model.hidden=1]: cannot be read; a bracket is not closed, or not opened"),
-        ("run=~/mine", "run=~/mine: cannot be read; no shell replaces a ~ there: write $HOME"),
+        ("run=~/mine", "run=~/mine: cannot be read; the shell does not replace ~ there: write $HOME"),
         ("model.hidden=[1,", "model.hidden=[1,: a list has no spaces in it, or stands in quotes"),
         ("seed", "seed: cannot be read; write key=value"),
         ("--lr=3", "--lr=3; settings are given as key=value"),

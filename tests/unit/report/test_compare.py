@@ -89,11 +89,12 @@ def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
     assert set(re.findall(r"\d+ [a-z]+(?=[,.])", opening)) == {"10 finished", "1 failed", "1 lost", "1 damaged"}
     assert opening.endswith("Compared by test/accuracy (%): higher is better.")
     assert "What varies: model.activation ($tanh$, gelu, relu, sigmoid)." in text
-    assert "Of the groups with two runs or more, the best mean is that of activation=relu." in text
+    assert "Among groups of at least two runs, the best mean is that of activation=relu." in text
     assert "Not significantly different from it (p ≥ 0.05): activation=$tanh$." in text
     assert "Significantly worse (p < 0.05): activation=sigmoid" not in text  # the differences by seed do not spread
     assert (
-        "Not tested, as there is one run only, or the runs do not differ: activation=gelu; activation=sigmoid." in text
+        "Not tested, because there is only one run or the runs do not differ: activation=gelu; activation=sigmoid."
+        in text
     )
     assert re.search(r"activation=relu +3 +91.33 ± 1.53 +91.00 +87.54 to 95.13 +best +– +1 failed, 1 lost", text)
     assert re.search(r"failed +logs/broken +loss is <nan>", text)

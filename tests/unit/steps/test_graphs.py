@@ -305,7 +305,7 @@ def test_a_function_that_cannot_be_recorded_is_called_as_it_is(caplog, monkeypat
     calls = iter(range(6))
     graph = Graph(lambda: next(calls))
     assert [graph() for _ in range(6)] == [0, 1, 2, 3, 4, 5]
-    assert messages(caplog, "going on without a CUDA graph: operation not permitted") == 1
+    assert messages(caplog, "no CUDA graph is used: operation not permitted") == 1
     assert "and more" not in caplog.text
 
 
@@ -324,7 +324,7 @@ def test_what_waits_in_the_last_of_the_first_calls_is_not_recorded(waits, caplog
     graph = Graph(lambda: next(calls))
     assert [graph() for _ in range(5)] == [0, 1, 2, *([3, 4] if waits else ["replayed"] * 2)]
     assert noted == [2]
-    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == waits
+    assert messages(caplog, "no CUDA graph is used: a module waits for the GPU") == waits
 
 
 def test_warnings_of_a_function_are_heard_as_ever_but_for_those_that_say_that_it_waits(monkeypatch):
@@ -385,7 +385,7 @@ def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypat
     logging.getLogger("neurona").propagate = True
     arguments = {"optimization": adam(), "accelerator": "cpu"}
     refused = fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments)
-    assert messages(caplog, "going on without a CUDA graph: CUDA out of memory") == 1
+    assert messages(caplog, "no CUDA graph is used: CUDA out of memory") == 1
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
 
@@ -508,7 +508,7 @@ def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded,
         return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
 
     waiting = fit(network=network, **arguments)
-    assert messages(caplog, "going on without a CUDA graph: a module waits for the GPU") == (not is_recorded)
+    assert messages(caplog, "no CUDA graph is used: a module waits for the GPU") == (not is_recorded)
     assert (waiting.kept.graph._graph is not None) == is_recorded
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(waiting, fit(network=network, **arguments))
