@@ -1,6 +1,4 @@
-"""Trackers, which keep the figures of runs elsewhere: a run of theirs begins with the run and ends with it, and is gone
-on with where the run goes on.
-"""
+"""Trackers such as W&B and MLflow: each run has one run of the tracker, which begins, ends and continues with it."""
 
 from __future__ import annotations
 

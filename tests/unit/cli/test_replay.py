@@ -358,7 +358,7 @@ def test_a_run_without_a_configuration_is_begun_with_its_overrides(resume: Any, 
     assert cfg.trainer.max_epochs == 2
     for evil in ("experiment=../../r/evil", "+debug@trainer.x=../evil", "optimizer/schedule='${oc.env:HOME}/evil'"):
         OmegaConf.save({"overrides": [evil], "absolute": {}}, "r/overrides.yaml")
-        with pytest.raises(ConfigError, match="may choose a yaml from outside of it"):
+        with pytest.raises(ConfigError, match="may choose a yaml outside of it"):
             replay(["run=r"], Yamls(yamls))
 
 
@@ -378,7 +378,7 @@ def test_a_run_of_an_earlier_version_goes_on(
     with pytest.raises(ConfigError, match=r"seed=<from the environment>: .* give it too: seed=…"):
         resume("run=logs/r")
     cfg, _ = resume("run=logs/r", "seed=4")
-    assert "was begun without embedding, inspect, and takes today's" in capsys.readouterr().out
+    assert "began without embedding, inspect and uses today's" in capsys.readouterr().out
     assert (cfg.seed, cfg.tags, cfg.allow, cfg.optimizer._target_) == (4, ["w"], [], "torch.optim.Adam")
     assert OmegaConf.to_container(cfg)["logger"]["tensorboard"]["save_dir"] == "${folder}"
     assert cfg.embedding.dimension == 8

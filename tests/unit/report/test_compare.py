@@ -110,7 +110,7 @@ def test_debug_runs_are_left_out_wherever_they_are(make_run: Make, tmp_path: Pat
     text = report([tmp_path / "logs"], None, [], None)
     assert text.splitlines()[0].startswith("2 runs: 2 finished. Left out: 2 debug runs. Compared by test/accuracy")
     assert "85.00 ± 7.07" in text  # of one group
-    with pytest.raises(ConfigError, match=r"debug: holds debug runs alone, which are left out"):
+    with pytest.raises(ConfigError, match=r"debug: has only debug runs, which are left out"):
         report([tmp_path / "logs" / "debug"], None, [], None)
 
 
@@ -165,7 +165,7 @@ def test_a_search_shows_its_settings(make_run: Make, tmp_path: Path) -> None:
         *("report.csv", "report.html", "report.md", "search.png")
     ]
     assert "No group has more than one run, so nothing is tested" in text
-    assert re.search(r"tells the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
+    assert re.search(r"separates the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
 
 
 def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "path=nowhere: is no folder"),
+        (["nowhere"], "path=nowhere: is not a folder"),
         (["logs", "--metric", "test/acuracy"], "did you mean test/accuracy? There are test/accuracy"),
         (["logs", "--by", "model.activatoin"], "did you mean model.activation?"),
         (["logs", "--out", "logs/relu0/report"], "is within the run"),

@@ -54,7 +54,7 @@ def data() -> InMemoryData:
         ("max_time", "00:00:00:00", "leaves nothing to train"),
         ("max_steps", 0, "leaves nothing to train"),
         ("max_epochs", 0, "leaves nothing to train"),
-        ("max_epochs", None, "needs a number where max_steps and max_time set no limit"),
+        ("max_epochs", None, "must be a number unless max_steps or max_time is set"),
         ("gradient_clip_val", 1, "optimizer.clip_norm"),
         ("accumulate_grad_batches", 2, "optimizer.accumulate"),
     ],
