@@ -88,7 +88,7 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     trained_on = contents["neurona"].get("fingerprint")
     fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
     if fingerprint is not None and trained_on not in (None, fingerprint):
-        problem = "rows that it was trained on may be among those taken"
+        problem = "the rows may include some that the run was trained on"
         log.warning("data.fingerprint=%s: was %s when the run began; %s", fingerprint, trained_on, problem)
     if cfg.stage == "validate" and is_new and datamodule.spec.schema is not None:
         raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
@@ -115,7 +115,7 @@ def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) ->
     needed = sum(parameter.nbytes for parameter in network.parameters())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        problem = f"its weights take {needed / 2**30:,.0f} GiB of the {memory / 2**30:,.0f} there are; make it smaller"
+        problem = f"its weights take {needed / 2**30:,.0f} GiB of {memory / 2**30:,.0f} GiB of memory; make it smaller"
         raise ConfigError("model", cfg.model["_target_"], problem)
 
 
@@ -142,7 +142,7 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
         # Of parts that differ by one row at most, some have one row if there are fewer than two for every process.
         if any(0 < part < 2 * processes for part in (size, rows % size)):
             shared = f"for one of {processes} processes " if processes > 1 else ""
-            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot take"
+            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot use"
             raise ConfigError("data.batch_size", size, f"{problem}; use another")
 
 
@@ -194,4 +194,4 @@ def start_from(folder: str, classifier: Classifier) -> None:
     """Gives a classifier the weights of another run's best checkpoint, wherever the sizes are the same."""
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
     new = checkpoint.transfer(contents, classifier)
-    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(new)}" if new else "")
+    log.info("weights from %s%s", folder, f"; new, because the sizes differ: {', '.join(new)}" if new else "")

@@ -172,7 +172,7 @@ def _unlearned(figures: Mapping[str, Any]) -> str:
     num_classes = sum(name.startswith("val/accuracy_of/") for name in figures)
     if not num_classes or figures.get("val/loss", 0.0) <= (guessing := math.log(num_classes)):
         return ""
-    problem = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
+    problem = f"val/loss is above {guessing:.2f}, the loss of equal probabilities for all {num_classes} classes"
     return f"{problem}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"
 
 

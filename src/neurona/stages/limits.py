@@ -70,7 +70,7 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Cla
     """
     for callback in callbacks:
         if isinstance(callback, BackboneFinetuning) and not hasattr(classifier, "backbone"):
-            problem = "needs a classifier of your own whose attribute backbone is what it freezes"
+            problem = "needs a classifier of your own with an attribute backbone, the part that it freezes"
             raise ConfigError("trainer.callbacks", "BackboneFinetuning", problem)
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise ConfigError("trainer.callbacks", "DeviceStatsMonitor", "needs psutil: pip install psutil")
@@ -102,7 +102,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
         settings = {"clip_norm": None, "clip_value": None, "accumulate": 1}
         for name, default in settings.items():
             if (value := getattr(optimization, name)) != default:
-                problem = f"is {kind.__qualname__}'s own to do, which optimises manually; leave it out"
+                problem = f"has no effect: {kind.__qualname__} optimises manually; leave it out"
                 raise ConfigError(f"optimizer.{name}", value, problem)
     if kind.configure_optimizers is Classifier.configure_optimizers:
         return
@@ -172,7 +172,7 @@ def _check_length(node: DictConfig) -> None:
     if node.max_time is not None and not set(str(node.max_time)) & set("123456789"):
         raise ConfigError("trainer.max_time", node.max_time, "leaves nothing to train; null for no limit")
     if node.max_epochs is None and node.max_steps == -1 and node.max_time is None:
-        problem = "needs a number where max_steps and max_time set no limit; -1 trains until it is stopped"
+        problem = "must be a number unless max_steps or max_time is set; -1 trains until you stop the run"
         raise ConfigError("trainer.max_epochs", "null", problem)
     if node.limit_test_batches == 0:
         raise ConfigError("trainer.limit_test_batches", 0, "must be above 0: a fit ends with a test")

@@ -89,7 +89,7 @@ class Training(Callback):
                 "of a mini-batch that %d processes cannot share evenly, its first rows come twice", trainer.world_size
             )
         if pl_module.compile_steps and not pl_module.is_fast:
-            log.warning("compile=true: going on without, as %s asks for one mini-batch at a time", self._asked_by)
+            log.warning("compile=true has no effect, because %s asks for one mini-batch at a time", self._asked_by)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         pl_module.figures.begin_epoch()
