@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
 CONFIG_DIR = Path(__file__).parents[3] / "configs"
 
 ELSEWHERE = {  # what other libraries call a key, and its name here

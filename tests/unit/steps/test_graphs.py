@@ -384,7 +384,7 @@ def test_a_recording_that_fails_on_its_way_leaves_no_gradients(caplog, monkeypat
     logging.getLogger("neurona").propagate = True
     arguments = {"optimization": adam(), "accelerator": "cpu"}
     refused = fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments)
-    assert messages(caplog, "going on without recording a step: CUDA out of memory") == 1
+    assert messages(caplog, "steps are not recorded: CUDA out of memory") == 1
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(refused, fit(network=lambda: Fails(FEATURES, CLASSES, hidden=[8]), **arguments))
 
@@ -507,7 +507,7 @@ def test_what_waits_for_the_gpu_in_every_step_goes_on_without(kind, is_recorded,
         return kind(FEATURES, CLASSES, hidden=[8], dropout=0.3)
 
     waiting = fit(network=network, **arguments)
-    assert messages(caplog, "going on without recording a step: a module waits for the GPU") == (not is_recorded)
+    assert messages(caplog, "steps are not recorded: a module waits for the GPU") == (not is_recorded)
     assert (waiting.kept.graph._graph is not None) == is_recorded
     monkeypatch.setattr("neurona.steps.choice.steps_of", DirectSteps)
     assert_same(waiting, fit(network=network, **arguments))
