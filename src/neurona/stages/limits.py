@@ -42,7 +42,7 @@ RESERVED = {"best", "last", "previous"}
 """Names of the run's own checkpoints."""
 
 STILL_USED = ("optimizer.clip_norm", "optimizer.clip_value", "optimizer.accumulate")
-"""Settings of the optimiser that hold whoever makes it."""
+"""Settings of the optimiser that are used even if the user's own code makes it."""
 
 FOLLOWED = ("train/loss", "train/accuracy", "train/lr", "epoch", "step")
 """What callbacks of Lightning's may follow besides validation's figures."""
@@ -96,7 +96,7 @@ def places(callbacks: Sequence[Callback]) -> list[Path]:
 
 
 def check_states(trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
-    """Raises ConfigError for a state that a checkpoint cannot hold, as far as there is one before a fit begins."""
+    """Raises ConfigError for a state that a checkpoint cannot hold, if it exists before the fit begins."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     contents: dict[str, Any] = {"callbacks": {}, "epoch": 0, "global_step": 0}
     # What asks for more than there is now is asked again before the first step.
@@ -139,7 +139,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
 
 
 def _number_of_optimizers(classifier: Classifier, trainer: Trainer) -> int:
-    """How many ``configure_optimizers`` makes, as far as it can be asked before the fit."""
+    """How many optimisers ``configure_optimizers`` makes, if it can be called before the fit."""
     classifier.trainer, state = trainer, randomness.rng_state()
     try:
         optimizers = classifier.configure_optimizers()
