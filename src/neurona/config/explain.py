@@ -53,7 +53,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
 
 
 def _of_group(message: str) -> UserError | None:
-    """What Hydra says of a choice that a yaml or the command line makes in the wrong way; None for another message."""
+    """Explains Hydra's messages about a choice that is made in the wrong way; None for other messages."""
     if match := re.match(r"In '(\w+)/([^']+)': Could not override '[^']*@\1\.", message):
         return ConfigError(match[1], match[2], hints.NOT_GLOBAL)
     if match := re.match(r"Multiple values for ([^ ]+)\. To override a value use 'override [^ ]+: ([^']+)'", message):

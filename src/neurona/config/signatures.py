@@ -36,7 +36,7 @@ class Signature:
 
 
 Reader = Callable[[str], Signature | None]
-"""From a dotted path to the signature of what is there."""
+"""From a dotted path to the signature of the class or function there."""
 
 
 def at(key: str, target: str, read: Reader) -> Signature | None:

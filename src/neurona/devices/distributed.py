@@ -120,7 +120,7 @@ def check(trainer: Trainer, node: DictConfig) -> None:
 
 
 def part(total: int, rank: int, num_parts: int) -> slice:
-    """The ``rank``-th of so many parts of ``total`` rows, which differ by one row at most; the first are the larger."""
+    """The ``rank``-th part of ``total`` rows. Parts differ by one row at most; the first ones are larger."""
     size, larger = divmod(total, num_parts)
     start = rank * size + min(rank, larger)
     return slice(start, start + size + (rank < larger))

@@ -114,7 +114,7 @@ def start(number: int, command: Sequence[str]) -> int:
 
 
 def _explain(failed: int, processes: Sequence[subprocess.Popen[Any]], errors: Sequence[IO[bytes]]) -> None:
-    """Says which rank has ended the run and how, after what it wrote, unless rank 0 has told of it on the screen."""
+    """Says which rank ended the run and how, after its own output, unless rank 0 has already said so."""
     status = processes[failed].returncode
     has_told = failed == 0 and status > 0
     if has_told or processes[0].returncode in (2, *PREEMPTED):

@@ -116,7 +116,7 @@ class Preemption:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether a validation is to be cut off."""
+        """Whether a validation has to end now."""
         return self.received != 0 and time.monotonic() - self._since > VALIDATION_SECONDS
 
     def agreed(self, trainer: Trainer) -> int:

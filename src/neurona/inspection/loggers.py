@@ -1,4 +1,4 @@
-"""Loggers that write into the run folder itself, so that a resumed run goes on in the same files."""
+"""Loggers that write into the run folder itself, so that a resumed run continues the same files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHARTS = {
 """Figures on one chart, by name and regular expression: the tab CUSTOM SCALARS."""
 
 VITALS = ("dead_units", "epoch", "gradient_norm", "saturated_units", "speed", "update_ratio")
-"""First parts of the names of figures that tell how training goes on, not what it comes to."""
+"""First parts of the names of figures that describe the process of training, not its result."""
 
 NO_RESULT = ("data.eval_batch_size", "data.root")
 """Settings that are no columns of HPARAMS, as they do not decide a result."""
@@ -187,7 +187,7 @@ def log_texts(loggers: Iterable[Logger], texts: Mapping[str, str], step: int) ->
 
 
 def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """What a run is set to, as far as it decides the result."""
+    """The settings of a run that decide its result."""
     params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     settings, _ = storable(cfg)

@@ -24,7 +24,7 @@ ARGUMENTS: dict[type[Logger], str] = {WandbLogger: "id", MLFlowLogger: "run_id"}
 
 
 def of_run(folder: Path) -> dict[str, dict[str, str]]:
-    """By name, arguments for the loggers of a run that goes on; none where its file is damaged."""
+    """By name, arguments for the loggers of a run that continues; empty if its file is damaged."""
     try:
         stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {

@@ -27,7 +27,7 @@ EXCLUDED_KEYS = (
     *("logger", "inspect", "lr_find", "data.root", "data.eval_batch_size"),
     *("trainer.callbacks.progress", "trainer.callbacks.checkpoints.keep_last"),
 )
-"""Keys that do not decide what a run comes to, or, as the seed, are what the runs of a group differ in."""
+"""Keys that do not decide the result of a run, and the seed, in which the runs of a group differ."""
 
 LARGEST = 3.4e38
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -148,7 +148,7 @@ def _config(folder: Path, damaged: list[Path]) -> dict[str, Any]:
 
 
 def overrides(folder: Path) -> tuple[str, ...]:
-    """The overrides that a run was started, and gone on, with, less its folder; none if they cannot be read."""
+    """The overrides with which a run began and continued, without its folder; none if they cannot be read."""
     try:
         lines = configuration.overrides(folder)
     except (ConfigError, OSError, TypeError, KeyError):

@@ -66,7 +66,7 @@ def _listed(values: Sequence[bool | int | float | str]) -> str:
 
 
 def _verdict(part: Section, metric: Metric) -> list[str]:
-    """What the table and the tests come to."""
+    """The result of the table and the tests in words."""
     words = []
     if len(part.groups) > MAX_ROWS:
         words.append(f"The best {MAX_ROWS} of {len(part.groups)} groups are shown; report.csv has every run.")

@@ -134,7 +134,7 @@ def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
 def check_same(
     contents: dict[str, Any], model: dict[str, Any] | None, embedding: dict[str, Any] | None, fingerprint: str | None
 ) -> None:
-    """Raises ConfigError where a run that goes on from this checkpoint has another network, or other data.
+    """Raises ConfigError if a run that continues from this checkpoint has another network or other data.
 
     model, embedding: what the network is made from. fingerprint: of the data, None where they have none.
     """

@@ -103,7 +103,7 @@ class RunFolder:
         return read_metrics(self.path)
 
     def threads(self) -> int | None:
-        """CPU threads that the run was begun with; None if that is not known."""
+        """The number of CPU threads with which the run began; None if it is unknown."""
         threads = self.begun_with().get("hardware", {}).get("threads")
         return threads if isinstance(threads, int) and threads > 0 else None
 
@@ -183,7 +183,7 @@ class RunFolder:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process works on a run's folder, as far as this machine can see."""
+    """Whether a process of this machine uses a run's folder."""
     if not (folder / ".lock").is_file():
         return False
     try:

@@ -1,6 +1,6 @@
-"""The state of a sweep's job is in its folder: whether it is to be begun, to go on, or to be left as it is.
+"""A sweep's job keeps its state in its folder: it may have to begin, to continue, or to be left alone.
 
-This holds whatever has started the job: this project's launcher, or Hydra's for clusters.
+This holds for this project's launcher and for Hydra's launchers for clusters.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def check_same(folder: Path, overrides: Sequence[str]) -> bool:
 
 
 def mark_failed(folder: Path, error: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Notes a job's failure where the job could not, as far as the disk lets it. Returns its figures.
+    """Notes the failure of a job that could not do so itself, if the disk allows it. Returns its figures.
 
     A job that has failed before it was a run becomes one, which can be begun.
     """

@@ -104,7 +104,7 @@ def _words(value: Any) -> str:
 
 
 def _savers(module: LightningModule, callbacks: Sequence[Callback]) -> list[str]:
-    """The classes of one's own that add to checkpoints."""
+    """The user's own classes that add to checkpoints."""
     adding = [one for one in (module, *callbacks) if is_overridden("on_save_checkpoint", one)]
     kinds = dict.fromkeys(map(type, adding))
     return [kind.__qualname__ for kind in kinds if not kind.__module__.startswith(("neurona.", "lightning."))]

@@ -50,7 +50,7 @@ def run(request: Request) -> dict[str, Any]:
 
 
 def _predict(trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
-    """Predicts the test part, unless the data module has a loader for predictions of its own."""
+    """Predicts the test part, or the data of the module's own loader for predictions."""
     make_loader = datamodule.predict_dataloader
     if not is_overridden("predict_dataloader", datamodule):
         datamodule.setup("test")

@@ -1,4 +1,4 @@
-"""Loaders of one's own, and the first batch of each, looked at before there is a folder.
+"""Checks the user's own loaders and the first batch of each before a folder is made.
 
 Loaders in memory need none of this: their data are checked as they are read. No random generator is moved by looking,
 and a stream that can be read but once is not read.

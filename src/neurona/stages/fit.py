@@ -1,4 +1,4 @@
-"""``stage=fit``: fits, then tests the best checkpoint once; begins a run, or goes on with one."""
+"""``stage=fit``: begins or continues a run; fits, then tests the best checkpoint once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run(request: Request) -> dict[str, Any]:
 
 
 def _earlier(request: Request) -> RunFolder | None:
-    """The run that goes on: the one named, or the one that this job began before the scheduler restarted it."""
+    """The run to continue: the one that ``run`` names, or that this job began before the scheduler restarted it."""
     cfg = request.cfg
     if cfg.run is None and (begun := begun_before(Path(request.place()), request.overrides)):
         log.info("this job was restarted and continues its run %s", begun)

@@ -40,7 +40,7 @@ RESERVED = {"best", "last", "previous"}
 """Names of the run's own checkpoints."""
 
 STILL_USED = ("optimizer.clip_norm", "optimizer.clip_value", "optimizer.accumulate")
-"""Settings of the optimiser that hold whoever makes it."""
+"""Settings of the optimiser that are used even if the user's own code makes it."""
 
 FOLLOWED = ("train/loss", "train/accuracy", "train/lr", "epoch", "step")
 """What callbacks of Lightning's may follow besides validation's figures."""
@@ -120,7 +120,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
 
 
 def _number_of_optimizers(classifier: Classifier, trainer: Trainer) -> int:
-    """How many ``configure_optimizers`` makes, as far as it can be asked before the fit."""
+    """How many optimisers ``configure_optimizers`` makes, if it can be called before the fit."""
     classifier.trainer, state = trainer, randomness.rng_state()
     try:
         optimizers = classifier.configure_optimizers()

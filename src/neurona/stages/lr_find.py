@@ -1,4 +1,4 @@
-"""``stage=lr_find``: a learning-rate range test in a run folder of its own, its curve, and the rate to fit with."""
+"""``stage=lr_find``: a learning-rate range test with its own folder; it draws the curve and suggests a rate."""
 
 from __future__ import annotations
 

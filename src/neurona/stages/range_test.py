@@ -71,7 +71,7 @@ class RangeTest(Logger):
         return [self.lowest * (self.highest / self.lowest) ** (i / (self.steps - 1)) for i in range(len(self.losses))]
 
     def of_fit(self, cfg: DictConfig) -> DictConfig:
-        """A fit's configuration, with the schedule and the length of the test in place of its own."""
+        """The configuration of a fit, but with the schedule and the length of the test."""
         cfg = copy.deepcopy(cfg)
         ends = {"first_lr": self.lowest, "last_lr": self.highest, "steps": self.steps}
         with open_dict(cfg.optimizer):

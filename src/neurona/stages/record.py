@@ -27,7 +27,7 @@ from neurona.stages.request import Request
 log = logging.getLogger("neurona")
 
 OUTCOME = ("status", "error", "stopped_by")
-"""Figures that do not hold once a fit goes on."""
+"""Figures that are no longer true when a fit continues."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
 
 
 def _goes_on(folder: RunFolder, error: BaseException) -> bool:
-    """Whether a fit may come to another end if it goes on, or is begun again."""
+    """Whether a fit may end differently if it is continued or started again."""
     if isinstance(error, HopelessRun):
         return False
     is_of_machine = isinstance(error, RunError) or not isinstance(error, Exception)

@@ -65,6 +65,6 @@ class Request:
         return self.on_exit.enter_context(RunFolder.open(Path(self.cfg.run)))
 
     def beside_run(self, folder: RunFolder | None) -> list[Override]:
-        """The overrides that the run in a folder was not begun with; all, of a new one."""
+        """The overrides with which the run in a folder did not begin; for a new run all of them."""
         own = configuration.overrides(folder.path) if folder is not None else ()
         return [override for override in parse(self.overrides) if override.input_line not in own]

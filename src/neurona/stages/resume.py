@@ -1,4 +1,4 @@
-"""A run that is there already: whether it goes on, from which checkpoint, and what is refused."""
+"""Continues an existing run: from which checkpoint, and what is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIXED = (
 
 
 def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The checkpoint from which a run goes on; None if it has not come to one. Raises ConfigError if it is lost."""
+    """The checkpoint from which a run continues; None if there is none yet. Raises ConfigError if it is lost."""
     last, best = folder.last_checkpoint, folder.path / "checkpoints" / "best.ckpt"
     if last.is_file() or last.with_name(PREVIOUS).is_file():
         return last

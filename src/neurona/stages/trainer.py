@@ -60,7 +60,7 @@ def build_for_range_test(cfg: DictConfig, datamodule: LightningDataModule, liste
 
 
 def loggers(cfg: DictConfig) -> dict[str, Any]:
-    """Those that the configuration describes, by name; of a run that goes on, they go on too."""
+    """The loggers that the configuration describes, by name; those of a run that continues continue too."""
     before = trackers.of_run(Path(cfg.run)) if cfg.run else {}
     made = {}
     for name, node in cfg.logger.items():
@@ -113,7 +113,7 @@ def _callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def _of_classifier(classifier: Classifier) -> list[Callback]:
-    """The callbacks that a classifier of one's own brings itself, as far as they can be made before a fit."""
+    """The callbacks that the user's own classifier brings, if they can be made before the fit."""
     if type(classifier).configure_callbacks is Classifier.configure_callbacks:
         return []
     try:

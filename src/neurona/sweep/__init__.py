@@ -1,1 +1,1 @@
-"""Many runs: the launcher that gives each a process of its own, and the sweepers that choose them."""
+"""Many runs: sweepers choose them, and a launcher runs each in a process of its own."""

@@ -1,4 +1,4 @@
-"""What the command line does around the jobs of a sweep: its folder, and the table at its end."""
+"""The command line's part in a sweep: its folder, and the table at its end."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _writing(file: Path, folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _register() -> None:
-    """Makes this project's launcher and sweepers known to Hydra, which accepts plugins of its own namespace only."""
+    """Registers this project's launcher and sweepers with Hydra, which only accepts plugins of its own namespace."""
     plugins = Plugins.instance().class_name_to_class  # imports Hydra's own plugins anew: theirs must come first
     from neurona.sweep.grid import Grid
     from neurona.sweep.launcher import Processes

@@ -51,7 +51,7 @@ LOOK_SECONDS = 0.5
 
 @dataclass
 class Running:
-    """A job at work."""
+    """A running job."""
 
     number: int
     overrides: Sequence[str]
@@ -164,7 +164,7 @@ class Processes(Launcher):
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
 
     def _check_all(self, entries: Sequence[tuple[int, Sequence[str]]]) -> None:
-        """Checks jobs that are to be run, those that bring a value which none before has brought."""
+        """Checks the jobs that will run and have a value that no job before them has."""
         seen: set[str] = set()
         for number, overrides in entries:
             folder, lines = folder_of(self.sweep, number, overrides), filter_overrides(overrides)
@@ -330,7 +330,7 @@ def _gpus() -> list[str]:
 
 
 def _work(composed: DictConfig, unread: Unread, gpus: str | None, cores: int, log_file: Path) -> None:
-    """In the process of a job, in a session of its own, so that the launcher alone hears Ctrl-C."""
+    """Runs in the process of a job, in a session of its own, so that only the launcher gets Ctrl-C."""
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # a DataLoader's workers start as in any other process
     with log_file.open("ab") as file:

@@ -34,7 +34,7 @@ def read(overrides: Sequence[Override]) -> tuple[list[str], Space]:
 
 
 def lines(params: Mapping[str, Any]) -> list[str]:
-    """The overrides that a trial's parameters come to."""
+    """The parameters of a trial as overrides."""
     return [f"{key}={value}" for key, value in params.items()]
 
 

@@ -83,7 +83,7 @@ class Worker:
     def claim(
         self, total: int, points: float, sampler: Callable[[int], BaseSampler]
     ) -> tuple[int, dict[str, Any]] | None:
-        """The number and parameters of a trial to run; None where there are as many as there are to be.
+        """The number and parameters of the next trial; None if there are enough.
 
         total: trials that are at work or have ended well; the search also ends when as many have failed, but not fewer
         than LEAST_FAILURES. points: those of a grid. sampler: makes the one for the trial of a number.
@@ -204,7 +204,7 @@ class Reporter:
         self._id = _trial_id(self._storage, self._study, number_of(folder) or 0)
 
     def is_hopeless(self, value: float, epoch: int) -> bool:
-        """Notes the objective after an epoch, counted from 0. Returns whether the run is to be pruned."""
+        """Reports the objective after an epoch, counted from 0. Returns whether the run should be pruned."""
         self._storage.set_trial_intermediate_value(self._id, epoch, value)
         return self._pruner.prune(self._study, self._storage.get_trial(self._id))
 
