@@ -103,12 +103,11 @@ def test_the_lessons_installation_is_a_target_of_make() -> None:
     assert plan.stdout.splitlines()[-1].strip().endswith("python train.py")
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("lesson", "leccion", "commands", "keras", "run_folder"))]
+PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_files_that_exist(name: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
-    assert links
     for link in links:
         assert (ROOT / name).parent.joinpath(link).exists(), link

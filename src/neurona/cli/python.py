@@ -9,7 +9,7 @@ from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
 from neurona.config.hints import CONFIG_DIR
-from neurona.config.overrides import check_single, key, parse, task_overrides, value
+from neurona.config.overrides import key, parse, task_overrides, value
 from neurona.errors import ConfigError
 from neurona.predictor import Predictor, load
 from neurona.stages import processes
@@ -81,7 +81,6 @@ def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None =
         lines.insert(0, f"data={'images' if getattr(arrays.get('X'), 'ndim', 2) == 3 else 'arrays'}")
     with LOCK:
         config_name, lines = replay(lines, Yamls(CONFIG_DIR))
-        check_single(parse(lines))
         with composing(CONFIG_DIR):
             cfg, hydra = composed(config_name, lines)
             unread = check(cfg, hydra.runtime.choices, config_name)

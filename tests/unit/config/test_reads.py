@@ -91,5 +91,5 @@ def test_another_choice_of_a_group_is_read_or_refused(stage: str) -> None:
 
 def test_a_fit_does_not_search_a_rate() -> None:
     reads.check_fit(parse(["optimizer.lr=1", "inspect=full"]))
-    with pytest.raises(ConfigError, match=r"^lr_find.steps=5: is of stage=lr_find alone"):
+    with pytest.raises(ConfigError, match=r"^lr_find.steps=5: is for stage=lr_find only"):
         reads.check_fit(parse(["lr_find.steps=5"]))
