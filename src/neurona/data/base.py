@@ -209,6 +209,8 @@ def _check(table: Table, name: str) -> None:
     if features.ndim != 2 or features.dtype not in (torch.float32, torch.uint8) or not features.is_contiguous():
         kind = f"{features.dtype} of shape {tuple(features.shape)}"
         raise DataError(name, f"features must be contiguous (rows, columns) of float32 or uint8, not {kind}")
+    if table.weights is not None and (features.dtype != torch.float32 or table.weights.shape != targets.shape):
+        raise DataError(name, "weights are one number a row, and need float32 features: convert those with .float()")
     if problem := no_class_indices(targets):
         raise DataError(name, problem)
     if len(targets) != len(features):

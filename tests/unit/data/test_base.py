@@ -60,6 +60,14 @@ def test_weights_have_a_mean_of_1_and_are_the_last_training_column() -> None:
     assert data.fingerprint != plain.fingerprint != changed(weights=torch.ones(100)).fingerprint
 
 
+@pytest.mark.parametrize(
+    "changes", [{"weights": torch.ones(99)}, {"weights": torch.ones(100), "features": torch.ones(100, 3).byte()}]
+)
+def test_weights_that_do_not_fit(changes: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(DataError, match="weights are one number a row, and need float32 features"):
+        changed(**changes).setup()
+
+
 def test_weights_that_are_all_0() -> None:
     with pytest.raises(DataError, match="weights of the training rows are all 0"):
         changed(weights=torch.zeros(100)).setup()
