@@ -45,11 +45,14 @@ class Classifier(LightningModule):
     compile_steps: whether the passes of the fast way are compiled, where they can be.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
-    rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
+    rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too. calibrate: in
+    evaluation the logits are divided by a temperature, which each validation in a fit sets to what makes its loss the
+    least (Guo et al. 2017, arXiv:1706.04599, section 4.2); it is stored with the weights, 1 without validation.
     """
 
     compilable = True
     class_weights: Tensor | None
+    temperature: Tensor | None
     metrics_class = EvaluationMetrics
     """Of what validation and test report; a subclass of the classifier may name another."""
 
@@ -65,6 +68,7 @@ class Classifier(LightningModule):
         *,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        calibrate: bool = False,
     ) -> None:
         super().__init__()
         check_range("classifier.label_smoothing", label_smoothing, least=0, below=1)
@@ -77,6 +81,9 @@ class Classifier(LightningModule):
         self.register_buffer(
             "class_weights", None if weights is None else _weights_of_classes(weights, spec), persistent=False
         )
+        self.register_buffer("temperature", torch.ones(()) if calibrate else None)
+        self.uncalibrated: list[tuple[Tensor, Tensor]] = []
+        """Of a validation that is to set the temperature: the network's logits and the targets of its mini-batches."""
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
         self.classifier_config: dict[str, Any] | None = None
@@ -99,7 +106,8 @@ class Classifier(LightningModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Raw features (batch, num_features) → logits (batch, num_classes)."""
-        return self.network(self.preprocessing(features))
+        logits = self.network(self.preprocessing(features))
+        return logits if self.training or self.temperature is None else logits / self.temperature
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
@@ -248,11 +256,18 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         features, targets = batch
-        # A process without rows of this mini-batch asks nothing of a network, which may not take none.
-        logits = self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
-        self.metrics.update(logits, targets)
+        if self.temperature is not None and self.trainer.state.fn == "fit":
+            self.uncalibrated.append((self._evaluated(features, targets) * self.temperature, targets))
+        else:
+            self.metrics.update(self._evaluated(features, targets), targets)
 
-    test_step = validation_step
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        features, targets = batch
+        self.metrics.update(self._evaluated(features, targets), targets)
+
+    def _evaluated(self, features: Tensor, targets: Tensor) -> Tensor:
+        # A process without rows of this mini-batch asks nothing of a network, which may not take none.
+        return self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Probabilities (batch, num_classes) float32 and targets (batch,)."""

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
 from neurona.steps import choice, randomness, ways
+from neurona.steps.calibration import temperature
 from neurona.steps.diagnosis import require_finite, require_finite_evaluation
 from neurona.steps.fast import FastWay
 from neurona.steps.steps import Classifier
@@ -191,6 +193,15 @@ class Training(Callback):
             self._epoch_rng = stored.get("epoch_rng", [None] * (rank + 1))[rank]
 
 
+def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
+    """Sets the temperature by a validation's logits, and tells the metrics of what they are with it."""
+    pairs, classifier.uncalibrated = classifier.uncalibrated, []
+    logits, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    classifier.temperature.fill_(temperature(logits, targets, partial(trainer.strategy.reduce, reduce_op="sum")))
+    for logits, targets in pairs:
+        classifier.metrics.update(logits / classifier.temperature, targets)
+
+
 def draws_its_order(trainer: Any) -> bool:
     """Whether the training loader is one of the user's own that keeps no state, which Lightning would restore."""
     is_ours = ways.hands_out_chunks(type(trainer.datamodule))
@@ -216,6 +227,8 @@ class Evaluation(Callback):
         distributed.share(pl_module.state_dict().values())  # another host may still see the checkpoint before the best
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if pl_module.uncalibrated:
+            _calibrate(trainer, pl_module)
         _finish(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:

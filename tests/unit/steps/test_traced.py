@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.errors import ConfigError
+from neurona.models.embedding import Embedding
 from neurona.models.mlp import MLP
 from neurona.optimizer import Muon, Optimization, RMSprop
 from neurona.steps import recorded, traced
@@ -78,6 +79,20 @@ def test_optimisers(
     arguments = {"network": network, "max_epochs": 2, **options}
     recorded = fit_noise(optimization, **arguments)
     assert functions == [(16, 1), (10, 1)]  # 330 rows: 20 whole mini-batches and one of 10
+    assert_same(recorded, directly(optimization, **arguments))
+
+
+def test_embedded_numbers_and_a_temperature(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    def embedded() -> nn.Sequential:
+        first = Embedding(12, 12, (), numbers="pbld", number_dimension=4)
+        return nn.Sequential(first, MLP(first.num_outputs, 4, hidden=[8], dropout=0.3))
+
+    settings = {"label_smoothing": 0.1, "calibrate": True, "limit_val_batches": 1.0}
+    arguments = {"network": embedded, "max_epochs": 3, **settings}
+    optimization = own(torch.optim.AdamW, schedule=schedule.log_cosine())
+    recorded = fit_noise(optimization, **arguments)
+    assert functions == [(16, 1), (10, 1)]  # once, though each validation sets a temperature
+    assert recorded.temperature.item() != 1
     assert_same(recorded, directly(optimization, **arguments))
 
 
