@@ -23,6 +23,7 @@ from neurona.data.spec import DataSpec
 from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
+from neurona.models.tabm import has_members, mean_of, members_of
 from neurona.optimizer import Optimization
 from neurona.steps import training
 from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
@@ -110,9 +111,16 @@ class Classifier(LightningModule):
         return logits if self.training or self.temperature is None else logits / self.temperature
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
-        logits = self(features)
-        return cross_entropy(logits, targets, self.class_weights, label_smoothing=self.label_smoothing), logits
+        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Of a network with
+        members the loss is the mean of theirs, for each to learn by itself.
+        """
+        weights, smoothing = self.class_weights, self.label_smoothing
+        if not has_members(self.network) or type(self).forward is not Classifier.forward:
+            logits = self(features)
+            return cross_entropy(logits, targets, weights, label_smoothing=smoothing), logits
+        logits = members_of(self.network, self.preprocessing(features))
+        of_each = targets.repeat_interleave(logits.shape[1])
+        return cross_entropy(logits.flatten(0, 1), of_each, weights, label_smoothing=smoothing), mean_of(logits)
 
     # Training.
 

@@ -19,6 +19,7 @@ from neurona.classifier import Classifier
 from neurona.errors import ConfigError
 from neurona.models.embedding import Embedding
 from neurona.models.mlp import MLP
+from neurona.models.tabm import TabM
 from neurona.optimizer import Muon, Optimization, RMSprop
 from neurona.steps import recorded, traced
 from neurona.steps.steps import DirectSteps
@@ -94,6 +95,13 @@ def test_embedded_numbers_and_a_temperature(functions: list[Any], fit_noise: Fit
     assert functions == [(16, 1), (10, 1)]  # once, though each validation sets a temperature
     assert recorded.temperature.item() != 1
     assert_same(recorded, directly(optimization, **arguments))
+
+
+def test_members(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    arguments = {"network": lambda: TabM(12, 4, hidden=[8, 8], members=3, dropout=0.3), "max_epochs": 2}
+    recorded = fit_noise(own(torch.optim.AdamW), **arguments)
+    assert functions == [(16, 1), (10, 1)]
+    assert_same(recorded, directly(own(torch.optim.AdamW), **arguments))
 
 
 def test_accumulated_gradients(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:

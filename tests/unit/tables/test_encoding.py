@@ -10,7 +10,7 @@ from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScal
 from neurona.tables.encoding import Encoding, fit
 
 TRAIN = torch.arange(0, 2000, 2)
-METHODS = ("standard", "robust", "quantile", "piecewise")
+METHODS = ("standard", "robust", "quantile", "piecewise", "standard_piecewise")
 
 
 def numbers() -> torch.Tensor:
@@ -49,6 +49,20 @@ def test_standard_and_robust_equal_scikit_learn() -> None:
         encoded = fit(features, TRAIN, (), numeric=method)(features)
         assert encoded.dtype == torch.float32
         np.testing.assert_allclose(encoded, reference.transform(features.double().numpy()), rtol=1e-5, atol=1e-5)
+
+
+def test_standard_piecewise_is_one_beside_the_other() -> None:
+    for features, cardinalities, rows in ((numbers(), (), TRAIN), (table(), CARDINALITIES, ROWS)):
+        count = features.shape[1] - len(cardinalities)
+        both, one, other = (
+            fit(features, rows, cardinalities, numeric=numeric, max_pieces=7, max_one_hot=10)
+            for numeric in ("standard_piecewise", "standard", "piecewise")
+        )
+        features = features.nan_to_num(0.5)  # the mean takes the place of a missing one, not the median
+        standard, piecewise = one(features), other(features)
+        assert torch.equal(both(features), torch.cat([standard[:, :count], piecewise], dim=1))
+        assert (both.num_numbers, both.num_outputs) == (count, count + other.num_outputs)
+        assert torch.equal(both.sources, torch.cat([one.sources[:count], other.sources]))
 
 
 def piecewise_reference(x: float, edges: NDArray[np.float64]) -> list[float]:
