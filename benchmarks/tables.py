@@ -60,13 +60,29 @@ TABLES: dict[str, dict[str, Any]] = {
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
+PERCEPTRON = ["model=mlp", "model.hidden=[256,256]", "model.dropout=0.2"]
 FORMER = [
-    *("model=mlp", "model.hidden=[256,256]", "model.dropout=0.2", "classifier=default", "optimizer=adam"),
-    *("trainer.max_epochs=200", "trainer.limit_train_batches=1.0", "embedding.numbers=none"),
-    "trainer.callbacks.early_stopping.patience=16",
+    *(*PERCEPTRON, "classifier=default", "optimizer=adam", "data.numeric_encoding=standard"),
+    "trainer.limit_train_batches=1.0",
 ]
-"""The default until now: a single perceptron, Adam at a constant rate."""
-VARIANTS: dict[str, list[str]] = {"the default": [], "the former default": FORMER}
+"""The default until version 0.1: one perceptron, Adam with a rate of 1e-3, standardised numbers."""
+COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
+VARIANTS: dict[str, list[str]] = {
+    "the default": [],
+    "the former default": FORMER,
+    "one perceptron": PERCEPTRON,
+    "4 members": ["model.members=4"],
+    "hidden [256, 256]": ["model.hidden=[256,256]"],
+    "no dropout": ["model.dropout=0"],
+    "standardised numbers": ["data.numeric_encoding=standard"],
+    "cosines of numbers": ["data.numeric_encoding=standard", *COSINES],
+    "no calibration": ["classifier=default"],
+    "label smoothing 0.1": ["classifier.label_smoothing=0.1"],
+    "log-cosine, 48 epochs": [
+        *("optimizer/schedule=log_cosine", "optimizer.lr=4e-3", "trainer.max_epochs=48"),
+        "trainer.callbacks.early_stopping.patience=null",
+    ],
+}
 
 
 class Result(NamedTuple):

@@ -79,7 +79,7 @@ class TabM(nn.Module):
         num_features: int,
         num_classes: int,
         *,
-        hidden: Sequence[int] | int = (256, 256),
+        hidden: Sequence[int] | int = (128, 128),
         activation: str = "relu",
         dropout: float = 0.1,
         members: int = 8,

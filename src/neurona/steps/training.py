@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -196,8 +195,14 @@ class Training(Callback):
 def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
     """Sets the temperature by a validation's logits, and tells the metrics of what they are with it."""
     pairs, classifier.uncalibrated = classifier.uncalibrated, []
-    logits, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    classifier.temperature.fill_(temperature(logits, targets, partial(trainer.strategy.reduce, reduce_op="sum")))
+    logits, targets = (torch.cat(parts).cpu() for parts in zip(*pairs, strict=True))
+
+    def total(sums: Tensor) -> Any:
+        if trainer.world_size == 1:
+            return sums
+        return trainer.strategy.reduce(sums.to(classifier.device), reduce_op="sum")
+
+    classifier.temperature.fill_(temperature(logits, targets, total))
     for logits, targets in pairs:
         classifier.metrics.update(logits / classifier.temperature, targets)
 

@@ -19,6 +19,8 @@ Knots = tuple[NDArray[np.float64], NDArray[np.float64]]
 WITH_MEAN = ("standard", "standard_piecewise")
 """Encodings in which a missing number becomes the mean; in the others it is the median."""
 MOST_PIECES = 1000
+MOST_UNASKED = 32
+ROWS_PER_PIECE = 256
 _SMALLEST_WIDTH = 1e-30  # of a piece, whose inverse float32 still holds
 
 
@@ -191,6 +193,16 @@ def fit(
         encoding.step[column, :number] = torch.from_numpy(steps)
         encoding.offset[column] = of_column[0][1][0]
     return encoding
+
+
+def suited(numeric: Numeric, rows: int, max_pieces: int | None) -> tuple[Numeric, int]:
+    """The encoding for so many training rows, and the most pieces of a number: ``max_pieces``, if that says so; else 32,
+    but where numbers are standard beside the pieces one piece for each 256 rows, and none where that is fewer than two.
+    """
+    if max_pieces is not None or numeric != "standard_piecewise":
+        return numeric, max_pieces or MOST_UNASKED
+    pieces = min(MOST_UNASKED, rows // ROWS_PER_PIECE)
+    return (numeric, pieces) if pieces >= 2 else ("standard", 1)
 
 
 def _standard(numbers: NDArray[np.float64], _: int) -> Knots:
