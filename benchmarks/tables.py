@@ -60,28 +60,24 @@ TABLES: dict[str, dict[str, Any]] = {
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
-PERCEPTRON = ["model=mlp", "model.hidden=[256,256]", "model.dropout=0.2"]
-FORMER = [
-    *(*PERCEPTRON, "classifier=default", "optimizer=adam", "data.numeric_encoding=standard"),
-    "trainer.limit_train_batches=1.0",
-]
-"""The default until version 0.1: one perceptron, Adam with a rate of 1e-3, standardised numbers."""
+FORMER = ["classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"]
+"""The default before: standardised numbers, the network's own probabilities."""
+MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
 COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
     "the former default": FORMER,
-    "one perceptron": PERCEPTRON,
-    "4 members": ["model.members=4"],
-    "hidden [256, 256]": ["model.hidden=[256,256]"],
-    "no dropout": ["model.dropout=0"],
-    "standardised numbers": ["data.numeric_encoding=standard"],
-    "cosines of numbers": ["data.numeric_encoding=standard", *COSINES],
     "no calibration": ["classifier=default"],
+    "standardised numbers": ["data.numeric_encoding=standard"],
+    "piecewise alone": ["data.numeric_encoding=piecewise"],
+    "cosines of numbers": ["data.numeric_encoding=standard", *COSINES],
     "label smoothing 0.1": ["classifier.label_smoothing=0.1"],
-    "log-cosine, 48 epochs": [
-        *("optimizer/schedule=log_cosine", "optimizer.lr=4e-3", "trainer.max_epochs=48"),
+    "log-cosine, 64 epochs": [
+        *("optimizer/schedule=log_cosine", "optimizer.lr=2.5e-3", "trainer.max_epochs=64"),
         "trainer.callbacks.early_stopping.patience=null",
     ],
+    "hidden [256, 256, 256]": ["model.hidden=[256,256,256]"],
+    "tabm, 4 members of [192, 192]": [*MEMBERS, "model.hidden=[192,192]", "model.members=4"],
 }
 
 

@@ -20,7 +20,7 @@ WITH_MEAN = ("standard", "standard_piecewise")
 """Encodings in which a missing number becomes the mean; in the others it is the median."""
 MOST_PIECES = 1000
 MOST_UNASKED = 32
-ROWS_PER_PIECE = 256
+ROWS_PER_PIECE = 320
 _SMALLEST_WIDTH = 1e-30  # of a piece, whose inverse float32 still holds
 
 
@@ -83,9 +83,7 @@ class Encoding(nn.Module):
         for name in ("fill", "offset"):
             self.register_buffer(name, torch.zeros(count))
 
-        lines = 1 if numeric == "standard_piecewise" else 0  # pieces of a column that come before all others
-        places = [(column, k) for column, number in enumerate(pieces) for k in range(number)]
-        kept = [column * longest + k for column, k in sorted(places, key=lambda place: place[1] >= lines)]
+        kept = [column * longest + k for column, k in _places(numeric, pieces)]
         indicated = [column for column in indicators if column < count]
         is_id, has_missing = [cardinality - 1 > max_one_hot for cardinality in cardinalities], set(indicators)
         ids = [column for column, stays in enumerate(is_id, start=count) if stays]
@@ -131,6 +129,12 @@ class Encoding(nn.Module):
         one_hot = features[:, self.one_hot_columns] == self.one_hot_ids
         missing = features[:, self.indicated].isnan()
         return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
+
+
+def _places(numeric: Numeric, pieces: Sequence[int]) -> list[tuple[int, int]]:
+    """The pieces that are outputs, in their order, as (column, number of the piece)."""
+    places = [(column, k) for column, number in enumerate(pieces) for k in range(number)]
+    return sorted(places, key=lambda place: place[1] > 0) if numeric == "standard_piecewise" else places
 
 
 def _bounds(numeric: Numeric, pieces: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -196,8 +200,8 @@ def fit(
 
 
 def suited(numeric: Numeric, rows: int, max_pieces: int | None) -> tuple[Numeric, int]:
-    """The encoding for so many training rows, and the most pieces of a number: ``max_pieces``, if that says so; else 32,
-    but where numbers are standard beside the pieces one piece for each 256 rows, and none where that is fewer than two.
+    """The encoding for so many training rows, and the most pieces of a number: ``max_pieces``, if that is set; else 32,
+    but where numbers are standard beside the pieces one for each 320 rows, and none where that is fewer than two.
     """
     if max_pieces is not None or numeric != "standard_piecewise":
         return numeric, max_pieces or MOST_UNASKED

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
 
-from neurona.tables.encoding import Encoding, fit
+from neurona.tables.encoding import Encoding, fit, suited
 
 TRAIN = torch.arange(0, 2000, 2)
 METHODS = ("standard", "robust", "quantile", "piecewise", "standard_piecewise")
@@ -63,6 +63,15 @@ def test_standard_piecewise_is_one_beside_the_other() -> None:
         assert torch.equal(both(features), torch.cat([standard[:, :count], piecewise], dim=1))
         assert (both.num_numbers, both.num_outputs) == (count, count + other.num_outputs)
         assert torch.equal(both.sources, torch.cat([one.sources[:count], other.sources]))
+
+
+def test_pieces_go_by_the_training_rows_unless_they_are_set() -> None:
+    assert suited("standard_piecewise", 639, None) == ("standard", 1)
+    assert suited("standard_piecewise", 640, None) == ("standard_piecewise", 2)
+    assert suited("standard_piecewise", 10**6, None) == ("standard_piecewise", 32)
+    assert suited("standard_piecewise", 20, 5) == ("standard_piecewise", 5)
+    assert suited("piecewise", 20, None) == ("piecewise", 32)
+    assert suited("quantile", 20, 128) == ("quantile", 128)
 
 
 def piecewise_reference(x: float, edges: NDArray[np.float64]) -> list[float]:
