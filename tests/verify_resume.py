@@ -343,7 +343,7 @@ def outcome(run: Path) -> dict[str, Any]:
     figures = {name: value for name, value in _figures(run).items() if name not in TIMED}
     hashes = {name: _hash(run / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
     points = {
-        tag: [(point.step, 0 if tag.startswith("speed/") else point.value) for point in events.Scalars(tag)]
+        tag: [(point.step, 0 if tag.startswith("vitals/speed/") else point.value) for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
     files = {file.name: file.read_text(encoding="utf-8") for file in run.glob("importance.csv")}

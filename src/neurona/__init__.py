@@ -6,11 +6,15 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``neurona.run`` and ``neurona.load``, imported when they are first asked for: they bring torch."""
-    if name == "run":
-        from neurona.cli.python import run
+    """``neurona.run`` and its like, imported when they are first asked for: they bring torch."""
+    if name in ("run", "fit"):
+        from neurona.cli import python
 
-        return run
+        return getattr(python, name)
+    if name == "NeuronaClassifier":
+        from neurona.estimator import NeuronaClassifier
+
+        return NeuronaClassifier
     if name == "load":
         from neurona.predictor import load
 

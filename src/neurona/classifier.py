@@ -99,6 +99,8 @@ class Classifier(LightningModule):
         """Of the last validation or test: samples by target (row) and prediction (column)."""
         self.norms: StepNorms | None = None
         """What takes the norms of the steps whose loss is logged, if anything is to."""
+        self.is_weighted = False
+        """Whether the training rows of this fit have weights."""
         self.is_fast = False
         """Whether this fit steps through chunks of mini-batches, instead of Lightning's automatic optimisation."""
         self.fast_way: FastWay | None = None
@@ -111,16 +113,27 @@ class Classifier(LightningModule):
         return logits if self.training or self.temperature is None else logits / self.temperature
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Of a network with
-        members the loss is the mean of theirs, for each to learn by itself.
+        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Where rows have
+        weights, these are the last column of the features, and each row's loss is multiplied with its own. Of a network
+        with members the loss is the mean of theirs, so that each learns by itself.
         """
-        weights, smoothing = self.class_weights, self.label_smoothing
+        weights, of_classes, smoothing = None, self.class_weights, self.label_smoothing
+        if self.is_weighted:
+            features, weights = features[:, :-1], features[:, -1]
+        each, of_each, logits = self._to_learn(features, targets)
+        if weights is None:
+            return cross_entropy(each, of_each, of_classes, label_smoothing=smoothing), logits
+        losses = cross_entropy(each, of_each, of_classes, reduction="none", label_smoothing=smoothing)
+        total = len(of_each) if of_classes is None else of_classes[of_each].sum()
+        return (losses * weights.repeat_interleave(len(of_each) // len(targets))).sum() / total, logits
+
+    def _to_learn(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits that the loss is of, each with its target, and those of the network."""
         if not has_members(self.network) or type(self).forward is not Classifier.forward:
             logits = self(features)
-            return cross_entropy(logits, targets, weights, label_smoothing=smoothing), logits
-        logits = members_of(self.network, self.preprocessing(features))
-        of_each = targets.repeat_interleave(logits.shape[1])
-        return cross_entropy(logits.flatten(0, 1), of_each, weights, label_smoothing=smoothing), mean_of(logits)
+            return logits, targets, logits
+        of_members = members_of(self.network, self.preprocessing(features))
+        return of_members.flatten(0, 1), targets.repeat_interleave(of_members.shape[1]), mean_of(of_members)
 
     # Training.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from neurona.classifier import Classifier
 from neurona.data.spec import is_whole
 from neurona.errors import ConfigError
 from neurona.runs import checkpoint, configuration
-from neurona.runs.folder import best_checkpoint
+from neurona.runs.folder import best_checkpoint, read_metrics
 
 BATCH_ROWS = 4096
 
@@ -29,10 +30,18 @@ class Predictor:
     in any order among others; or an array (rows, columns) of the columns used (``columns``).
     classes_: the class names, (num_classes,), in the order of the probabilities' columns; integers where all of them
     are.
-    feature_shape: of a row as the run's loader had it, where that is not (num_features,).
+    feature_shape: of a row as the run's loader had it, where that is not (num_features,). folder, metrics: of the run,
+    and what its ``metrics.json`` tells.
     """
 
-    def __init__(self, classifier: Classifier, feature_shape: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        feature_shape: Sequence[int] | None = None,
+        folder: Path | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.metrics = folder, dict(metrics or {})
         self.classifier = classifier.eval()
         self.spec = classifier.spec
         self.columns = self.spec.columns
@@ -41,12 +50,12 @@ class Predictor:
         if all(map(is_whole, self.spec.class_names)):
             self.classes_ = self.classes_.astype(np.int64)
 
-    def predict_proba(self, features: Any) -> NDArray[np.float32]:
+    def predict_proba(self, features: Any) -> NDArray[Any]:
         """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
         rows = torch.from_numpy(self.spec.rows(features))
         rows = rows if self.feature_shape is None else rows.reshape(-1, *self.feature_shape)
         with torch.inference_mode():
-            parts = [torch.softmax(self.classifier(part).float(), dim=1) for part in rows.split(BATCH_ROWS)]
+            parts = [torch.softmax(at_least_float32(self.classifier(part)), dim=1) for part in rows.split(BATCH_ROWS)]
         return torch.cat(parts).numpy()
 
     def predict(self, features: Any) -> NDArray[Any]:
@@ -61,6 +70,10 @@ class Predictor:
         return float(np.mean(self.spec.matches(self.predict(features), targets)))
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
     """The predictor of a run's best checkpoint, on the CPU: the run's own classifier, network and preprocessing.
 
@@ -73,7 +86,7 @@ def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
     except ConfigError as error:
         words = re.sub(r"add allow=\[(.+?)\]", rf'neurona.load("{run}", allow=["\1"])', str(error))
         raise ConfigError(error.key, error.value, words.removeprefix(f"{error.key}={error.value}: ")) from error
-    return Predictor(classifier, contents["neurona"].get("feature_shape"))
+    return Predictor(classifier, contents["neurona"].get("feature_shape"), Path(run), read_metrics(Path(run)))
 
 
 def _stored_config(contents: dict[str, Any], run: Path) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ done
 
 sweeps() { # whether each of a sweep's two jobs, which have too little time as well, ends as the uninterrupted run
     seen="$(grep -h 'has requeued' sweep/*/train.log | wc -l) requeues, "
-    same alone-1 sweep/0 && seen+=", " && same alone-1 sweep/1
+    same alone-1 sweep/0_* && seen+=", " && same alone-1 sweep/1_*
 }
 if "$python" -c "import hydra_plugins.hydra_submitit_launcher" 2>/dev/null; then
     train -m "${fit[@]}" trainer.callbacks.checkpoints.keep_last=true 'tags=[first],[second]' hydra/launcher=submitit_slurm hydra.launcher.timeout_min=1 \

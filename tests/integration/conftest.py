@@ -98,6 +98,17 @@ def read_run() -> Callable[[Path | str], Run]:
 
 
 @pytest.fixture(scope="session")
+def read_job() -> Callable[[Path | str, int], Run]:
+    """The folder of a sweep's job of a number, whatever is said after it."""
+
+    def read(sweep: Path | str, number: int) -> Run:
+        (folder,) = (path for path in Path(sweep).iterdir() if path.is_dir() and path.name.split("_")[0] == str(number))
+        return Run(folder)
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def newest() -> Callable[[], Run]:
     """The run folder made last below the working folder."""
 

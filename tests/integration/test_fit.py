@@ -170,7 +170,7 @@ def test_tensorboard_shows_configuration_and_hyperparameters(default_process: An
     assert start.hparams["optimizer.lr"].number_value == 1e-3
     assert start.hparams["model.hidden"].string_value == "[128, 64]"
     for part in ("val", "test"):
-        (event,) = events.Scalars(f"hparams/{part}/accuracy")
+        (event,) = events.Scalars(f"best/{part}/accuracy")
         assert event.value == pytest.approx(run.metrics[f"{part}/accuracy"], abs=1e-7)
 
 

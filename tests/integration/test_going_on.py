@@ -172,26 +172,17 @@ def test_what_gives_other_bits_is_told(
     assert "rules of steps: 0 when" in done.out
 
 
-def test_a_run_of_an_earlier_version_goes_on(fit: Any, read_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its config.yaml is resolved, folder and all, and masks the environment."""
-    monkeypatch.setenv("WORD", "w")
-    reference = fit("tags=['${oc.env:WORD}']", "trainer.max_epochs=4", "folder=logs/whole")
-    run = fit("tags=['${oc.env:WORD}']", "folder=logs/old")
+def test_a_class_that_a_run_names_where_it_was_is_found(fit: Any, read_run: Any) -> None:
+    reference = fit("trainer.max_epochs=4", "folder=logs/whole")
+    run = fit("folder=logs/old")
     config: Any = configuration.load(run.folder / "config.yaml")
-    config["logger"]["tensorboard"]["save_dir"] = "logs/old"
-    config["tags"] = [configuration.MASK]
     config["optimizer"]["_target_"] = "neurona.optimizer.adam"
     OmegaConf.save(OmegaConf.create(config), run.folder / "config.yaml")
-    told: Any = configuration.load(run.folder / "overrides.yaml")
-    del told["choices"]
-    OmegaConf.save(OmegaConf.create(told), run.folder / "overrides.yaml")
-    run.folder.rename("moved")
     for stage in ("test", "predict", "validate"):
-        neurona.run(["run=moved", f"stage={stage}", "quiet=true"])
-    neurona.run(["run=moved", "trainer.max_epochs=4", "quiet=true"])
-    assert read_run("moved").weights() == reference.weights()
-    assert configuration.overrides(Path("moved"))[-2:] == ["trainer.max_epochs=4", "quiet=true"]
-    assert not Path("logs/old").exists()
+        neurona.run(["run=logs/old", f"stage={stage}", "quiet=true"])
+    neurona.run(["run=logs/old", "trainer.max_epochs=4", "quiet=true"])
+    assert read_run("logs/old").weights() == reference.weights()
+    assert configuration.overrides(run.folder)[-2:] == ["trainer.max_epochs=4", "quiet=true"]
 
 
 # Sweeps.
@@ -207,10 +198,25 @@ def test_a_sweep_goes_on_with_the_yamls_it_began_with(train: Any, read_run: Any,
     done = train(*sweep, "seed=0,1")
     assert done.status == 0, done.err
     assert "since then have changed: data/iris.yaml\n" in done.out
-    assert [configuration.read(Path("logs/s", job))["data"]["batch_size"] for job in "01"] == [16, 16]
+    assert [configuration.read(Path("logs/s", job))["data"]["batch_size"] for job in ("0", "1_seed1")] == [16, 16]
     assert read_run("logs/s/0").metrics["status"] == "finished"
     assert train(*[line.replace("logs/s", "logs/t") for line in sweep], "seed=1").status == 0
     assert configuration.read(Path("logs/t/0"))["data"]["batch_size"] == 64
+
+
+def test_so_it_does_with_yamls_from_elsewhere(train: Any, project: Path) -> None:
+    Path("mine", "optimizer").mkdir(parents=True)
+    (slow := Path("mine", "optimizer", "slow.yaml")).write_text("defaults: [adam]\nlr: 0.01\n")
+    sweep = [*SMALL[:-1], "optimizer=slow", "trainer.max_epochs=1", "hydra/launcher=basic", "hydra.sweep.dir=logs/s"]
+    for place in (["--config-dir", "mine"], ["hydra.searchpath=[file://mine]"]):
+        shutil.rmtree("logs", ignore_errors=True)
+        assert train("-m", *place, *sweep, "seed=0").status == 0
+        edit(slow, "lr: 0.01", "lr: 0.02")
+        done = train("-m", *place, *sweep, "seed=0,1")
+        assert done.status == 0, done.err
+        assert "since then have changed: optimizer/slow.yaml\n" in done.out
+        assert [configuration.read(Path("logs/s", job))["optimizer"]["lr"] for job in "01"] == [0.01, 0.01]
+        edit(slow, "lr: 0.02", "lr: 0.01")
 
 
 def test_a_sweep_is_asked_for_on_the_command_line(train: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,8 @@ def bring_state(run: Path, place: str, names: list[str]) -> None:
     """Gives the run's checkpoints the state of a ModelCheckpoint that knows of checkpoints of these names."""
     callback, worst = ModelCheckpoint(monitor="val/loss"), torch.tensor(9e9)
     state = {"monitor": "val/loss", "dirpath": place, "kth_best_model_path": names[0], "kth_value": worst}
-    state |= {"best_model_path": names[0], "best_model_score": worst, "current_score": worst, "last_model_path": ""}
+    state |= {"best_model_path": names[0], "best_model_score": worst, "current_score": worst}
+    state["last_model_path"] = names[0]
     state["best_k_models"] = dict.fromkeys(names, worst)
     for file in (run / "checkpoints").iterdir():
         contents = torch.load(file)
@@ -81,6 +82,18 @@ def test_a_state_in_a_checkpoint_removes_nothing_outside(iris_run: Any, victim: 
     assert victim() == before
     going_on = neurona.run([f"run={run}", "quiet=true", "trainer.max_epochs=4", f"{MINE}=null"])
     assert (going_on["status"], going_on["epochs"]) == ("finished", 4)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Checkpoint directory")
+def test_a_state_in_a_checkpoint_has_nothing_written_outside(iris_run: Any, victim: Any) -> None:
+    """Where a callback writes is told by its settings alone, which are looked at before."""
+    run, before = iris_run.folder, victim()
+    settings = [f"+{MINE}._target_={PASTE}", f"+{MINE}.monitor=val/loss", f"+{MINE}.filename=own"]
+    store(run, *settings, f"+{MINE}.save_last=true", f"+{MINE}.dirpath='${{folder}}/own'")
+    bring_state(run, str(Path("notes").absolute()), [str(Path("notes/mine.txt").absolute())])
+    figures = neurona.run([f"run={run}", "quiet=true", "trainer.max_epochs=4"])
+    assert (figures["status"], victim()) == ("finished", before)
+    assert {path.name for path in (run / "own").iterdir()} == {"own.ckpt", "last.ckpt"}
 
 
 def test_checkpoints_of_a_callback_are_kept_and_removed_where_it_was_told_to(fit: Any) -> None:

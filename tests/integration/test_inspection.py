@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs that differ in what is inspected, in one folder, as those of a sweep are."""
     folder = tmp_path_factory.mktemp("inspected")
     neurona.run([*OVERRIDES, f"folder='{folder}/full'", "inspect=full", "inspect.every_n_epochs=2"])
-    neurona.run([*OVERRIDES, f"folder='{folder}/none'", "inspect=none"])
+    neurona.run([*OVERRIDES, f"folder='{folder}/none'", "inspect=none", "trainer.precision=32"])
     return folder
 
 
@@ -66,15 +66,16 @@ def test_scalars(ask: Any, runs: Path) -> None:
     steps = {tag: [step for _, step, _ in ask("scalars/scalars", tag=tag)] for tag in tags["full"]}
     logged, epochs = list(range(19, 4 * STEPS, 20)), list(range(STEPS - 1, 4 * STEPS, STEPS))  # counted from 0
     for layer in ("linear1", "linear2", "head"):
-        assert steps[f"gradient_norm/{layer}"] == steps[f"update_ratio/{layer}"] == logged
-    assert steps["gradient_norm/all"] == steps["train/step_loss"] == logged
-    for tag in ("dead_units/activation1", "saturated_units/activation2", "speed/samples_per_second", "train/lr"):
+        assert steps[f"vitals/gradient_norm/{layer}"] == steps[f"vitals/update_ratio/{layer}"] == logged
+    assert steps["vitals/gradient_norm/all"] == steps["train/step_loss"] == logged
+    vitals = ("dead_units/activation1", "saturated_units/activation2", "speed/samples_per_second")
+    for tag in (*(f"vitals/{name}" for name in vitals), "train/lr"):
         assert set(epochs) <= set(steps[tag]), tag
-    for _, _, share in ask("scalars/scalars", tag="dead_units/activation1"):
+    for _, _, share in ask("scalars/scalars", tag="vitals/dead_units/activation1"):
         assert 0 <= share < 1
-    ratios = [ratio for _, _, ratio in ask("scalars/scalars", tag="update_ratio/linear2")]
+    ratios = [ratio for _, _, ratio in ask("scalars/scalars", tag="vitals/update_ratio/linear2")]
     assert all(1e-4 < ratio < 0.1 for ratio in ratios)
-    assert not any(tag.startswith(("gradient", "update", "dead", "saturated", "speed")) for tag in tags["none"])
+    assert [tag for tag in tags["none"] if tag.startswith("vitals/")] == ["vitals/epoch"]
 
 
 def test_training_and_validation_are_on_one_chart(ask: Any) -> None:
@@ -89,19 +90,30 @@ def test_training_and_validation_are_on_one_chart(ask: Any) -> None:
 
 def test_one_row_of_hyperparameters_for_each_run(ask: Any, runs: Path, read_run: Any) -> None:
     statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-    names = ("val/loss", "test/accuracy", "last_val/loss")
-    columns = [{"metric": {"tag": f"hparams/{name}", "group": ""}} for name in names]
+    names = ("best/val/loss", "best/test/accuracy", "val/loss")
+    columns = [{"metric": {"tag": name, "group": ""}} for name in names]
     groups = ask("hparams/session_groups", {"sliceSize": 100, "allowedStatuses": statuses, "colParams": columns})
     assert len(groups["sessionGroups"]) == 2
     for group in groups["sessionGroups"]:
         (session,) = group["sessions"]
         metrics = read_run(runs / session["name"]).metrics
-        values = {value["name"]["tag"].removeprefix("hparams/"): value["value"] for value in group["metricValues"]}
+        values = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
         assert group["hparams"]["optimizer.lr"] == 1e-3
         for name in ("val/loss", "test/accuracy"):
-            assert values[name] == pytest.approx(metrics[name], abs=1e-6)
+            assert values[f"best/{name}"] == pytest.approx(metrics[name], abs=1e-6)
         (last,) = [value for _, step, value in ask("scalars/scalars", tag="val/loss") if step == 4 * STEPS - 1]
-        assert values["last_val/loss"] == pytest.approx(last, abs=1e-6)
+        assert values["val/loss"] == pytest.approx(last, abs=1e-6)
+
+
+def test_the_table_of_hyperparameters_begins_with_what_differs(ask: Any) -> None:
+    """And with the results, of which TensorBoard shows the first five."""
+    experiment = ask("hparams/experiment", {"experimentName": "", "includeMetrics": True, "hparamsLimit": 1000})
+    columns = [info["name"] for info in experiment["hparamInfos"]]
+    differing = [info["name"] for info in experiment["hparamInfos"] if info["differs"]]
+    assert columns[: len(differing)] == differing == ["precision"]
+    assert not {"data.eval_batch_size", "data.root", "data.shuffle_seed"} & set(columns)
+    metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
+    assert metrics[:4] == ["best/test/accuracy", "best/test/loss", "best/val/accuracy", "best/val/loss"]
 
 
 def test_precision_and_recall_of_each_class(ask: Any) -> None:

@@ -325,20 +325,3 @@ def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
         assert done.status == 0, done.err
     assert begun.weights() == whole.weights()
     assert begun.metrics["steps"] == whole.metrics["steps"]
-
-
-def test_a_run_begun_by_other_rules_is_refused_where_it_depends_on_them(fit: Any, train: Any) -> None:
-    for settings, refused in (
-        (["optimizer.accumulate=2"], "optimizer.accumulate=2"),
-        (["optimizer/schedule=plateau", "trainer.val_check_interval=1"], "optimizer/schedule=plateau"),
-        (["optimizer/schedule=plateau", "trainer.check_val_every_n_epoch=2"], ""),
-        (["optimizer/schedule=plateau"], ""),
-    ):
-        run = fit(*settings, "data.batch_size=40")  # three mini-batches
-        for name in ("best", "last"):
-            contents = run.checkpoint(name)
-            contents["neurona"].pop("rules", None)  # both may be one file
-            torch.save(contents, run.folder / "checkpoints" / f"{name}.ckpt")
-        done = train(f"run={run.folder}", "trainer.max_epochs=3")
-        assert done.status == (2 if refused else 0), done.err
-        assert done.err.startswith(refused)

@@ -331,18 +331,19 @@ def test_a_restarted_job_that_had_finished_says_so(
 
 
 def test_a_restarted_job_of_a_sweep_goes_on_in_its_folder(
-    train: Any, read_run: Any, uninterrupted: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    train: Any, read_job: Any, uninterrupted: Any, slurm: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = "trainer.callbacks.checkpoints.keep_last=true"
     overrides = ["-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "seed=0,1", keep, *SETTINGS]
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_train_epoch_end", lambda self: os.kill(os.getpid(), signal.SIGUSR2))
         assert train(*overrides).status == 143
-    run = read_run("sweep/0")
+    run = read_job("sweep", 0)
     assert run.metrics["status"] == "interrupted"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert train(*overrides).status == 0
-    assert sorted(path.name for path in Path("sweep").iterdir() if path.is_dir()) == ["0", "1", "sweep_configs"]
+    folders = sorted(path.name for path in Path("sweep").iterdir() if path.is_dir())
+    assert folders == ["0_seed0", "1_seed1", "sweep_configs"]
     assert_same_run(run, uninterrupted)
 
 

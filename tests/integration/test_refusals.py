@@ -40,3 +40,42 @@ def test_values_that_would_fail_later_leave_no_folder(fit: Any, tmp_path: Path, 
 def test_a_class_may_be_monitored(fit: Any) -> None:
     run = fit("trainer.callbacks.checkpoints.monitor=val/accuracy_of/setosa", "trainer.callbacks.checkpoints.mode=max")
     assert run.metrics["status"] == "finished"
+
+
+def experiment(text: str, name: str = "mine") -> list[str]:
+    """A folder of one's own with an experiment, as it is given."""
+    file = Path("own", "experiment", f"{name}.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
+    return ["--config-dir", "own", "data=iris", "trainer.max_epochs=1", "quiet=true", f"experiment={name}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "optimizer: {lr: 0.01}",
+            "lr: 0.01",
+            "experiment: {seed: 3}",
+            "",
+            "# of mine",
+            "# of mine\n# @package _global_",
+        ),
+        *("defaults: [override /model: linear]", "defaults: [override /model: linear]\nseed: 3", "- 1", "of mine"),
+        *("defaults: [lesson]\nseed: 3", "defaults: [/model: linear]"),
+    ],
+)
+def test_an_experiment_without_its_first_line(train: Any, text: str) -> None:
+    message = "its yaml must begin with the line # @package _global_, so that its keys are the root's\n"
+    done = train(*experiment(text))
+    assert (done.status, done.err) == (2, f"experiment=mine: {message}")
+
+
+def test_an_experiment_in_a_folder_and_its_first_line(train: Any) -> None:
+    done = train(*experiment("defaults: [override /model: linear]", "of_mine/first"))
+    assert (done.status, "experiment=of_mine/first: its yaml must begin" in done.err) == (2, True)
+    arguments = experiment("# @package _global_\ndefaults: [override /model: linear]", "of_mine/first")
+    done = train(*arguments[:-1], f"+{arguments[-1]}")
+    assert (done.status, "write experiment=of_mine/first without a +" in done.err) == (2, True)
+    done = train(*arguments)
+    assert done.status == 0, done.err

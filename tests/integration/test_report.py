@@ -45,9 +45,9 @@ def test_of_a_sweep(train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert {path.name for path in Path("logs/report").iterdir()} == {
         *("report.csv", "report.md", "report.html", "results.png", "curves.png")
     }
-    events = EventAccumulator(str(sweep / "0"), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(sweep / "0_seed0_relu"), size_guidance={"scalars": 0})
     events.Reload()
-    recorded = curves.read(sweep / "0")
+    recorded = curves.read(sweep / "0_seed0_relu")
     for tag in curves.TAGS:
         assert list(recorded[tag]) == [1.0, 2.0, 3.0]
         assert list(recorded[tag].values()) == pytest.approx([event.value for event in events.Scalars(tag)], rel=1e-7)

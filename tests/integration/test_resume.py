@@ -181,6 +181,31 @@ def test_a_continued_run_has_every_epoch_once(
     assert_same_run(run, reference, scalars)
 
 
+def test_what_follows_a_figure_at_the_end_of_an_epoch_goes_on_with_that_of_its_last_validation(
+    fit: Any, newest: Any, scalars: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is of step 221: after the last validation of an epoch, and before its last mini-batch."""
+    schedule = ["optimizer=rmsprop", "optimizer/schedule=plateau", "optimizer.schedule.patience=0"]
+    settings = [*schedule, "trainer.val_check_interval=0.25", "trainer.callbacks.checkpoints.every_n_steps=221"]
+    overrides = ["data=digits", *settings, "trainer.max_epochs=8", "quiet=true"]
+    reference = fit(*overrides)
+    take = Classifier.training_step
+
+    def training_step(self: Any, *batch: Any) -> Any:
+        if self.global_step == 221:
+            raise Stopped("power cut")
+        return take(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", training_step)
+        with pytest.raises(Stopped):
+            fit(*overrides)
+    run = newest()
+    assert run.checkpoint()["global_step"] == 221
+    resume(run)
+    assert_same_run(run, reference, scalars)
+
+
 def test_a_finished_run_says_so_and_stays_as_it_is(train: Any, finished: Any) -> None:
     run = finished
     before = run.contents()

@@ -43,20 +43,22 @@ def printed(done: Any) -> str:
     return command.removeprefix("python train.py ")
 
 
-def test_a_search_goes_on_to_its_total_and_its_best_runs_as_printed(train: Any, read_run: Any, newest: Any) -> None:
+def test_a_search_goes_on_to_its_total_and_its_best_runs_as_printed(train: Any, read_job: Any, newest: Any) -> None:
     done = train(*HERE, "hydra.sweeper.trials=2", INTO, "optimizer=adamw")
     assert (done.status, done.err) == (0, "")
-    first = [read_run(SWEEP / str(number)).contents() for number in range(2)]
+    first = [read_job(SWEEP, number).contents() for number in range(2)]
     named_otherwise = f"hydra.sweep.dir={SWEEP.absolute()}/"
     done = train(*HERE, "hydra.sweeper.trials=4", named_otherwise, "optimizer=adamw", "quiet=false")
     assert (done.status, done.err) == (0, "")
-    assert [read_run(SWEEP / str(number)).contents() for number in range(2)] == first
+    assert [read_job(SWEEP, number).contents() for number in range(2)] == first
     assert states() == ["COMPLETE"] * 4
     for trial in trials():
-        run = read_run(SWEEP / str(trial.number))
+        run = read_job(SWEEP, trial.number)
         assert run.metrics["val/loss"] == trial.value
         settings = OmegaConf.load(run.folder / "config.yaml")
-        assert (settings.model.activation, settings.optimizer.lr) == tuple(trial.params.values())
+        activation, rate = trial.params["model.activation"], trial.params["optimizer.lr"]
+        assert (settings.model.activation, settings.optimizer.lr) == (activation, rate)
+        assert run.folder.name == f"{trial.number}_{activation}_lr{float(rate):.4g}"
     best = min(trials(), key=lambda trial: trial.value or 9)
     assert f"best: trial {best.number}, val/loss {best.value:.6g}\n" in done.out
     assert f"# val/loss {best.value:.6g}, trial {best.number} of" in (SWEEP / "best.txt").read_text()
@@ -65,7 +67,7 @@ def test_a_search_goes_on_to_its_total_and_its_best_runs_as_printed(train: Any, 
     assert newest().metrics["val/loss"] == best.value
 
 
-def test_a_space_of_ones_own(train: Any, newest: Any) -> None:
+def test_a_space_of_ones_own(train: Any, newest: Any, read_job: Any) -> None:
     """Groups, an experiment's deltas, a folder of one's own and fixed values all reach the best trial's command."""
     Path("own", "sweep").mkdir(parents=True)
     Path("own", "optimizer").mkdir()
@@ -82,7 +84,7 @@ def test_a_space_of_ones_own(train: Any, newest: Any) -> None:
         (model, optimizer) for model in ("linear", "mlp") for optimizer in ("sgd", "slow")
     ]
     best = min(trials(), key=lambda trial: trial.value or 9)
-    job = OmegaConf.load(SWEEP / str(best.number) / "config.yaml")
+    job = OmegaConf.load(read_job(SWEEP, best.number).folder / "config.yaml")
     assert (job.seed, job.tags, job.trainer.max_epochs) == (8, ["mine"], 1)
     done = train(*shlex.split(printed(done)), "quiet=true")
     assert (done.status, done.err) == (0, "")
@@ -115,7 +117,7 @@ def test_failed_trials_are_replaced(train: Any, monkeypatch: pytest.MonkeyPatch)
     assert "no trial of logs/none has finished: model.activation=rel" in done.err
 
 
-def test_pruned_runs_are_marked(train: Any, read_run: Any) -> None:
+def test_pruned_runs_are_marked(train: Any, read_job: Any) -> None:
     pruner = ["hydra.sweeper.pruner=median", "+hydra.sweeper.pruner_arguments.n_startup_trials=2"]
     rate = "optimizer.lr=tag(log, interval(1e-5, 1))"
     done = train(*HERE, *pruner, rate, "trainer.max_epochs=4", "hydra.sweeper.trials=6", INTO, "quiet=false")
@@ -124,7 +126,7 @@ def test_pruned_runs_are_marked(train: Any, read_run: Any) -> None:
     assert counts["PRUNED"] > 0
     assert counts["COMPLETE"] + counts["PRUNED"] == 6
     for trial in trials():
-        run = read_run(SWEEP / str(trial.number))
+        run = read_job(SWEEP, trial.number)
         assert sorted(trial.intermediate_values) == list(range(run.metrics["epochs"]))
         if trial.state.name == "PRUNED":
             assert (run.metrics["status"], run.metrics["stopped_by"]) == ("pruned", "pruning")
@@ -151,7 +153,7 @@ def test_workers_that_are_killed_lose_nothing(train: Any, tmp_path: Path) -> Non
 
     workers = [start(), start()]
     deadline = time.monotonic() + 60
-    while not any((SWEEP / str(number) / "metrics.json").exists() for number in (0, 1)) and time.monotonic() < deadline:
+    while not any(SWEEP.glob("[01]_*/metrics.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     workers[0].send_signal(signal.SIGKILL)
     workers.append(start())

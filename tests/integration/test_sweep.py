@@ -77,7 +77,7 @@ def how(*kinds: str) -> str:
 
 def states(sweep: Path | str) -> dict[str, str]:
     files = sorted(Path(sweep).glob("*/metrics.json"))
-    return {file.parent.name: json.loads(file.read_text())["status"] for file in files}
+    return {file.parent.name.split("_")[0]: json.loads(file.read_text())["status"] for file in files}
 
 
 def folders(sweep: Path | str) -> list[str]:
@@ -96,9 +96,9 @@ def test_each_job_has_its_folder(train: Any, read_run: Any, fit: Any) -> None:
     done = train(*SWEEP, "seed=0,1")
     assert (done.status, done.err) == (0, "")
     (sweep,) = Path("logs/iris").iterdir()
-    assert folders(sweep) == ["0", "1"]
+    assert folders(sweep) == ["0_seed0", "1_seed1"]
     assert logs(sweep) == []
-    runs = [read_run(sweep / name) for name in ("0", "1")]
+    runs = [read_run(sweep / name) for name in folders(sweep)]
     assert [run.read("provenance.json")["seed"] for run in runs] == [0, 1]
     assert [run.weights("best") for run in runs] == [fit(f"seed={seed}").weights("best") for seed in (0, 1)]
     for run in runs:
@@ -109,14 +109,17 @@ def test_each_job_has_its_folder(train: Any, read_run: Any, fit: Any) -> None:
     assert train(*SWEEP, "seed=0,1,2", f"hydra.sweep.dir={sweep}").status == 0
     assert {run.folder: run.contents() for run in runs} == before
     assert states(sweep) == {"0": "finished", "1": "finished", "2": "finished"}
+    assert folders(sweep) == ["0_seed0", "1_seed1", "2_seed2"]
 
+    done = train("stage=test", f"run={sweep}/1")
+    assert f"; did you mean {sweep}/1_seed1?" in done.err
     done = train("stage=test", f"run={runs[1].folder}")
     assert done.status == 0, done.err
     assert runs[1].read("metrics_test.json")["test/loss"] == runs[1].metrics["test/loss"]
 
 
 def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
-    train: Any, read_run: Any, monkeypatch: pytest.MonkeyPatch
+    train: Any, read_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """jobs at a time, and with them the threads of each, are another number when they are taken up again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
@@ -127,7 +130,7 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
     done = train(*arguments, "hydra.launcher.jobs=2")
     assert (done.status, done.err) == (1, "")
     assert states("sweep") == {"0": "finished", "1": "failed", "2": "failed", "3": "failed"}
-    runs = [read_run(f"sweep/{number}") for number in range(4)]
+    runs = [read_job("sweep", number) for number in range(4)]
     assert [run.metrics.get("error") for run in runs] == [
         None,
         "the loss is a fish",
@@ -141,12 +144,12 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
 
     before = [run.contents() for run in runs]
     assert train(*arguments).status == 1
-    assert train(*arguments, "optimizer.lr=0.1").err.startswith("hydra.sweep.dir=sweep/0: was begun with ")
+    assert train(*arguments, "optimizer.lr=0.1").err.startswith("hydra.sweep.dir=sweep/0_nothing: was begun with ")
     assert [run.contents() for run in runs] == before
 
-    done = train("run=sweep/1", BREAKS[0], "quiet=true")
+    done = train("run=sweep/1_raise", BREAKS[0], "quiet=true")
     assert done.err.startswith("trainer.callbacks.breaks.how=raise: is stored with the run")
-    assert train("run=sweep/1", BREAKS[0], "quiet=true", "trainer.callbacks.breaks.how=raise").status == 0
+    assert train("run=sweep/1_raise", BREAKS[0], "quiet=true", "trainer.callbacks.breaks.how=raise").status == 0
     assert train(*arguments, "retry_failed=true", "hydra.launcher.jobs=1").status == 0
     assert set(states("sweep").values()) == {"finished"}
     assert logs("sweep") == []
@@ -157,7 +160,7 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
         assert lines[-1].endswith(f", {share} thread{'s' * (share > 1)}")
 
 
-def test_a_job_that_hangs_is_ended(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_hangs_is_ended(train: Any, read_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that ignores SIGTERM; both hang before they are a run."""
     monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.5)
     arguments = [
@@ -168,40 +171,41 @@ def test_a_job_that_hangs_is_ended(train: Any, monkeypatch: pytest.MonkeyPatch) 
         "hydra.launcher.timeout_minutes=0.04",
     ]
     assert train(*arguments, "hydra.sweep.dir=sweep").status == 1
-    figures_of_jobs = [json.loads(Path(f"sweep/{number}/metrics.json").read_text()) for number in range(2)]
+    figures_of_jobs = [read_job("sweep", number).metrics for number in range(2)]
     late = {"stage": "fit", "status": "failed", "error": "took longer than hydra.launcher.timeout_minutes=0.04"}
     assert figures_of_jobs == [late, late]
 
 
-def test_a_mistake_that_a_job_makes_can_end_the_sweep(train: Any, fit: Any, read_run: Any) -> None:
+def test_a_mistake_that_a_job_makes_can_end_the_sweep(train: Any, fit: Any, read_job: Any) -> None:
     arguments = [*SWEEP, "model.hidden=[0],[8],[9]", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep"]
     done = train(*arguments, "hydra.launcher.fail_fast=true")
     assert done.status == 1
     assert "job 0 has failed, which ended the sweep (hydra.launcher.fail_fast): model.hidden=[0]" in done.err
-    assert folders("sweep") == ["0"]
-    error = read_run("sweep/0").metrics["error"]
+    assert folders("sweep") == ["0_hidden0"]
+    error = read_job("sweep", 0).metrics["error"]
     assert error.startswith("model.hidden=[0]")
     assert Path("sweep/0.log").read_text() == f"{error}\n"
 
     assert train(*arguments).status == 1
     assert states("sweep") == {"0": "failed", "1": "finished", "2": "finished"}
-    assert read_run("sweep/2").weights("best") == fit("model.hidden=[9]").weights("best")
+    assert read_job("sweep", 2).weights("best") == fit("model.hidden=[9]").weights("best")
 
 
 DISTURBED = ["-m", "data=iris", "trainer.max_epochs=9", "model.dropout=0.2", "logger=none", *BREAKS]
 
 
-def assert_undisturbed(sweep: Path | str, jobs: str, fit: Any, read_run: Any) -> None:
+def assert_undisturbed(sweep: Path | str, jobs: str, fit: Any, read_job: Any) -> None:
     """That all jobs came to what a run of its own does."""
     assert states(sweep) == dict.fromkeys(jobs, "finished")
     assert logs(sweep) == []
     undisturbed = fit("trainer.max_epochs=9", "model.dropout=0.2", "logger=none")
     for number in jobs:
-        assert figures(read_run(f"{sweep}/{number}")) == figures(undisturbed)
-        assert read_run(f"{sweep}/{number}").weights("best") == undisturbed.weights("best")
+        job = read_job(sweep, int(number))
+        assert figures(job) == figures(undisturbed)
+        assert job.weights("best") == undisturbed.weights("best")
 
 
-def test_a_sweep_that_is_interrupted_goes_on(train: Any, fit: Any, read_run: Any) -> None:
+def test_a_sweep_that_is_interrupted_goes_on(train: Any, fit: Any, read_job: Any) -> None:
     """By Ctrl-C and by SIGTERM. Each job disturbs the sweep once."""
     arguments = [*DISTURBED, how("SIGINT", "SIGTERM"), "hydra.launcher.jobs=1"]
     done = train(*arguments)
@@ -214,12 +218,12 @@ def test_a_sweep_that_is_interrupted_goes_on(train: Any, fit: Any, read_run: Any
     again = shlex.split(done.out.splitlines()[-1].removeprefix("to continue: python train.py "))
     assert again == [*arguments, f"hydra.sweep.dir={sweep}"]
     assert train(*again).status == 0
-    assert_undisturbed(sweep, "01", fit, read_run)
+    assert_undisturbed(sweep, "01", fit, read_job)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="has no process groups")
-def test_a_sweep_that_is_killed_goes_on(train: Any, fit: Any, read_run: Any) -> None:
+def test_a_sweep_that_is_killed_goes_on(train: Any, fit: Any, read_job: Any) -> None:
     """The launcher with -9, then all of its process group. Each job disturbs the sweep once."""
     arguments = [*DISTURBED, how("launcher", "group"), "hydra.launcher.jobs=1"]
     sweep = ""
@@ -231,29 +235,29 @@ def test_a_sweep_that_is_killed_goes_on(train: Any, fit: Any, read_run: Any) -> 
         assert done.returncode == -signal.SIGKILL
         (sweep,) = map(str, Path("logs/iris").iterdir())
         deadline = time.monotonic() + 60
-        while is_held(Path(sweep, str(job))):
+        while is_held(read_job(sweep, job).folder):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert states(sweep) == {**dict.fromkeys(map(str, range(job)), "finished"), str(job): "interrupted"}
     assert train(*arguments, f"hydra.sweep.dir={sweep}").status == 0
-    assert_undisturbed(sweep, "01", fit, read_run)
+    assert_undisturbed(sweep, "01", fit, read_job)
 
 
-def test_another_launcher_keeps_the_same_folders_and_states(train: Any, read_run: Any) -> None:
+def test_another_launcher_keeps_the_same_folders_and_states(train: Any, read_job: Any) -> None:
     arguments = ["-m", "data=iris", "trainer.max_epochs=5", "logger=none", *BREAKS, how("raise", "nothing")]
     arguments += ["hydra.sweep.dir=sweep"]
     assert train(*arguments, "hydra/launcher=basic").status == 1
     assert states("sweep") == {"0": "failed", "1": "finished"}
-    before = read_run("sweep/1").contents()
+    before = read_job("sweep", 1).contents()
     assert train(*arguments, "retry_failed=true").status == 0
     assert states("sweep") == {"0": "finished", "1": "finished"}
-    assert read_run("sweep/1").contents() == before
-    assert read_run("sweep/0").weights("best") == read_run("sweep/1").weights("best")
+    assert read_job("sweep", 1).contents() == before
+    assert read_job("sweep", 0).weights("best") == read_job("sweep", 1).weights("best")
     assert train(*arguments, "hydra/launcher=basic").status == 0
 
 
 @pytest.mark.long
-def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_run: Any) -> None:
+def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_job: Any) -> None:
     arguments = ["-m", "data=iris", "trainer.max_epochs=5", "logger=none", *BREAKS, how("raise", "nothing", "kill")]
     arguments += ["hydra.sweep.dir=sweep", "hydra/launcher=joblib"]
     done = train(*arguments, how("raise", "nothing"))
@@ -262,25 +266,25 @@ def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_run: Any
     assert (done.status, done.err) == (1, f"{command.KILLED}\n")
     assert "to continue: python train.py -m data=iris" in done.out
     assert states("sweep") == {"0": "failed", "1": "finished", "2": "running"}
-    before = read_run("sweep/1").contents()
+    before = read_job("sweep", 1).contents()
     done = train(*arguments, "retry_failed=true")
     assert done.status == 0, done.err
     assert states("sweep") == {"0": "finished", "1": "finished", "2": "finished"}
-    assert read_run("sweep/1").contents() == before
-    assert read_run("sweep/0").weights("best") == read_run("sweep/1").weights("best")
+    assert read_job("sweep", 1).contents() == before
+    assert read_job("sweep", 0).weights("best") == read_job("sweep", 1).weights("best")
 
 
 @pytest.mark.long
-def test_jobs_of_two_processes_each(train: Any, read_run: Any, fit: Any) -> None:
+def test_jobs_of_two_processes_each(train: Any, read_job: Any, fit: Any) -> None:
     done = train(*SWEEP, "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep")
     assert (done.status, done.err) == (0, "")
     assert [line.split()[:3] for line in done.out.splitlines()[-2:]] == [
         [str(seed), f"seed={seed}", "finished"] for seed in (0, 1)
     ]
-    assert folders("sweep") == ["0", "1"]
+    assert folders("sweep") == ["0_seed0", "1_seed1"]
     assert states("sweep") == {"0": "finished", "1": "finished"}
     for seed in (0, 1):
-        run, alone = read_run(f"sweep/{seed}"), fit(f"seed={seed}")
+        run, alone = read_job("sweep", seed), fit(f"seed={seed}")
         assert run.read("provenance.json")["seed"] == seed
         assert run.metrics["steps"] == alone.metrics["steps"]
         assert run.metrics["test/loss"] == pytest.approx(alone.metrics["test/loss"], abs=1e-5)
@@ -296,7 +300,7 @@ BAD = {
     "hydra.launcher.jobs=abc": "hydra.launcher.jobs=abc: must be 1 or more",
     "hydra.launcher.timeout_minutes=0": "hydra.launcher.timeout_minutes=0: must be above 0",
     "hydra.launcher.job=2": "did you mean hydra.launcher.jobs?",
-    "hydra.sweep.subdir=a": "a job's folder is its number",
+    "hydra.sweep.subdir=a": "the sweep names the folders",
     "hydra.sweep.dir=": "must name a folder",
     "data=irs": "did you mean iris?",
     "run=logs/0": "does not go with a sweep",

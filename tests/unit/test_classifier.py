@@ -132,6 +132,35 @@ def test_that_fit_was_one_chunk_of_twenty_steps(rows, make_trainer, make_classif
 # The loss of one mini-batch.
 
 
+@pytest.mark.parametrize("class_weights", [None, [0.5, 2.0, 1.0]])
+def test_the_loss_of_a_row_is_multiplied_with_its_weight(make_classifier, class_weights):
+    network = Linear(4, 3)
+    classifier = make_classifier(network, 4, 3, class_weights=class_weights, label_smoothing=0.1)
+    classifier.is_weighted = True
+    features, targets = random_rows(20, 4, 3)
+    weights = torch.rand(20)
+    loss, logits = classifier.loss(torch.cat([features, weights[:, None]], dim=1), targets)
+    torch.testing.assert_close(logits, network(features))
+    of_class = np.array(class_weights or [1.0] * 3)
+    smoothed = 0.9 * np.eye(3)[targets] + 0.1 / 3
+    losses = -(smoothed * of_class * log_softmax(logits)).sum(1)
+    expected = (losses * weights.numpy()).sum() / of_class[targets].sum()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_weights_change_nothing(rows, make_trainer, make_classifier):
+    features, targets = random_rows(20 * 32, 10, 4)
+    trained = []
+    for weights in (None, torch.ones(len(targets))):
+        torch.manual_seed(0)
+        network = MLP(10, 4, hidden=[16])
+        data = rows(features if weights is None else torch.cat([features, weights[:, None]], dim=1), targets, 32)
+        data.weights = weights
+        make_trainer().fit(make_classifier(network, 10, 4, Optimization.of(torch.optim.Adam)), data)
+        trained.append([parameter.detach().clone() for parameter in network.parameters()])
+    torch.testing.assert_close(*trained, rtol=0, atol=2e-7)
+
+
 def log_softmax(logits: torch.Tensor) -> np.ndarray:
     values = logits.detach().double().numpy()
     return values - np.log(np.exp(values).sum(1, keepdims=True))

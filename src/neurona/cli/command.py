@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from neurona.cli.replay import TRAIN, Yamls, replay
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
-from neurona.config.overrides import check_single, parse, task_overrides, value, written
+from neurona.config.overrides import parse, task_overrides, value, written
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
@@ -152,12 +152,12 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
         if parsed.config_name and name != TRAIN:
             problem = "does not go with run=, which has a configuration of its own; leave it out"
             raise ConfigError("--config-name", parsed.config_name, problem)
-        check_single(parse(lines))
         return CommandLine(options, lines, name)
     _check_sweep(overrides)
     if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:
         return CommandLine(options, lines)
-    path, copy, more = registry.load(registry.SWEEP).begin(overrides, config_dir)
+    further = [Path(parsed.config_dir)] if parsed.config_dir else []
+    path, copy, more = registry.load(registry.SWEEP).begin(overrides, config_dir, further)
     return CommandLine([*options, f"--config-path={copy}"], [*lines, *more], sweep=path)
 
 

@@ -1,18 +1,22 @@
-"""``neurona.run``: what the command line does, called from Python."""
+"""``neurona.run`` and ``neurona.fit``: what the command line does, called from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
 from neurona.config.hints import CONFIG_DIR
-from neurona.config.overrides import check_single, parse, task_overrides
+from neurona.config.overrides import key, parse, task_overrides, value
 from neurona.errors import ConfigError
+from neurona.predictor import Predictor, load
 from neurona.stages import processes
 from neurona.stages.execute import execute
+
+OF_ARRAYS = ("data", "data._target_", "data.path")
+"""Keys that X and y decide."""
 
 
 def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -24,15 +28,65 @@ def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Raises ConfigError or DataError for a mistake, before a run folder exists.
     """
+    return _run(overrides, "run")[1]
+
+
+def fit(
+    X: Any,
+    y: Any,
+    overrides: Sequence[str] = (),
+    *,
+    X_val: Any = None,
+    y_val: Any = None,
+    sample_weight: Any = None,
+) -> Predictor:
+    """A run on arrays in memory: fits, tests, and leaves a run folder. Returns its predictor, as ``neurona.load`` does,
+    with the run's ``metrics`` and ``folder``.
+
+    X: a polars or pandas frame, a mapping of columns, a list of mappings, or an array or tensor of numbers: rows of
+    columns (rows, columns), read as a file's are (``data=table``), or images (rows, height, width). y: a label for each
+    row. X_val, y_val: what validates; without them it is drawn from X and y. sample_weight: what the training loss of
+    each row of a table is multiplied with. overrides: as on the command line;
+    ``run=`` goes on with such a run, which takes the same arrays again, or works on it (``stage=``).
+
+    Raises ConfigError and DataError as ``run`` does.
+    """
+    arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
+    if y_val is not None and X_val is None:
+        raise ConfigError("X_val", None, "is missing beside y_val")
+    return fit_arrays(arrays, overrides)
+
+
+def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor:
+    """What ``fit`` does. arrays: its arguments by name, None where there is none; besides, ``classes``: the names of
+    all classes, of which y then holds indices; and ``start``: a classifier whose columns, encoding and weights to begin
+    with.
+    """
+    cfg, figures = _run(overrides, "fit", arrays)
+    predictor = load(figures["folder"], allow=cfg.allow)
+    predictor.metrics = figures
+    return predictor
+
+
+def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """The configuration and the figures. arrays: X, y, X_val and y_val, as far as they were given."""
     if isinstance(overrides, str):
-        raise ConfigError("overrides", overrides, f"must be a list: neurona.run([{overrides!r}])")
+        start = "" if arrays is None else "X, y, "
+        raise ConfigError("overrides", overrides, f"must be a list: neurona.{name}({start}[{overrides!r}])")
+    lines = list(overrides)
+    if arrays is not None:
+        for override in parse(lines):
+            if key(override) in OF_ARRAYS:
+                raise ConfigError(key(override), value(override), "does not go with X and y, which are the data")
+        lines.insert(0, f"data={'images' if getattr(arrays.get('X'), 'ndim', 2) == 3 else 'arrays'}")
     with LOCK:
-        name, lines = replay(list(overrides), Yamls(CONFIG_DIR))
-        check_single(parse(lines))
+        config_name, lines = replay(lines, Yamls(CONFIG_DIR))
         with composing(CONFIG_DIR):
-            cfg, hydra = composed(name, lines)
-            unread = check(cfg, hydra.runtime.choices, name)
+            cfg, hydra = composed(config_name, lines)
+            unread = check(cfg, hydra.runtime.choices, config_name)
         if number := processes.count(cfg):
             problem = f"{number} processes are started by the command line: python train.py …"
             raise ConfigError("trainer.devices", cfg.trainer.devices, problem)
-        return execute(cfg, hydra.runtime.choices, task_overrides(hydra), unread)
+        if arrays is not None and cfg.stage == "lr_find":
+            raise ConfigError("stage", cfg.stage, "leaves no network to return; it is of neurona.run, on a file")
+        return cfg, execute(cfg, hydra.runtime.choices, task_overrides(hydra), unread, arrays)

@@ -67,8 +67,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
     for key, value in values.items():
         if key not in declared:
             if key in DELTAS:
-                problem = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
-                raise ConfigError(key, choices.get(key), problem)
+                raise ConfigError(key, choices.get(key) or "", hints.NOT_GLOBAL)
             raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
         values[key] = typed(value, ROOT.get(key, Any))
         check_type(key, values[key], ROOT.get(key, Any))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -37,6 +38,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         return _unknown_choice(error.missing_cfg_file, error.options)
+    if (grouped := _of_group(str(error))) is not None:
+        return grouped
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (override := _at(cause.full_key, overrides)):
         assert cause.parent_node is not None
         composed: Any = OmegaConf.to_container(root_of(cause.parent_node))
@@ -47,6 +50,18 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     if not isinstance(error, HydraException) and any(_is_choice_of_no_name(override) for override in parse(overrides)):
         return UserError(f"a group takes the name of one of its choices, as in model=mlp. {error}")
     return UserError(one_line(str(error)) or type(error).__name__)
+
+
+def _of_group(message: str) -> UserError | None:
+    """What Hydra says of a choice that a yaml or the command line makes in the wrong way; None for another message."""
+    if match := re.match(r"In '(\w+)/([^']+)': Could not override '[^']*@\1\.", message):
+        return ConfigError(match[1], match[2], hints.NOT_GLOBAL)
+    if match := re.match(r"Multiple values for ([^ ]+)\. To override a value use 'override [^ ]+: ([^']+)'", message):
+        line = f"{match[1]}={match[2]} without a +, or in the defaults of a yaml - override /{match[1]}: {match[2]}"
+        return ConfigError(match[1], match[2], f"{match[1]} has another choice already; write {line}")
+    if match := re.match(r"force-add of config groups is not supported: '\++([^=]+)=([^']*)'", message):
+        return ConfigError(match[1], match[2], f"a group takes no ++; write {match[1]}={match[2]}")
+    return None
 
 
 def _at(key: str | None, overrides: Sequence[str]) -> Override | None:

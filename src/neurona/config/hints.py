@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
 CONFIG_DIR = Path(__file__).parents[3] / "configs"
 
 ELSEWHERE = {  # what other libraries call a key, and its name here
@@ -24,6 +25,9 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "default_root_dir": "folder",
     "logger": "logger",
 }
+
+OF_PYTHON = ("arrays", "images")
+"""Choices of data that ``neurona.fit`` makes, of X and y in memory."""
 
 ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """What Hydra reads of a node that makes an object."""
@@ -53,10 +57,12 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
 
 
 def other_choice(key: str) -> str:
-    """Which choices of the group of a key ``group.name`` have it, or nothing."""
+    """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone."""
     group, _, name = key.partition(".")
     having = []
     for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+        if group == "data" and yaml.stem in OF_PYTHON:
+            continue
         declared: Any = OmegaConf.load(yaml)
         is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 
 from neurona.config.annotations import alternatives
 from neurona.config.nodes import leaves
@@ -20,9 +20,6 @@ from neurona.errors import ConfigError, UserError
 
 FOLDER = "<the run's folder>"
 """Stands for ``folder`` while what mentions it is looked for."""
-
-Take = Callable[[str, str, Any, bool], Any]
-"""What becomes of an interpolation: its key, itself, its plain value, and whether the environment was asked for it."""
 
 
 class EnvironmentText(str):
@@ -35,11 +32,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.folder is None:
         cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
-
-    def take(key: str, raw: str, value: Any, from_environment: bool) -> Any:
-        return _mapped(value, EnvironmentText) if from_environment else value
-
-    return _followed(cfg, take)
+    values: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    for _, plain, name, value, is_of_environment in _followed(cfg, values):
+        plain[name] = _mapped(value, EnvironmentText) if is_of_environment else value
+    return values
 
 
 def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
@@ -47,27 +43,22 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     text from the environment, and the keys of the latter. Raises ConfigError as ``resolved``.
     """
     kept: list[str] = []
-
-    def take(key: str, raw: str, value: Any, from_environment: bool) -> Any:
+    standing: Any = OmegaConf.merge(cfg, {"folder": FOLDER})
+    values: dict[str, Any] = OmegaConf.to_container(standing)  # type: ignore[assignment]
+    for key, plain, name, value, is_of_environment in _followed(standing, values):
         texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
-        if from_environment and texts:
+        if is_of_environment and texts:
             kept.append(key)
-        is_read_again = any(FOLDER in text or "${" in text for text in texts)
-        return raw if is_read_again or (from_environment and texts) else value
-
-    values = _followed(OmegaConf.merge(cfg, {"folder": FOLDER}), take)  # type: ignore[arg-type]
-    values["folder"] = cfg.folder
-    return values, kept
+        elif not any(FOLDER in text or "${" in text for text in texts):  # those are read again
+            plain[name] = value
+    return {**values, "folder": cfg.folder}, kept
 
 
 def settle(cfg: Any, values: Any) -> None:
     """Puts into a configuration, in place, the values that texts from the environment have become by ``typed``."""
-    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if OmegaConf.is_interpolation(cfg, name):
-            if isinstance(cfg[name], str) and not isinstance(value, str):
-                cfg[name] = value
-        elif isinstance(value, dict | list):
-            settle(cfg[name], value)
+    for _, node, plain, name in _interpolations(cfg, values):
+        if isinstance(node[name], str) and not isinstance(plain[name], str):
+            node[name] = plain[name]
 
 
 def typed(value: Any, annotation: Any) -> Any:
@@ -98,46 +89,49 @@ def _mapped(value: Any, change: Callable[[str], Any]) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-def _followed(cfg: DictConfig, take: Take) -> dict[str, Any]:
+def _interpolations(node: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """Each interpolation: its key, the node that it is in, what that is among plain values, and its name there."""
+    for name in list(plain) if isinstance(plain, dict) else range(len(plain)):
+        path = f"{key}.{name}".lstrip(".") if isinstance(plain, dict) else f"{key}[{name}]"
+        if OmegaConf.is_interpolation(node, name):
+            yield path, node, plain, name
+        elif isinstance(plain[name], dict | list):
+            yield from _interpolations(node[name], plain[name], path)
+
+
+def _followed(cfg: Any, values: Any) -> Iterator[tuple[str, Any, Any, Any, bool]]:
+    """Each interpolation: its key, what it is in among plain values, its name there, the plain value that it comes to,
+    and whether the environment was asked for that.
+    """
     with _watched() as asked:
-
-        def follow(key: str, raw: Any, node: DictConfig | ListConfig) -> Any:
-            names = raw.items() if isinstance(raw, dict) else enumerate(raw)
-            of_list = isinstance(raw, list)
-            children = {
-                name: one(f"{key}[{name}]" if of_list else f"{key}.{name}" if key else str(name), name, child, node)
-                for name, child in names
-            }
-            return list(children.values()) if of_list else children
-
-        def one(key: str, name: Any, raw: Any, parent: Any) -> Any:
-            if not OmegaConf.is_interpolation(parent, name):
-                return follow(key, raw, parent[name]) if isinstance(raw, dict | list) else raw
+        for key, node, plain, name in _interpolations(cfg, values):
             asked.clear()
             try:
-                value = parent[name]
+                value = node[name]
                 value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             except OmegaConfBaseException as error:
                 problem = str(error).splitlines()[0]
                 if asked and asked[-1] not in os.environ:
                     problem = f"needs the environment variable {asked[-1]}, which is not set: export {asked[-1]}=…"
-                raise ConfigError(key, raw, problem) from None
-            return take(key, raw, value, bool(asked))
-
-        return follow("", OmegaConf.to_container(cfg), cfg)
+                raise ConfigError(key, plain[name], problem) from None
+            yield key, plain, name, value, bool(asked)
 
 
 @contextlib.contextmanager
 def _watched() -> Iterator[list[str]]:
-    """The names of the variables that OmegaConf's ``oc.env`` is asked for in the meantime."""
+    """The names of the variables that the resolver ``oc.env``, whosever it is, is asked for in the meantime. Relies on
+    OmegaConf 2.3's ``_resolvers``: it has no public way to put back what was registered.
+    """
     asked: list[str] = []
+    resolvers = BaseContainer._resolvers
+    before = resolvers["oc.env"]
 
-    def env(key: str, *default: Any) -> Any:
-        asked.append(key)
-        return oc.env(key, *default)
+    def env(config: Any, parent: Any, node: Any, args: tuple[Any, ...], texts: tuple[str, ...]) -> Any:
+        asked.append(str(args[0]))
+        return before(config, parent, node, args, texts)
 
-    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    resolvers["oc.env"] = env
     try:
         yield asked
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        resolvers["oc.env"] = before

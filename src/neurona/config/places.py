@@ -10,21 +10,17 @@ PLACE = re.compile(r"dir|path|root|folder|location|(^|_)ur[il]$")
 """In the last word of a key whose value is a path or URI."""
 
 
-def leads_out(key: str, value: Any, *, is_choice: bool = False) -> bool:
-    """Whether a stored value, or one within it, may name a place outside of the run: one that leads upwards or is
-    absolute, a URI or from elsewhere; or, without ``${folder}`` before it, where the key is a place's or something of
-    that name is there. is_choice: of a yaml, whose place is below the configurations.
+def leads_out(key: str, value: Any) -> bool:
+    """Whether a stored value may name a place outside of the run: one that leads upwards or is absolute, a URI or from
+    elsewhere; or, without ``${folder}`` before it, where the key is a place's or something of that name is there.
     """
-    if isinstance(value, dict | list):
-        children = value.items() if isinstance(value, dict) else ((key, child) for child in value)
-        return any(leads_out(str(name), child, is_choice=is_choice) for name, child in children)
     if not isinstance(value, str) or not value:
         return False
-    is_place = not is_choice and bool(PLACE.search(key.rpartition(".")[2]))
+    is_place = bool(PLACE.search(key.rpartition(".")[2]))
     if re.fullmatch(r"\$\{(trainer|logger)\.[\w.]+\}", value):  # another of the values looked at
         return is_place
     inside = re.match(r"(sqlite:///)?\$\{folder\}(/|$)", value)
     rest = value[inside.end() :] if inside else value
     if rest.startswith(("/", "~")) or ".." in rest.split("/") or "$" in rest or "://" in rest:
         return True
-    return inside is None and not is_choice and (is_place or os.path.lexists(value))
+    return inside is None and (is_place or os.path.lexists(value))

@@ -24,7 +24,8 @@ class Table:
     """A data set as read. The last num_test rows are its published test part, if it has one.
 
     features: (N, num_features) float32 or uint8, contiguous. targets: (N,) int64, indices into class_names. parts: how
-    it is split, where that had to be known before; rows in none of them are not used.
+    it is split, where that had to be known before; rows in none of them are not used. weights: (N,) float32, of
+    the rows in the training loss, at least 0; None where all count the same.
     """
 
     features: Tensor
@@ -33,6 +34,7 @@ class Table:
     image_shape: tuple[int, ...] | None = None
     num_test: int = 0
     parts: Split | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -45,12 +47,16 @@ class InMemoryData(LightningDataModule):
     cross-validation in place of val_fraction, see ``neurona.data.split.split``. split_seed alone decides the split,
     shuffle_seed the order in which training takes its rows. scaling: see ``neurona.data.preprocessing.fit``.
 
-    After setup: features, targets (the whole data set), train_rows, val_rows, test_rows ((n,) int64, ascending) and
-    preprocessing, fitted on the training rows. Raises ConfigError for a value out of range.
+    After setup: features, targets (the whole data set), train_rows, val_rows, test_rows ((n,) int64, ascending),
+    weights, of mean 1 over the training rows, and preprocessing, fitted on these. Raises ConfigError for a value out of
+    range.
     """
 
     chunk_aware: ClassVar[bool] = True
     """The training loader hands out chunks of mini-batches where the fast way is taken."""
+
+    takes_arrays: ClassVar[bool] = False
+    """Whether the data are in memory, as ``arrays`` that Python gives."""
 
     batch_size: int = 32
     eval_batch_size: int = 4096
@@ -79,6 +85,7 @@ class InMemoryData(LightningDataModule):
         check_seed("data.split_seed", self.split_seed)
         check_seed("data.shuffle_seed", self.shuffle_seed)
         self._spec: DataSpec | None = None
+        self.weights: Tensor | None = None
 
     def read(self) -> Table:
         """The whole data set, read into memory; raises DataError where it is damaged."""
@@ -94,6 +101,10 @@ class InMemoryData(LightningDataModule):
         parts = table.parts or self.split(table.targets, table.class_names, table.num_test)
         self.features, self.targets = table.features, table.targets
         self.train_rows, self.val_rows, self.test_rows = parts.train, parts.val, parts.test
+        if table.weights is not None:
+            self.weights = table.weights / table.weights[self.train_rows].mean()
+            if not self.weights.isfinite().all():
+                raise DataError(type(self).__name__, "the weights of the training rows are all 0; leave such rows out")
         self._spec = self.describe(table)
 
     def describe(self, table: Table) -> DataSpec:
@@ -150,6 +161,12 @@ class InMemoryData(LightningDataModule):
         return self.folds is not None or self.val_fraction > 0
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a test part, as far as that is known: after setup, of the data set's own rows."""
+        rows = getattr(self, "test_rows", None)
+        return rows is None or len(rows) > 0
+
+    @property
     def class_counts(self) -> Tensor:
         """Training rows of each class, (num_classes,) int64."""
         return self.targets[self.train_rows].bincount(minlength=self.spec.num_classes)
@@ -159,13 +176,18 @@ class InMemoryData(LightningDataModule):
         """Identifies the data as used, its values, names and split: 16 hexadecimal digits of a SHA-256."""
         sizes_and_names = DataSpec(**asdict(self.spec))  # by their values, whatever class has them
         digest = hashlib.sha256(repr((sizes_and_names, self.features.dtype)).encode())
-        for part in (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows):
+        parts = (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows)
+        for part in parts if self.weights is None else (*parts, self.weights):
             digest.update(repr(tuple(part.shape)).encode())
             digest.update(part.cpu().numpy().data)
         return digest.hexdigest()[:16]
 
     def train_dataloader(self) -> BatchLoader:
-        return self._loader(self.train_rows, self.batch_size, self.shuffle_seed)
+        """Where rows have weights, these are the last column of its features, for ``Classifier.loss``."""
+        features = self.features
+        if self.weights is not None:
+            features = torch.cat([features, self.weights[:, None].to(features)], dim=1)
+        return self._loader(self.train_rows, self.batch_size, self.shuffle_seed, features)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         # Lightning skips an empty list.
@@ -176,8 +198,9 @@ class InMemoryData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _loader(self, rows: Tensor, size: int, seed: int | None = None) -> BatchLoader:
-        return BatchLoader(self.features, self.targets, rows, size, shuffle_seed=seed, trainer=self.trainer)
+    def _loader(self, rows: Tensor, size: int, seed: int | None = None, features: Tensor | None = None) -> BatchLoader:
+        features = self.features if features is None else features
+        return BatchLoader(features, self.targets, rows, size, shuffle_seed=seed, trainer=self.trainer)
 
 
 def _check(table: Table, name: str) -> None:
@@ -194,7 +217,7 @@ def _check(table: Table, name: str) -> None:
         problem = f"targets must be from 0 to {num_classes - 1}, the indices of its {num_classes} class names"
         raise DataError(name, problem)
     counts = targets[: len(targets) - table.num_test].bincount(minlength=num_classes)
-    if not counts.all():
+    if table.parts is None and not counts.all():
         raise DataError(name, f"no row to train on of class {table.class_names[counts.argmin()]!r}")
 
 

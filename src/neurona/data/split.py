@@ -47,7 +47,7 @@ def split(
     nearest to the size, and folds differ by a group's size. order: (N,) float64, such as a time. Drawn parts are then
     the last rows in this order, the test part after the validation part. Neither is stratified.
 
-    Raises ConfigError where a part would be empty or training would miss a class.
+    Raises ConfigError where a part would be empty though its fraction is not 0, or training would miss a class.
     """
     pool = len(targets) - num_test - num_val
     rows, draw = _in_order(targets, pool, seed, groups, order)
@@ -55,7 +55,7 @@ def split(
         test = torch.arange(pool + num_val, len(targets))
     else:
         test, rows = draw(rows, size=round(test_fraction * pool))
-        _refuse_empty(test, "data.test_fraction", test_fraction, pool, "test", "use a larger one")
+        _refuse_empty(test, "data.test_fraction", test_fraction, pool, "test", "use a larger one, or 0 for no test")
     if num_val:
         val, train = torch.arange(pool, pool + num_val), rows
     elif folds is not None and fold is not None:
@@ -63,12 +63,12 @@ def split(
         _refuse_empty(val, "data.folds", folds, pool, f"fold {fold}", "use fewer")
     else:
         val, train = draw(rows, size=round(val_fraction * pool))
-        if val_fraction:
-            remedy = "use a larger one, or 0 for no validation"
-            _refuse_empty(val, "data.val_fraction", val_fraction, pool, "validation", remedy)
+        remedy = "use a larger one, or 0 for no validation"
+        _refuse_empty(val, "data.val_fraction", val_fraction, pool, "validation", remedy)
 
     blamed = _cause_of_missing(folds, val_fraction, test_fraction, draws_val=not num_val, draws_test=not num_test)
-    _refuse_missing_class(targets[train], class_names, *blamed)
+    if len(train) < len(targets):  # else it is the data that miss it
+        _refuse_missing_class(targets[train], class_names, *blamed)
     return Split(train.sort().values, val.sort().values, test.sort().values)
 
 
@@ -134,7 +134,7 @@ def _draw(rows: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _refuse_empty(rows: Tensor, key: str, value: float, pool: int, part: str, remedy: str) -> None:
-    if not len(rows):
+    if value and not len(rows):
         raise ConfigError(key, value, f"leaves none of the {pool} rows for {part}; {remedy}")
 
 

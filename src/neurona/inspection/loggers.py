@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from PIL.Image import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from torch.utils.tensorboard.summary import hparams
 
 from neurona.config.interpolations import storable
 from neurona.runs.files import write_atomically
@@ -28,12 +29,31 @@ CHARTS = {
         "learning rate": ["Multiline", ["^train/lr$"]],
     },
     "layers": {
-        "gradient norm": ["Multiline", ["^gradient_norm/"]],
-        "update to weights": ["Multiline", ["^update_ratio/"]],
-        "dead or saturated units": ["Multiline", ["^(dead|saturated)_units/"]],
+        "gradient norm": ["Multiline", ["^vitals/gradient_norm/"]],
+        "update to weights": ["Multiline", ["^vitals/update_ratio/"]],
+        "dead or saturated units": ["Multiline", ["^vitals/(dead|saturated)_units/"]],
     },
 }
 """Figures on one chart, by name and regular expression: the tab CUSTOM SCALARS."""
+
+VITALS = ("dead_units", "epoch", "gradient_norm", "saturated_units", "speed", "update_ratio")
+"""First parts of the names of figures that tell how training goes on, not what it comes to."""
+
+NO_RESULT = ("data.eval_batch_size", "data.root")
+"""Settings that are no columns of HPARAMS, as they do not decide a result."""
+
+FIRST = ("accuracy", "loss")
+"""The figures of the best epoch and of the test that HPARAMS shows first."""
+
+
+def tag(name: str) -> str:
+    """What TensorBoard, which sorts groups of figures by name, calls a figure: those of training and validation come
+    before what goes on in the network, and that before the accuracy of each class.
+    """
+    part, separator, label = name.partition("/accuracy_of/")
+    if separator:
+        return f"within_classes/{part}/{label}"
+    return f"vitals/{name}" if name.partition("/")[0] in VITALS else name
 
 
 class TensorBoard(TensorBoardLogger):
@@ -57,7 +77,7 @@ class TensorBoard(TensorBoardLogger):
         """All figures of a step in one event, which takes a fifth of the time of one event each."""
         if any(name.startswith("test/") for name in metrics):
             self._begin_end()
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        values = [Summary.Value(tag=tag(name), simple_value=value) for name, value in metrics.items()]
         self.experiment.file_writer.add_summary(Summary(value=values), step)
 
     @rank_zero_only
@@ -96,10 +116,16 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: dict[str, Any] | None = None, step: int | None = None) -> None:
-        """The run's row in the HPARAMS tab: only together with its metrics, as a row without figures says nothing."""
+        """The run's row in the HPARAMS tab: only together with its metrics, as a row without figures says nothing.
+
+        The list of columns, which torch would write too, is left to TensorBoard: it takes the list of one run for all
+        of them, and without one puts the settings first that differ between the runs it shows.
+        """
         if metrics:
             self._begin_end()
-            super().log_hyperparams(params, metrics, step)
+            self.log_metrics(metrics, step)
+            for row in hparams(dict(params), {})[1:]:
+                self.experiment.file_writer.add_summary(row)
 
 
 class Csv(Logger):
@@ -161,27 +187,25 @@ def log_texts(loggers: Iterable[Logger], texts: Mapping[str, str], step: int) ->
 
 
 def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """What a run is set to, the same names for all runs of a configuration."""
+    """What a run is set to, as far as it decides the result."""
     params: dict[str, Any] = {name: choices.get(name) for name in ("data", "model", "optimizer", "optimizer/schedule")}
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     settings, _ = storable(cfg)
     for group in ("data", "model", "optimizer", "classifier"):
         params |= _flat(settings[group], group)
-    return params
+    follows = ("data.shuffle_seed",) if params.get("data.shuffle_seed") == cfg.seed else ()
+    return {key: value for key, value in params.items() if key not in (*NO_RESULT, *follows)}
 
 
-def log_results(
-    loggers: Iterable[Logger], params: Mapping[str, Any], figures: Mapping[str, Any], last: Mapping[str, float]
-) -> None:
-    """TensorBoard's row of the run: its hyperparameters, and the figures of validation and test of the best epoch;
-    ``last``: those of the last validation.
-    """
-    results = {**figures, **{f"last_{name}": value for name, value in last.items()}}
-    final = {
-        f"hparams/{name}": value
-        for name, value in results.items()
-        if name.startswith(("val/", "test/", "last_val/")) and "/accuracy_of/" not in name
-    }
+def log_results(loggers: Iterable[Logger], params: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """TensorBoard's row of the run: its hyperparameters, and the figures of validation and test of the best epoch."""
+    final = {}
+    for name, value in figures.items():
+        part, _, figure = name.partition("/")
+        if part in ("val", "test") and figure in FIRST:
+            final[f"best/{name}"] = value
+        elif part == "val" and not figure.startswith("accuracy_of/"):
+            final[f"val_best/{figure}"] = value
     for logger in loggers:
         if isinstance(logger, TensorBoard):
             logger.log_hyperparams(dict(params), final, figures["steps"])

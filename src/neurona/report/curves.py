@@ -64,7 +64,7 @@ def _events(folder: Path) -> Iterator[tuple[str | None, int, float]]:
                 yield None, event.step, 0.0
             for value in event.summary.value:
                 if value.HasField("simple_value"):
-                    yield value.tag, event.step, value.simple_value
+                    yield value.tag.removeprefix("vitals/"), event.step, value.simple_value
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -4,14 +4,13 @@ what the sessions that went on with the run have changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from neurona.config.nodes import leaves
-from neurona.config.registry import current
 from neurona.errors import ConfigError
 from neurona.runs.files import read_yaml
 
@@ -21,31 +20,22 @@ OF_PROCESS = ("run", "stage", "folder", "quiet", "allow", "retry_failed")
 CHANGEABLE = ("trainer", "logger", "inspect", "threads")
 """Root keys of which a session that goes on may change something."""
 
-MASK = "<from the environment>"
-"""What configurations of earlier versions have in the place of a value from the environment."""
-
 
 class Origin(NamedTuple):
     """What ``overrides.yaml`` tells. absolute: paths of data and weights, made absolute, by their keys. choices: of
-    groups; None of a run of an earlier version, whose ``config.yaml`` was written anew by every session.
+    groups.
     """
 
     overrides: list[str]
     absolute: dict[str, str]
-    choices: dict[str, Any] | None
+    choices: dict[str, Any]
 
 
 def origin(folder: Path, key: str = "run") -> Origin:
     """What the run in a folder was begun with. Raises ConfigError for ``key`` if that is damaged; FileNotFoundError."""
-    try:
-        stored = load(folder / "overrides.yaml")
+    with _readable(folder / "overrides.yaml", key) as stored:
         absolute = {str(name): str(path) for name, path in stored.get("absolute", {}).items()}
-        choices = dict(stored["choices"]) if "choices" in stored else None
-        return Origin([str(line) for line in stored["overrides"]], absolute, choices)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ConfigError(key, folder, f"its overrides.yaml is damaged ({type(error).__name__})") from error
+        return Origin([str(line) for line in stored["overrides"]], absolute, dict(stored.get("choices", {})))
 
 
 def overrides(folder: Path) -> list[str]:
@@ -65,45 +55,38 @@ def changes(folder: Path) -> list[dict[str, Any]]:
     Raises ConfigError if they are damaged.
     """
     file = folder / "changes.yaml"
-    try:
-        entries = load(file) if file.exists() else []
-        return [
-            {**entry, "overrides": list(entry["overrides"]), "changes": dict(entry["changes"])} for entry in entries
-        ]
-    except Exception as error:
-        raise ConfigError("run", folder, f"its changes.yaml is damaged ({type(error).__name__})") from error
+    if not file.exists():
+        return []
+    with _readable(file) as entries:
+        return [{**one, "overrides": list(one["overrides"]), "changes": dict(one["changes"])} for one in entries]
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The configuration of a run, plain, with the interpolations that are kept. Raises ConfigError if it is missing or
     damaged.
     """
-    try:
-        config = load(folder / "config.yaml")
-        changed = [key for entry in changes(folder) for key in entry["changes"] if at(config, key) != MASK]
-        if wrong := [key for key in changed if key.partition(".")[0] not in CHANGEABLE]:
-            problem = f"its changes.yaml changes {wrong[0]}, which stays as it was when the run began; take that out"
-            raise ConfigError("run", folder, problem)
-        config = overlaid(config, changes(folder))
+    since = changes(folder)
+    for key in (key for entry in since for key in entry["changes"] if key.partition(".")[0] not in CHANGEABLE):
+        problem = f"its changes.yaml changes {key}, which stays as it was when the run began; take that out"
+        raise ConfigError("run", folder, problem)
+    if not (folder / "config.yaml").exists():
+        problem = "has no config.yaml, as it ended before it had begun: give the command it was begun with again"
+        raise ConfigError("run", folder, f"{problem} (of a sweep's job, the sweep's with retry_failed=true)")
+    with _readable(folder / "config.yaml") as config:
         config["trainer"]["max_epochs"]
-        is_old = origin(folder).choices is None
-        return _of_today(config, str(config["folder"])) if is_old else config
-    except ConfigError:
+        return overlaid(config, since)
+
+
+@contextlib.contextmanager
+def _readable(file: Path, key: str = "run") -> Iterator[Any]:
+    """What a yaml file of a run's folder holds. Raises ConfigError for ``key`` where that, or its use, fails."""
+    try:
+        yield load(file)
+    except FileNotFoundError:
         raise
     except Exception as error:
-        problem = f"its config.yaml cannot be read ({type(error).__name__}); start a new run with init_from="
-        raise ConfigError("run", folder, problem) from None
-
-
-def _of_today(value: Any, folder: str) -> Any:
-    """What an earlier version has stored: with the classes where they are now, and in the folder where the run is."""
-    if isinstance(value, dict):
-        moved = {"_target_": current(value["_target_"])} if isinstance(value.get("_target_"), str) else {}
-        return {key: _of_today(child, folder) for key, child in {**value, **moved}.items()}
-    if isinstance(value, list):
-        return [_of_today(child, folder) for child in value]
-    is_within = isinstance(value, str) and f"{value}/".startswith(f"{folder}/")
-    return "${folder}" + value.removeprefix(folder) if is_within else value
+        problem = f"its {file.name} is damaged ({type(error).__name__}); start a new run with init_from="
+        raise ConfigError(key, file.parent, problem) from error
 
 
 def load(file: Path) -> Any:
@@ -128,10 +111,10 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     config[name] = value
 
 
-def at(config: Any, key: str) -> Any:
-    """What a plain configuration has at a dotted key, or None."""
+def at(config: Any, key: str, default: Any = None) -> Any:
+    """What a plain configuration has at a dotted key, or the default."""
     for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
+        config = config.get(name, default) if isinstance(config, dict) else default
     return config
 
 
@@ -149,16 +132,7 @@ def take_over(cfg: DictConfig, folder: Path) -> None:
     since it began is as it was. What belongs to the session stays.
     """
     stored = read(folder) if (folder / "config.yaml").is_file() else {}
-    now: Any = OmegaConf.to_container(cfg)
     with open_dict(cfg):
-        for key, value in stored.items():
-            if key not in (*OF_PROCESS, "threads"):
-                cfg[key] = _filled(value, now.get(key))
+        for key in stored.keys() - {*OF_PROCESS, "threads"}:
+            cfg[key] = stored[key]
         cfg.run = str(folder)
-
-
-def _filled(value: Any, now: Any) -> Any:
-    """A stored value, with what is not stored of it as it is now."""
-    if isinstance(value, dict) and isinstance(now, dict):
-        return {key: _filled(child, now.get(key)) for key, child in value.items()}
-    return now if MASK in (child for _, child in leaves(value)) else value

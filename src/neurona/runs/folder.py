@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from neurona.config.interpolations import storable
-from neurona.config.nodes import leaves
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
@@ -167,11 +166,10 @@ class RunFolder:
         return kept
 
     def _changed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What is other in these settings than in those stored, and may be, or is not stored yet."""
+        """What is other in these settings than in those stored, and may be."""
         before = configuration.read(self.path)
         found = configuration.differences(before, {**before, **settings})
-        lacking = {key for key, value in leaves(before) if value == configuration.MASK}
-        return {k: v for k, v in found.items() if k.partition(".")[0] in configuration.CHANGEABLE or k in lacking}
+        return {key: value for key, value in found.items() if key.partition(".")[0] in configuration.CHANGEABLE}
 
     def write_overrides(
         self, overrides: Sequence[str], absolute: Mapping[str, str], choices: Mapping[str, Any] | None = None
@@ -227,10 +225,14 @@ def require_run(folder: Path, key: str) -> None:
 
 
 def _meant(folder: Path) -> str:
-    """Which run may be meant by a folder that is not one: the latest in it, or one beside it of a similar name."""
+    """Which run may be meant by a folder that is not one: the latest in it, the job of a sweep whose number it is, or
+    one beside it of a similar name.
+    """
     inside = sorted(path.parent.name for path in folder.glob("*/overrides.yaml") if not is_range_test(path.parent))
     if inside:
         return f"; the latest run in it is {folder / inside[-1]}"
+    if folder.name.isdecimal() and (jobs := sorted(folder.parent.glob(f"{folder.name}_*/overrides.yaml"))):
+        return f"; did you mean {jobs[0].parent}?"
     return did_you_mean(folder.name, [path.parent.name for path in folder.parent.glob("*/overrides.yaml")])
 
 

@@ -6,6 +6,7 @@ This holds whatever has started the job: this project's launcher, or Hydra's for
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +35,23 @@ CHANGEABLE_KEYS = ("folder", "quiet", "retry_failed", "run", "threads")
 """Keys that may change when a sweep is continued."""
 
 
+def number_of(folder: Path) -> int | None:
+    """The number of the job whose folder this is, by its name: ``3`` or ``3_relu_seed0``. None for another folder."""
+    match = re.fullmatch(r"([0-9]+)(_[a-zA-Z0-9_.+-]*)?", folder.name)
+    return int(match[1]) if match else None
+
+
+def folders(sweep: Path) -> dict[int, Path]:
+    """The folders of a sweep's jobs, by number and in its order."""
+    paths = sorted((path for path in sweep.glob("[0-9]*") if path.is_dir()), reverse=True)
+    numbered = {index: path for path in paths if (index := number_of(path)) is not None}
+    return dict(sorted(numbered.items()))
+
+
 def callbacks(folder: Path) -> dict[str, Any]:
-    """The callbacks, as nodes, that a search wants in a run: that of one of its trials, in the folder of the number."""
+    """The callbacks, as nodes, that a search wants in a run, which is one of its trials."""
     settings = folder.parent / SEARCH
-    if not (folder.name.isdecimal() and settings.is_file()):
+    if number_of(folder) is None or not settings.is_file():
         return {}
     stored = configuration.load(settings)
     return stored.get("callbacks", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ EVALUATIONS = ("validate", "test", "predict")
 log = logging.getLogger("neurona")
 
 
-def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = False) -> tuple[Classifier, Any]:
+Arrays = Mapping[str, Any]
+"""The data, where Python holds them."""
+
+
+def untrained(
+    cfg: DictConfig, threads: int | None = None, arrays: Arrays | None = None, *, is_stored: bool = False
+) -> tuple[Classifier, Any]:
     """The classifier that the configuration describes, with its first weights, and its data module, read.
 
     threads: CPU threads to use unless the configuration says; another number gives other bits. is_stored: whether
@@ -38,9 +45,10 @@ def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = 
     optimization = Optimization.of(algorithm, **arguments)
     _check_network(cfg, nn.Identity(), DataSpec(64, 10, ()))  # its ranges, before any data is read
     seed_everything(cfg.seed, verbose=False)
-    datamodule = _read_data(cfg, is_stored=is_stored)
+    start: Classifier | None = (arrays or {}).get("start")
+    datamodule = _read_data(cfg, arrays, start.spec if start else None, is_stored=is_stored)
     spec = datamodule.spec
-    preprocessing = getattr(datamodule, "preprocessing", None) or nn.Identity()
+    preprocessing = start.preprocessing if start else getattr(datamodule, "preprocessing", None) or nn.Identity()
     _check_network(cfg, preprocessing, spec)
     seed_everything(cfg.seed, verbose=False)  # again: whatever the data drew, the weights are the same
     classifier = instantiate(
@@ -54,6 +62,8 @@ def untrained(cfg: DictConfig, threads: int | None = None, *, is_stored: bool = 
         embedding_config=_plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
+    if start is not None:
+        classifier.load_state_dict(start.state_dict())
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
     classifier.classifier_config = _plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
@@ -72,7 +82,7 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     is_new = path is not None and not folder.has_data(path)
     reads.check(cfg.stage, request.beside_run(folder), import_target("data", cfg.data["_target_"]), is_new=is_new)
     contents = checkpoint.read(folder.best_checkpoint)
-    datamodule = _read_data(cfg, checkpoint.spec(contents), is_new, is_stored=True)
+    datamodule = _read_data(cfg, request.arrays, checkpoint.spec(contents), is_new, is_stored=True)
     _require_same_sizes(checkpoint.spec(contents), datamodule.spec)
     trained_on = contents["neurona"].get("fingerprint")
     fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
@@ -83,6 +93,8 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
         raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
     if cfg.stage == "validate" and not getattr(datamodule, "has_validation", True):
         raise ConfigError("stage", "validate", "this run has no validation part (data.val_fraction=0); use stage=test")
+    if cfg.stage in ("test", "predict") and not getattr(datamodule, "has_test", True):
+        raise ConfigError("stage", cfg.stage, "this run has no test part (data.test_fraction=0); give other rows")
     seed_everything(cfg.seed, verbose=False)
     classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
@@ -115,6 +127,13 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
     if classifier.balanced and not hasattr(datamodule, "class_counts"):
         problem = "needs data that count their classes (class_counts); give one weight per class"
         raise ConfigError("classifier.class_weights", "balanced", problem)
+    if getattr(datamodule, "weights", None) is not None:
+        for name in ("loss", "training_step"):
+            if getattr(type(classifier), name) is not getattr(Classifier, name):
+                problem = (
+                    f"has a {name} of its own, which knows no weights of rows (data.weight); leave one of them out"
+                )
+                raise ConfigError("classifier", type(classifier).__qualname__, problem)
     for name, _ in classifier.named_children():
         if callable(getattr(type(classifier), name, None)):
             kind = type(classifier).__qualname__
@@ -131,12 +150,22 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
 
 
 def _read_data(
-    cfg: DictConfig, trained: DataSpec | None = None, is_new: bool = False, *, is_stored: bool = False
+    cfg: DictConfig,
+    arrays: Arrays | None,
+    trained: DataSpec | None = None,
+    is_new: bool = False,
+    *,
+    is_stored: bool = False,
 ) -> Any:
     """The data module, read: its ``spec`` tells the sizes. trained, is_new: see ``InMemoryData.follow``. is_stored: a
     library's is not to prepare its data, as it would write to wherever the stored settings say.
     """
-    datamodule: Any = instantiate(cfg.data, LightningDataModule)
+    if arrays is None and not is_new and getattr(import_target("data", cfg.data["_target_"]), "takes_arrays", False):
+        stage = f', "stage={cfg.stage}"' if cfg.stage != "fit" else ""
+        lines = f', ["run={cfg.run}"{stage}]' if cfg.run else ""
+        problem = f"is in memory, in Python: neurona.fit(X, y{lines})"
+        raise ConfigError("data", cfg.data["_target_"].rpartition(".")[2], problem)
+    datamodule: Any = instantiate(cfg.data, LightningDataModule, **({} if arrays is None else {"arrays": arrays}))
     if trained is not None and hasattr(datamodule, "follow"):
         datamodule.follow(trained, is_new=is_new)
     if not (is_stored and is_within(type(datamodule).__module__, PACKAGES)):

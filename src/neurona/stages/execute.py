@@ -18,9 +18,15 @@ from neurona.stages import console
 from neurona.stages.request import Request
 
 
-def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], unread: Unread) -> dict[str, Any]:
-    """Finishes the checks that need imports, then runs the stage. Returns its figures and, as ``folder``, where they
-    are.
+def execute(
+    cfg: DictConfig,
+    choices: Mapping[str, str],
+    overrides: Sequence[str],
+    unread: Unread,
+    arrays: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Finishes the checks that need imports, then runs the stage. arrays: the data, where Python holds them. Returns
+    its figures and, as ``folder``, where they are.
     """
     check_imported(unread, cfg)
     launch.open_streams()
@@ -30,7 +36,7 @@ def execute(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     stage = registry.load(registry.STAGES[cfg.stage])
     with cpu.prepared(), waiting.adapted(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
         try:
-            figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption))
+            figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption, arrays))
         except MemoryError as error:
             problem = "needs more memory than there is; take fewer rows, or a smaller network"
             raise RunError(f"stage={cfg.stage}: {problem} ({str(error) or 'MemoryError'})") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ def run(request: Request) -> dict[str, Any]:
     earlier = _earlier(request)
     reads.check_fit(request.beside_run(earlier))
     last = resume.last_checkpoint(earlier) if earlier else None
-    classifier, datamodule = assembly.untrained(cfg, earlier.threads() if earlier else None, is_stored=is_stored)
+    threads = earlier.threads() if earlier else None
+    classifier, datamodule = assembly.untrained(cfg, threads, request.arrays, is_stored=is_stored)
     if cfg.init_from is not None and last is None:
         assembly.start_from(cfg.init_from, classifier)
     trainer, folder = _placed(request, earlier, classifier, datamodule)
@@ -38,6 +38,8 @@ def run(request: Request) -> dict[str, Any]:
     if last is not None:
         changed = resume.changes(cfg.trainer, folder)
         if changed is None:
+            if request.arrays is not None:
+                resume.require_same(last, classifier, datamodule)
             return folder.metrics()
         steps_made = resume.start(last, changed, folder, trainer, classifier, datamodule)
     if earlier is not None:
@@ -58,7 +60,7 @@ def run(request: Request) -> dict[str, Any]:
                 with record.timed(figures):
                     why = _fit_and_test(figures, folder, trainer, classifier, datamodule, last)
                 figures["epochs"], figures["steps"] = record.epochs(trainer), trainer.global_step
-                log_results(trainer.loggers, params, figures, checkpoints.last)
+                log_results(trainer.loggers, params, figures)
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
         best = f"best epoch {figures['best_epoch'] + 1}"  # counted from 1, as the lines of the epochs are
@@ -107,7 +109,7 @@ def _introduce(
     if getattr(datamodule, "card", None):
         texts["data_card"] = console.show_card(datamodule, folder)
     if folder.is_written:
-        texts["command"] = shlex.join(["python", "train.py", *configuration.without_run(request.overrides)])
+        texts["command"] = request.command(configuration.without_run(request.overrides))
         texts["config"] = (folder.path / "config.yaml").read_text(encoding="utf-8")
         log_texts(trainer.loggers, texts, steps_made)
 
@@ -131,7 +133,8 @@ def _fit_and_test(
     if figures["stopped_by"] != "pruning":
         # Not by ``ckpt_path``: a callback that averages weights would put others in the place of the file's.
         checkpoint.restore(checkpoint.read(folder.best_checkpoint), classifier)
-        trainer.test(classifier, datamodule, verbose=False)
-        figures |= scalars(trainer)
-        folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
+        if getattr(datamodule, "has_test", True):
+            trainer.test(classifier, datamodule, verbose=False)
+            figures |= scalars(trainer)
+            folder.write_confusion("test", classifier.spec.class_names, classifier.confusion_matrix)
     return why

@@ -50,7 +50,7 @@ def run(number: int, cfg: DictConfig, hydra: HydraConf) -> None:
     if hydra.mode != RunMode.MULTIRUN:
         sys.exit(start(number, [sys.executable, *sys.argv]))
     key = "run" if cfg.run else "folder"
-    task = [] if cfg.run else task_overrides(hydra)
+    task = [] if cfg.run else [line for line in task_overrides(hydra) if not line.startswith("retry_failed=")]
     (yamls,) = (source.path for source in hydra.runtime.config_sources if source.provider == "main")
     job = [f"--config-path={yamls}", *task, written(key, str(cfg[key]))]
     if status := start(number, [sys.executable, sys.argv[0], *job]):

@@ -55,8 +55,9 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
-        remedy = "; to continue: python train.py run=" if stage == "fit" and _goes_on(folder, error) else ": "
-        log.info("%s%s%s", figures["status"], remedy, folder.path)
+        remedy = f"; to continue: {request.command([f'run={folder.path}'])}"
+        goes_on = stage == "fit" and _goes_on(folder, error)
+        log.info("%s%s", figures["status"], remedy if goes_on else f": {folder.path}")
         with contextlib.suppress(RunError):  # the disk may be what failed
             write()
         raise

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from lightning.pytorch import Trainer
@@ -22,7 +24,7 @@ from neurona.runs.folder import RunFolder
 @dataclass(frozen=True)
 class Request:
     """cfg: the configuration, checked. choices: of its groups. overrides: as they were given. on_exit: what is to be
-    closed once the stage has ended. preemption: the signals of this process.
+    closed once the stage has ended. preemption: the signals of this process. arrays: the data, where Python holds them.
     """
 
     cfg: DictConfig
@@ -30,6 +32,7 @@ class Request:
     overrides: Sequence[str]
     on_exit: contextlib.ExitStack
     preemption: Preemption
+    arrays: Mapping[str, Any] | None = None
 
     def place(self) -> str:
         """Where a new run goes: the folder asked for, or one named after experiment or data (debug, of a run that is
@@ -39,6 +42,12 @@ class Request:
             return self.cfg.folder
         group = "debug" if self.cfg.debugging else self.choices.get("experiment") or self.choices["data"]
         return f"logs/{group}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+
+    def command(self, overrides: Sequence[str]) -> str:
+        """What is typed to have this done with other overrides, in a shell or, where Python holds the data, there."""
+        if self.arrays is None:
+            return shlex.join(["python", "train.py", *overrides])
+        return f"neurona.fit(X, y, {list(overrides)})"
 
     def create_folder(self, trainer: Trainer) -> RunFolder:
         """The folder of a new run, at ``cfg.folder`` or under a name like it, held until the stage has ended.

@@ -19,7 +19,6 @@ from neurona.errors import ConfigError
 from neurona.runs import checkpoint
 from neurona.runs.files import link
 from neurona.runs.folder import PREVIOUS, RunFolder
-from neurona.stages.limits import limited
 from neurona.steps.training import RULES
 
 log = logging.getLogger(__name__)
@@ -91,12 +90,9 @@ def start(
     if lengths and classifier.optimization.schedule.needs_length:
         problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
         raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
-    path, contents = checkpoint.read_last(last)
-    fingerprint = getattr(datamodule, "fingerprint", None)
-    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    path, contents = require_same(last, classifier, datamodule)
     if limits:
         _check_room(trainer, contents, lengths)
-    _check_rules(contents, trainer, classifier, datamodule)
     _warn(contents, folder, trainer)
     try:
         if not is_overridden("on_load_checkpoint", classifier):  # which may change what is loaded
@@ -112,6 +108,14 @@ def start(
     return contents["global_step"]
 
 
+def require_same(last: Path, classifier: Classifier, datamodule: LightningDataModule) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint to go on from: which, and its contents. Raises ConfigError for other data or another network."""
+    path, contents = checkpoint.read_last(last)
+    fingerprint = getattr(datamodule, "fingerprint", None)
+    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    return path, contents
+
+
 def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> None:
     """Tells of what gives other bits than the run would have had, and is nobody's mistake."""
     now = {"torch": torch.__version__, "devices": trainer.world_size, "rules of steps": RULES}
@@ -125,28 +129,6 @@ def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> N
             log.warning(
                 "%s: %s when the run began or was last stopped, %s now; bits may differ", name, before[name], value
             )
-
-
-def _check_rules(contents: Mapping[str, Any], trainer: Any, classifier: Classifier, datamodule: Any) -> None:
-    """Refuses a checkpoint of steps made by an earlier version's rules, where the run's settings depend on them."""
-    if contents["neurona"].get("rules", 0) >= RULES:
-        return
-    accumulate, interval = classifier.optimization.accumulate, trainer.val_check_interval
-    try:
-        batches = len(datamodule.train_dataloader())
-        batches = limited(batches, trainer.overfit_batches or trainer.limit_train_batches)
-    except TypeError:  # nobody knows
-        batches = 1
-    remedy = "start a new run with init_from="
-    if batches % accumulate:
-        problem = f"what an epoch leaves over made a step of another size in the version that began this run; {remedy}"
-        raise ConfigError("optimizer.accumulate", accumulate, problem)
-    is_by_epoch = trainer.check_val_every_n_epoch is not None and interval == (
-        1.0 if isinstance(interval, float) else batches
-    )
-    if not is_by_epoch and any("num_bad_epochs" in state for state in contents["lr_schedulers"]):
-        problem = f"looked at every validation in the version that began this run, and now at epochs; {remedy}"
-        raise ConfigError("optimizer/schedule", "plateau", problem)
 
 
 def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence[str]) -> None:

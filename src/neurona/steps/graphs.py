@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import random
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neurona.data.batches import Chunk, MiniBatch
+from neurona.steps import randomness
 from neurona.steps.recorded import Recorded, RecordedSteps, without_trainer
 from neurona.steps.steps import Classifier
 from neurona.steps.trace import Passes
-
-log = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Calls that run as they are, so that libraries are loaded and have chosen their kernels before one is recorded."""
@@ -37,26 +33,29 @@ class Graph:
     """A function without arguments whose work is done by a GPU, recorded after its first calls and replayed.
 
     What it reads and changes stays where it is; what it does must depend on no value, and not wait for the GPU.
-    state: of what it could change in Python. Where it does so in its first calls, waits in the last of them, or cannot
-    be recorded, the function is called as it is, and a warning says why.
+    state: of what it could change in Python. give_up: called with the reason where it does so in its first calls, waits
+    in the last of them, or cannot be recorded; it is not to be called again then.
 
     Called, it returns the function's result, whose tensors the next call overwrites.
     """
 
-    def __init__(self, function: Callable[[], Any], state: Callable[[], Any] = lambda: None) -> None:
-        self._function, self._state = function, state
+    def __init__(
+        self, function: Callable[[], Any], give_up: Callable[[str], None], state: Callable[[], Any] = lambda: None
+    ) -> None:
+        self._function, self._give_up, self._state = function, give_up, state
         self._calls = 0
         self._graph: Any = None
         self._result: Any = None
-        self.is_refused = False
 
     def __call__(self) -> Any:
-        if self._graph is None and not self.is_refused:
+        if self._graph is None:
             if self._calls < WARM_UP:
                 return self._warm_up()
-            self._record()
-        if self._graph is None:
-            return self._function()
+            try:  # nothing is computed: the step that this call is for is the first replay
+                self._graph, self._result = recorded(self._function)
+            except RuntimeError as error:
+                self._give_up(str(error.__context__ or error).partition("\n")[0])
+                return self._function()
         self._graph.replay()
         return self._result
 
@@ -68,21 +67,10 @@ class Graph:
         else:
             result, waits = noting_waits(self._function)
         if waits:
-            self._refuse("a module waits for the GPU")
+            self._give_up("a module waits for the GPU")
         elif self._state() != before:
-            self._refuse("a module draws numbers in Python, or changes its settings, in every step")
+            self._give_up("a module draws numbers in Python, or changes its settings, in every step")
         return result
-
-    def _record(self) -> None:
-        """Nothing is computed: the step that this call is for is the first replay."""
-        try:
-            self._graph, self._result = recorded(self._function)
-        except RuntimeError as error:
-            self._refuse(str(error.__context__ or error).partition("\n")[0])
-
-    def _refuse(self, reason: str) -> None:
-        self.is_refused = True
-        log.warning("going on without a CUDA graph: %s", reason)
 
 
 def noting_waits(function: Callable[[], Any]) -> tuple[Any, bool]:
@@ -124,12 +112,6 @@ def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
 def _recording_stream(device: int) -> Any:
     """Torch's own would be the first device's, for all of them."""
     return torch.cuda.Stream(device)
-
-
-def drawn() -> tuple[Any, ...]:
-    """The state of the generators on the CPU, which a replay does not draw from."""
-    of_numpy: Any = np.random.get_state()  # noqa: NPY002  (a module may draw from the global one)
-    return random.getstate(), of_numpy[1].tobytes(), of_numpy[2], torch.get_rng_state().numpy().tobytes()
 
 
 class Slots:
@@ -191,7 +173,6 @@ class GraphedSteps(RecordedSteps):
     _slots: Slots | None = None
 
     def begin(self, chunk: Chunk) -> None:
-        self.has_given_up |= self._graph is not None and self._graph.is_refused
         if not chunk.is_local or self.has_given_up:
             self._slots = None
         elif self._slots is None or not self._slots.suits(chunk):
@@ -219,7 +200,7 @@ class GraphedSteps(RecordedSteps):
             return None
         if self._graph is None:
             passes = (self.passes(batch, share) if self.compiles else None) or self._gradients
-            self._graph = Graph(partial(self._slots.call, passes), self._state)
+            self._graph = Graph(partial(self._slots.call, passes), self.give_up, self._state)
         gradients = self._graph()
         return Recorded(*self._slots.results(), gradients)
 
@@ -235,4 +216,5 @@ class GraphedSteps(RecordedSteps):
         return [*loss_and_logits, *gradients]
 
     def _state(self) -> tuple[Any, ...]:
-        return self.fixed(), drawn()
+        of_cpu = torch.get_rng_state().numpy().tobytes()  # which a replay does not draw from
+        return self.fixed(), randomness.drawn(), of_cpu

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
@@ -24,7 +24,6 @@ from neurona.steps.compiled import compiled
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import Classifier, DirectSteps, Outcome, loss_of
 from neurona.steps.trace import Passes, traced
-from neurona.steps.updates import Update
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +71,8 @@ class RecordedSteps(DirectSteps, ABC):
     def begin(self, chunk: Chunk) -> None:
         super().begin(chunk)
         weights, clips = self.classifier.class_weights, (self.optimization.clip_norm, self.optimization.clip_value)
-        has_own = any(not is_compilable(type(module)) for module in modules_of(self.classifier))  # come in mid-fit
         changes_its_share = self.is_shared and weights is not None  # from one mini-batch to the next
-        self.is_off = self.has_given_up or has_own or changes_its_share or self._is_watched()
+        self.is_off = self.has_given_up or changes_its_share or self._is_watched() or any(obstacles(self.classifier))
         self._is_simple = clips == (None, None) and not self.is_shared and self.optimization.accumulate == 1
         if not self.is_off and self._fixed != (fixed := self.fixed()):
             self._fixed = fixed
@@ -95,8 +93,7 @@ class RecordedSteps(DirectSteps, ABC):
             with torch.inference_mode(False), torch.enable_grad():
                 return super().step(batch, share, completes=completes, norms=norms)
         loss, logits, gradients = recorded
-        if norms is None and self._is_simple and (update := self._update_of_all(gradients)) is not None:
-            update(gradients)
+        if norms is None and self._is_simple and self.apply(gradients):
             self.count()
             return loss, logits, batch.targets
         for parameter, gradient in zip(self.trained, gradients, strict=True):
@@ -105,11 +102,6 @@ class RecordedSteps(DirectSteps, ABC):
         if completes:
             self.complete(norms)
         return loss, logits, batch.targets
-
-    def _update_of_all(self, gradients: list[Any]) -> Update | None:
-        """The optimiser's step as one function, where that is possible and every parameter has a gradient."""
-        is_complete = len(gradients) == len(self.parameters) and not any(gradient is None for gradient in gradients)
-        return self.functional_update() if is_complete else None
 
     def passes(self, batch: MiniBatch, share: float) -> Passes | None:
         """Forward and backward pass for mini-batches like this one, recorded and, if they are to be, compiled; None
@@ -192,6 +184,25 @@ def modules_of(classifier: Classifier) -> list[nn.Module]:
     return [
         module for child in children for module in child.modules() if not isinstance(module, Metric | MetricCollection)
     ]
+
+
+def obstacles(classifier: Classifier) -> Iterable[str]:
+    """Why the steps of a fit cannot be recorded, if they cannot."""
+    if torch.is_anomaly_enabled():
+        yield "trainer.detect_anomaly looks at every operation"
+    kinds = {type(module) for module in modules_of(classifier)} | {*_owners(classifier)}
+    if own := sorted(kind.__qualname__ for kind in kinds if not is_compilable(kind)):
+        does = "may do more in Python than compute with tensors; compilable = True in the class says that it does not"
+        yield f"{', '.join(own)} {does}"
+
+
+def _owners(classifier: Classifier) -> Iterable[type]:
+    """The classes whose methods a step calls of the classifier itself."""
+    for name in ("loss", "forward"):
+        if name in vars(classifier):  # put into the instance
+            yield type(f"{type(classifier).__qualname__}.{name}", (), {})
+        else:
+            yield next(kind for kind in type(classifier).__mro__ if name in vars(kind))
 
 
 def is_compilable(kind: type) -> bool:

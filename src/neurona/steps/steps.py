@@ -110,17 +110,25 @@ class DirectSteps:
             nn.utils.clip_grad_value_(self.parameters, self.optimization.clip_value)
 
     def update(self) -> None:
-        gradients: list[Any] = [parameter.grad for parameter in self.parameters]
-        update = self.functional_update()
-        if update is None or any(gradient is None for gradient in gradients):
+        with torch.no_grad():
+            is_made = self.apply([parameter.grad for parameter in self.parameters])
+        if not is_made:
             with torch.inference_mode(False):
                 self.optimizer.step()
             self._has_stepped = True
-        else:
-            with torch.no_grad():
-                update(gradients)
         for parameter in self.parameters:
             parameter.grad = None
+
+    def apply(self, gradients: list[Any]) -> bool:
+        """Makes the optimiser's step by one function, where that is possible and every parameter has a gradient. To be
+        called where no gradients are taken.
+        """
+        update = self.functional_update()
+        is_complete = len(gradients) == len(self.parameters) and not any(gradient is None for gradient in gradients)
+        if update is None or not is_complete:
+            return False
+        update(gradients)
+        return True
 
     def functional_update(self) -> updates.Update | None:
         """The optimiser's step as one function, if that is possible yet. The first step of a fit is its own: a schedule

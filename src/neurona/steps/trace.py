@@ -83,7 +83,7 @@ def traced(
     with Unchanged([*parameters, *buffers]) as unchanged:
         with _NoLooking():
             module = make_fx(passes)(features, targets)
-        if unchanged.has_drawn_in_python():
+        if unchanged.drawn != randomness.drawn():
             raise RuntimeError("numbers are drawn in Python")
         _prune(module.graph)
         function = _function(module)
@@ -116,7 +116,7 @@ class Unchanged:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors, self.before = tensors, [tensor.detach().clone() for tensor in tensors]
-        self._rng = randomness.rng_state()
+        self._rng, self.drawn = randomness.rng_state(), randomness.drawn()
 
     def __enter__(self) -> Unchanged:
         return self
@@ -129,9 +129,6 @@ class Unchanged:
         with torch.no_grad():
             for tensor, value in zip(self.tensors, self.before, strict=True):
                 tensor.copy_(value)
-
-    def has_drawn_in_python(self) -> bool:
-        return randomness.has_drawn_in_python(self._rng)
 
 
 def _owned(

@@ -55,6 +55,7 @@ class Training(Callback):
         self._epoch_rng: dict[str, Any] | None = None  # where a loader of one's own draws its order from
         self._asked_by = ""
         self._frozen: list[str] | None = None  # names of parameters, in the checkpoint of a run that goes on
+        self._reported: dict[str, float] = {}  # the latest figures, there
         self._feature_shape: list[int] | None = None  # of a row as the loader has it, where that is not a vector
         self._pending: list[Pending] = []
 
@@ -63,6 +64,7 @@ class Training(Callback):
             return
         if pl_module.balanced:
             pl_module.balance(trainer.datamodule.class_counts)  # type: ignore[attr-defined]
+        pl_module.is_weighted = getattr(trainer.datamodule, "weights", None) is not None  # type: ignore[attr-defined]
         asked_by = who_asks(pl_module, trainer, trainer.datamodule, self.shipped)  # type: ignore[attr-defined]
         self._asked_by = ", ".join(asked_by)
         pl_module.choose_way(asked_by)
@@ -71,6 +73,8 @@ class Training(Callback):
         if trainer.global_rank and self._rng is None:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # other dropout masks for other rows
         lightning_internals.look_ahead(trainer)
+        # What ends an epoch looks at its last validation, which may have been before the checkpoint.
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._reported.items()})
         if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch and draws_its_order(trainer):
             randomness.restore_rng(self._epoch_rng)
             lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))
@@ -176,6 +180,7 @@ class Training(Callback):
             "rules": RULES,
             "feature_shape": self._feature_shape,
             "sums": pl_module.figures.state(),
+            "reported": {name: value.item() for name, value in trainer.callback_metrics.items()},
             "rng": distributed.gathered(randomness.rng_state()),
             "epoch_rng": distributed.gathered(self._epoch_rng),
             "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
@@ -183,6 +188,7 @@ class Training(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Classifier, checkpoint: dict[str, Any]) -> None:
         pl_module.figures.restore(checkpoint["neurona"]["sums"])
+        self._reported = checkpoint["neurona"].get("reported", {})
         self._feature_shape = checkpoint["neurona"].get("feature_shape")
         lightning_internals.count_steps_of_either_way(checkpoint["loops"], automatic=pl_module.automatic_optimization)
         stored, rank = checkpoint["neurona"], trainer.global_rank

@@ -21,7 +21,7 @@ from neurona.devices import scheduler
 from neurona.errors import ConfigError
 from neurona.report.summary import summary
 from neurona.runs import configuration, jobs
-from neurona.runs.files import make_new, write_atomically
+from neurona.runs.files import is_below, make_new, write_atomically
 from neurona.runs.folder import read_metrics
 
 SWEEP_FILE = "sweep.json"
@@ -32,12 +32,15 @@ WRITING = ("trainer", "logger", "hydra", "allow")
 """Settings of those yamls that may say where files go, or what code may run."""
 
 
-def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, list[str]]:
+def begin(
+    overrides: Sequence[Override], config_dir: Path, further: Sequence[Path] = ()
+) -> tuple[Path, Path, list[str]]:
     """The folder of a sweep, made before Hydra composes anything (two sweeps of one second are not to share it); the
     folder of the yamls to compose its jobs from; and the overrides that tell Hydra of the sweep's.
 
-    Those yamls are the sweep's own copy of what is in ``config_dir`` when it begins, so that jobs which begin later are
-    what they would have been. Raises ConfigError for a folder that cannot be a sweep's.
+    Those yamls are the sweep's own copy of what is in ``config_dir`` when it begins, in ``further`` folders, which come
+    after it, and on ``hydra.searchpath``, so that jobs which begin later are what they would have been. Raises
+    ConfigError for a folder that cannot be a sweep's.
     """
     _register()
     folders = [str(override.value()) for override in overrides if override.key_or_group == "hydra.sweep.dir"]
@@ -49,10 +52,10 @@ def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, 
     is_quiet = any(override.key_or_group == "quiet" and override.value() is True for override in overrides)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        edited = _copy(config_dir, path / CONFIGS)
+        edited = _copy(sources := [config_dir, *further, *_searched(overrides, config_dir)], path / CONFIGS)
     except OSError as error:
         raise ConfigError("hydra.sweep.dir", path, f"cannot be made ({error.strerror}); name another") from error
-    _check_places(path, config_dir, edited)
+    _check_places(path, sources, edited)
     if edited and not is_quiet:
         print(
             f"the sweep goes on with the yamls it began with; since then have changed: {', '.join(edited)}", flush=True
@@ -64,9 +67,25 @@ def begin(overrides: Sequence[Override], config_dir: Path) -> tuple[Path, Path, 
     return path, (path / CONFIGS).resolve(), [written("hydra.sweep.dir", str(path))]
 
 
-def _copy(config_dir: Path, copy: Path) -> list[str]:
-    """Copies the yamls of a folder, unless a copy is there. Returns the names of those that are other than its."""
-    yamls = {str(file.relative_to(config_dir)): file.read_bytes() for file in config_dir.rglob("*.yaml")}
+def _searched(overrides: Sequence[Override], config_dir: Path) -> list[Path]:
+    """The folders of ``hydra.searchpath``; of what is in installed packages, nothing is taken."""
+    given: list[Any] = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    of_yaml = configuration.load(config_dir / "train.yaml").get("hydra", {}).get("searchpath")
+    places = [str(place).removeprefix("file://") for place in (given[-1] if given else of_yaml) or ()]
+    return [Path(place) for place in places if "://" not in place]
+
+
+def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
+    """Copies the yamls of folders, of the first of those that have one of a name, unless a copy is there. Returns the
+    names of those that are other than its. What runs and sweeps have left in such a folder, if it is the working
+    folder, is none of it.
+    """
+    yamls: dict[str, bytes] = {}
+    for source in reversed(sources):
+        names = {
+            str(file.relative_to(source)): file for file in source.rglob("*.yaml") if not is_below(file, copy.parent)
+        }
+        yamls |= {name: file.read_bytes() for name, file in names.items() if not name.startswith("logs/")}
     if not copy.exists():
         part = copy.with_name(f".{copy.name}.tmp")
         shutil.rmtree(part, ignore_errors=True)
@@ -79,11 +98,11 @@ def _copy(config_dir: Path, copy: Path) -> list[str]:
     return sorted(name for name in stored.keys() | yamls.keys() if stored.get(name) != yamls.get(name))
 
 
-def _check_places(path: Path, config_dir: Path, edited: Sequence[str]) -> None:
+def _check_places(path: Path, sources: Sequence[Path], edited: Sequence[str]) -> None:
     """Raises ConfigError where the yamls of a sweep, which may be a stranger's, write outside of it and today's do not.
     edited: the names of those that are other than today's.
     """
-    today = {text for file in config_dir.rglob("*.yaml") for _, text in _writing(file, config_dir)}
+    today = {text for source in sources for file in source.rglob("*.yaml") for _, text in _writing(file, source)}
     for file in (path / CONFIGS / name for name in edited if (path / CONFIGS / name).is_file()):
         for key, value in _writing(file, path / CONFIGS):
             if value not in today and (leads_out(key, value) or key.startswith(("hydra.", "allow"))):

@@ -7,7 +7,9 @@ on: ``sweep`` asks ``split_arguments`` for the batches, and ``validate_batch_is_
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,6 +17,8 @@ from hydra.core.override_parser.types import Override
 
 from neurona.config.overrides import value
 from neurona.errors import ConfigError
+from neurona.runs.jobs import folders
+from neurona.sweep import names
 from neurona.sweep.launcher import Processes
 
 
@@ -31,10 +35,20 @@ class Grid(BasicSweeper):
             raise ConfigError("--multirun", " ".join(arguments), "gives no job; a range or a choice in it is empty")
         return result
 
-    @staticmethod
-    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    def split_arguments(  # type: ignore[override]  # BasicSweeper's needs no self
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """Each batch's jobs, each with the name of its folder."""
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ConfigError(override.get_key_element(), value(override), "is for a search: add sweep=optuna")
         batches = BasicSweeper.split_arguments(overrides, max_batch_size)
-        return [batch for batch in batches if batch]
+        lines = [job for batch in batches for job in batch]
+        varying = [index for index, column in enumerate(zip(*lines, strict=True)) if len(set(column)) > 1]
+        assert self.config is not None
+        begun, number = folders(Path(str(self.config.hydra.sweep.dir))), itertools.count()
+        return [
+            [names.with_folder(next(number), job, [job[index] for index in varying], begun) for job in batch]
+            for batch in batches
+            if batch
+        ]

@@ -37,6 +37,7 @@ from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
 from neurona.runs.folder import RunFolder, read_metrics
 from neurona.stages import job, processes
+from neurona.sweep.names import SUBDIR, folder_of
 
 MAX_CHECKED_JOBS = 100
 """Jobs composed and checked before the first begins, those that bring a new value: enough for most sweeps."""
@@ -80,7 +81,7 @@ class Processes(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         subdir = OmegaConf.to_container(config.hydra.sweep)["subdir"]  # type: ignore[call-overload,index]
         if subdir != "${hydra:job.num}":
-            raise ConfigError("hydra.sweep.subdir", subdir, "stays as it is: a job's folder is its number")
+            raise ConfigError(SUBDIR, subdir, "stays as it is: the sweep names the folders of its jobs")
         self.config = config
         self.loader = hydra_context.config_loader
         self.sweep = Path(str(config.hydra.sweep.dir))
@@ -157,7 +158,7 @@ class Processes(Launcher):
             with open_dict(composed), read_write(composed.hydra.runtime):
                 composed.hydra.job.id = composed.hydra.job.num = number
                 HydraConfig.instance().set_config(composed)  # what ${hydra:…} in it refers to
-                composed.hydra.runtime.output_dir = str(self.sweep / str(number))
+                composed.hydra.runtime.output_dir = str(folder_of(self.sweep, number, overrides))
         except HydraException as error:
             raise explain(error, overrides) from error
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
@@ -166,18 +167,18 @@ class Processes(Launcher):
         """Checks jobs that are to be run, those that bring a value which none before has brought."""
         seen: set[str] = set()
         for number, overrides in entries:
-            folder = self.sweep / str(number)
-            jobs.check_same(folder, filter_overrides(overrides))
-            if jobs.is_over(read_metrics(folder), self.config.retry_failed) or seen.issuperset(overrides):
+            folder, lines = folder_of(self.sweep, number, overrides), filter_overrides(overrides)
+            jobs.check_same(folder, lines)
+            if jobs.is_over(read_metrics(folder), self.config.retry_failed) or seen.issuperset(lines):
                 continue
             if len(self._composed) < MAX_CHECKED_JOBS:
                 self._composed[number] = self.check(overrides, number)
-                seen.update(overrides)
+                seen.update(lines)
                 _start_server(self._composed[number][0])  # it imports while the rest is checked
 
     def _begin(self, number: int, overrides: Sequence[str], running: list[Running]) -> dict[str, Any] | None:
         """Starts a job. Returns the figures of one that is over, or cannot be started."""
-        folder = self.sweep / str(number)
+        folder = folder_of(self.sweep, number, overrides)
         try:
             jobs.check_same(folder, filter_overrides(overrides))
         except UserError as error:  # the folder is another job's, and stays as it is

@@ -24,7 +24,8 @@ from neurona.config.explain import explain
 from neurona.errors import ConfigError, RunError
 from neurona.runs.files import write_atomically
 from neurona.runs.folder import read_metrics
-from neurona.runs.jobs import CHANGEABLE_KEYS, SEARCH
+from neurona.runs.jobs import CHANGEABLE_KEYS, SEARCH, folders
+from neurona.sweep import names
 from neurona.sweep.launcher import Processes
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class Search(Sweeper):
 
         def claims() -> Jobs:
             while claimed := worker.claim(node["trials"], points, sampler):
-                yield claimed[0], [*fixed, *space.lines(claimed[1])]
+                number, varying = claimed[0], space.lines(claimed[1])
+                yield number, names.with_folder(number, [*fixed, *varying], varying, folders(self.folder))
 
-        is_sweep = any(file.parent.name.isdecimal() for file in self.folder.glob("*/overrides.yaml"))
+        is_sweep = any((folder / "overrides.yaml").exists() for folder in folders(self.folder).values())
         if is_sweep and not (self.folder / SEARCH).exists():
             raise ConfigError("hydra.sweep.dir", self.folder, "holds a sweep that is not a search; give another folder")
         stream: Any = self.jobs.stream if isinstance(self.jobs, Processes) else self._in_batches
@@ -148,8 +150,9 @@ class Search(Sweeper):
                     self.jobs.launch(overrides, initial_job_idx=numbers[0])
                 except Exception as error:
                     problem = str(error) or type(error).__name__
-                for number in numbers:
-                    yield number, read_metrics(self.folder / str(number)) or {"status": "failed", "error": problem}
+                for number, lines in zip(numbers, overrides, strict=True):
+                    folder = names.folder_of(self.folder, number, lines)
+                    yield number, read_metrics(folder) or {"status": "failed", "error": problem}
 
     def _write_best(self, worker: Worker, fixed: Sequence[str]) -> None:
         """Writes ``best.txt``: the best trial so far and the command that fits with its settings once more."""
@@ -165,7 +168,8 @@ class Search(Sweeper):
         sources = self.root.hydra.runtime.config_sources
         own = [f"{one.schema}://{one.path}" for one in sources if one.provider not in ("hydra", "main", "schema")]
         searchpath = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
-        return shlex.join(["python", "train.py", *searchpath, *fixed, *space.lines(params)])
+        lasting = [line for line in fixed if not line.startswith("retry_failed=")]  # which is a sweep's alone
+        return shlex.join(["python", "train.py", *searchpath, *lasting, *space.lines(params)])
 
     def _conclude(self, worker: Worker, fixed: Sequence[str]) -> None:
         best, trials = worker.best, worker.study.get_trials(deepcopy=False)

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from neurona.errors import ConfigError
 from neurona.runs.files import write_atomically
-from neurona.runs.jobs import SEARCH
+from neurona.runs.jobs import SEARCH, number_of
 from neurona.sweep.space import Space
 
 JOURNAL = "study.journal"
@@ -185,7 +185,7 @@ class Worker:
 def reporter(folder: Path) -> Reporter | None:
     """For a run's folder; None where no search is waiting for the run."""
     try:
-        _locked(folder.parent / f".trial-{folder.name}.lock", "r+b").close()
+        _locked(folder.parent / f".trial-{number_of(folder)}.lock", "r+b").close()
     except BlockingIOError:
         return Reporter(folder)
     except FileNotFoundError:
@@ -201,7 +201,7 @@ class Reporter:
         self.metric = settings["metric"]
         self._storage, self._study = _open(folder.parent, settings)
         self._pruner = pruner(settings["pruner"], settings["pruner_arguments"])
-        self._id = _trial_id(self._storage, self._study, int(folder.name))
+        self._id = _trial_id(self._storage, self._study, number_of(folder) or 0)
 
     def is_hopeless(self, value: float, epoch: int) -> bool:
         """Notes the objective after an epoch, counted from 0. Returns whether the run is to be pruned."""

@@ -150,7 +150,7 @@ def _read(table: pl.DataFrame, rules: Rules) -> Iterator[Cells]:
     """table: the training rows of some of its columns."""
     texts, read = all_words(table, rules), parse_all(table, rules)
     known, text = without_blanks(texts), pl.all().str
-    are_codes = texts.select(text.contains(r"^[+-]?0\d").any()).row(0)
+    are_codes = known.select(text.contains(r"^[+-]?0\d[\d.,]*$").any()).row(0)
     are_clear = known.select(~(text.contains(MAY_BE_THOUSANDS).all() & text.contains(".", literal=True).any())).row(0)
     for values, text, word, parsed, *looks in zip(table, texts, known, read, are_codes, are_clear, strict=True):
         figures = with_nan(parsed)

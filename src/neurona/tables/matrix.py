@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurona.tables.reading import require
 from neurona.tables.schema import Column, Rules, Schema
-from neurona.tables.values import all_numbers, blocks, moments, truths, with_nan, words
+from neurona.tables.values import LARGEST_NUMBER, all_numbers, blocks, moments, truths, with_nan, words
 
 
 def encode(table: pl.DataFrame, schema: Schema, where: object = "the table") -> NDArray[np.float32]:
@@ -41,7 +41,9 @@ def encode_column(values: pl.Series, column: Column, rules: Rules) -> list[NDArr
         case "boolean":
             return [with_nan(truths(values, rules))]
         case "numeric":
-            return [(with_nan(values) - column.origin) * column.scale]
+            with np.errstate(over="ignore"):  # of a value far outside of a training part that hardly varied
+                scaled = (with_nan(values) - column.origin) * column.scale
+            return [np.clip(scaled, -LARGEST_NUMBER, LARGEST_NUMBER)]
         case "date":
             time = moments(values, column.format, rules)
             seconds = with_nan(time.dt.epoch("us")) / 1e6

@@ -131,17 +131,18 @@ def require(table: pl.DataFrame, names: Iterable[str], where: object) -> None:
         raise DataError(where, f"has no column {words}{hint}; it has {', '.join(table.columns[:30])}")
 
 
-def from_python(rows: Any, widths: Sequence[Sequence[str]]) -> pl.DataFrame:
+def from_python(rows: Any, widths: Sequence[Sequence[str]], where: str = "features") -> pl.DataFrame:
     """A polars frame of a polars or pandas frame, a mapping of columns, a list of mappings, or an array (rows,
     columns).
 
-    widths: what the columns of an array are called, by their number. Raises DataError where it is none of these.
+    widths: what the columns of an array are called, by their number. Raises DataError naming ``where`` if it is none
+    of these.
     """
     if isinstance(rows, pl.DataFrame):
         return rows
     try:
         if hasattr(rows, "columns"):  # pandas, without asking for pyarrow
-            _require_distinct([str(name) for name in rows.columns], "features", "rename them")
+            _require_distinct([str(name) for name in rows.columns], where, "rename them")
             rows = {str(name): rows[name].tolist() for name in rows.columns}
         if isinstance(rows, Mapping):
             columns = {str(name): [value] if np.isscalar(value) else value for name, value in rows.items()}
@@ -151,6 +152,8 @@ def from_python(rows: Any, widths: Sequence[Sequence[str]]) -> pl.DataFrame:
         array = np.asarray(rows)
         for names in widths:
             if array.ndim == 2 and array.shape[1] == len(names):
+                if array.dtype.kind in "biuf" and array.itemsize in (1, 4, 8):
+                    return pl.from_numpy(np.ascontiguousarray(array), schema=list(names))
                 return pl.DataFrame(
                     {name: _with_none(array[:, i].tolist()) for i, name in enumerate(names)}, strict=False
                 )
@@ -158,7 +161,7 @@ def from_python(rows: Any, widths: Sequence[Sequence[str]]) -> pl.DataFrame:
         problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
     except FAILURES as error:
         problem = f"are no table: {_one_line(error)}"
-    raise DataError("features", problem)
+    raise DataError(where, problem)
 
 
 def _with_none(values: Any) -> Any:

@@ -30,7 +30,7 @@ from neurona.tables.matrix import encode
 from neurona.tables.schema import MISSING, Rules, Schema, layout, setting
 from neurona.tables.spec import TableSpec
 from neurona.tables.unread import Tally, merge
-from neurona.tables.values import all_words, words
+from neurona.tables.values import all_words, numbers, with_nan, words
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,11 @@ class TableData(InMemoryData):
     categorical, numeric, drop: columns that are that, or are left out; what the others are is inferred from the
     training rows, see ``neurona.tables.inference.infer``, and stored with the run. labels: characters to strip off the
     labels' ends, or a mapping of labels to class names. group: column of which no value may occur in two parts. order:
-    column by which the last rows test, and those before them validate. numeric_encoding, max_pieces, max_one_hot: see
-    ``neurona.tables.encoding.Encoding``; max_pieces: None goes by the training rows too, see
-    ``neurona.tables.encoding.suited``. batch_size: None goes by the training rows, see ``batch_size_for``. The other
-    parameters are ``InMemoryData``'s.
+    column by which the last rows test, and those before them validate. weight: column of what the loss of each training
+    row is multiplied with, once their mean is 1; validation and test count every row once. numeric_encoding,
+    max_pieces, max_one_hot: see ``neurona.tables.encoding.Encoding``; max_pieces: None goes by the training rows, see
+    ``neurona.tables.encoding.suited``. batch_size: None goes by them too, see ``batch_size_for``. The other parameters
+    are ``InMemoryData``'s.
 
     Rows without a label are in no part. Raises ConfigError and DataError for what is wrong with the table.
     """
@@ -81,6 +82,7 @@ class TableData(InMemoryData):
     labels: str | dict[str, str | int] | None = None
     group: str | int | None = None
     order: str | int | None = None
+    weight: str | int | None = None
     numeric_encoding: Numeric = "standard_piecewise"
     max_pieces: int | None = None
     max_one_hot: int = 256
@@ -93,12 +95,14 @@ class TableData(InMemoryData):
         self.has_batch_size, self.batch_size = self.batch_size is not None, self.batch_size or 1
         self._check_settings()
         self._target = str(self.target)
-        self._group, self._order = (None if name is None else str(name) for name in (self.group, self.order))
+        named = (self.group, self.order, self.weight)
+        self._group, self._order, self._weight = (None if name is None else str(name) for name in named)
         self.rules = Rules(tuple(map(str, self.missing)), self.decimal or "", self.thousands, self.dates or "")
         self.dropped = dict.fromkeys(map(str, self.drop), "as asked")
-        self.dropped |= {n: r for n, r in ((self._group, "the group"), (self._order, "the order")) if n is not None}
+        apart = ((self._group, "the group"), (self._order, "the order"), (self._weight, "the weight"))
+        self.dropped |= {name: role for name, role in apart if name is not None}
         if self._target in self.dropped:
-            raise ConfigError("data.target", self._target, "is not to be left out, nor the group or the order")
+            raise ConfigError("data.target", self._target, "is not to be left out, nor the group, order or weight")
         self._labels = Labels(self._target, self.rules, self.labels)
         self.schema: Schema | None = None
         self.card: dict[str, Any] | None = None
@@ -132,12 +136,13 @@ class TableData(InMemoryData):
 
     def read(self) -> Table:
         paths = [path for path in (self.path, self.val_path, self.test_path) if path is not None]
-        frames = [reading.read(path, self.separator) for path in paths]
+        frames = [self.table(path) for path in paths]
         first = frames[0]
-        named = (("target", self._target), ("group", self._group), ("order", self._order))
+        named = (("target", self._target), ("group", self._group), ("order", self._order), ("weight", self._weight))
         for key, name in (*named, *(("drop", name) for name in self.dropped)):
             _require_column(f"data.{key}", name, first, self.path)
         ranks = {"groups": self._ranks(first, "group", self._group), "order": self._ranks(first, "order", self._order)}
+        weights = self._weights(first, sum(frame.height for frame in frames))
         frames[0] = first.drop(list(self.dropped))
         table = reading.concatenate(list(zip(paths, frames, strict=True)))
         sizes = [frame.height for frame in frames]
@@ -145,7 +150,7 @@ class TableData(InMemoryData):
         parts = self._parts(targets, names, sizes, ranks)
         if self.schema is not None:
             features = encode(table, self.schema, self.path)
-            return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts)
+            return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts, weights=weights)
         rows = {part: getattr(parts, part).numpy() for part in ("train", "val", "test")}
         self.schema = self._infer(table, rows["train"], targets.numpy())
         features = encode(table, self.schema, self.path)
@@ -154,8 +159,12 @@ class TableData(InMemoryData):
             tally.add(table[rows[part]], features[rows[part]])
         self._check_unread(tallies)
         self.card = data_card.card(table, self.schema, names, targets.numpy(), rows, tallies)
-        self.card["warnings"][:0] = _about_header(first, self.path)
-        return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts)
+        self.card["warnings"][:0] = () if self.takes_arrays else _about_header(first, self.path)
+        return Table(torch.from_numpy(features), targets.clip(0), names, parts=parts, weights=weights)
+
+    def table(self, path: str) -> pl.DataFrame:
+        """The rows in a file."""
+        return reading.read(path, self.separator)
 
     def _check_unread(self, tallies: Mapping[str, Tally]) -> None:
         """Raises DataError where more than the share allowed is not read, of a published part or of the others."""
@@ -199,6 +208,8 @@ class TableData(InMemoryData):
         return Split(labelled[parts.train], labelled[parts.val], labelled[parts.test])
 
     def describe(self, table: Table) -> DataSpec:
+        if not self.has_batch_size:
+            self.batch_size = batch_size_for(len(self.train_rows))
         if self._run_spec is not None:
             return self._run_spec
         assert self.schema is not None
@@ -211,8 +222,6 @@ class TableData(InMemoryData):
             max_pieces=pieces,
             max_one_hot=self.max_one_hot,
         )
-        if not self.has_batch_size:
-            self.batch_size = batch_size_for(len(self.train_rows))
         names = table.class_names
         return TableSpec(preprocessing.num_outputs, len(names), names, schema=self.schema.as_dict())
 
@@ -229,12 +238,23 @@ class TableData(InMemoryData):
             raise ConfigError(f"data.{key}", name, f"the column has no value in {missing} rows; each needs one")
         return torch.from_numpy(ranks.cast(pl.Int64).to_numpy(writable=True))
 
+    def _weights(self, table: pl.DataFrame, rows: int) -> Tensor | None:
+        """Of the rows of ``path``, then those of published parts, which need none."""
+        if self._weight is None:
+            return None
+        values = with_nan(numbers(table[self._weight], self.rules)).astype(np.float32)
+        if not (values >= 0).all() or not values.any():
+            odd = table[self._weight].gather((~(values >= 0)).nonzero()[0][:3]).to_list() or [0]
+            problem = f"needs a number of 0 or more in every row, not all 0, and holds {', '.join(map(repr, odd))}"
+            raise ConfigError("data.weight", self._weight, problem)
+        return torch.cat([torch.from_numpy(values), torch.ones(rows - len(values))])
+
     # Rows that a trained network is given.
 
     @classmethod
     def unused(cls, *, is_new: bool) -> dict[str, str]:
         of_encoding = ("numeric_encoding", "max_pieces", "max_one_hot")
-        fixed = ("categorical", "numeric", "dates", "max_unread", "drop", *of_encoding)
+        fixed = ("categorical", "numeric", "dates", "max_unread", "drop", "weight", *of_encoding)
         unused = super().unused(is_new=is_new)
         unused |= dict.fromkeys(fixed, "is what the run was trained with, and stays; leave it out")
         if is_new:

@@ -104,9 +104,9 @@ def test_during_the_fit(make_trainer: Any, classifier: Classifier, data: Digits,
     board = events(tmp_path)
     steps = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
     for layer in ("linear1", "head"):
-        assert steps[f"gradient_norm/{layer}"] == steps[f"update_ratio/{layer}"] == [29, 59]
-    assert steps["dead_units/activation1"] == [39, 79]
-    assert steps["speed/samples_per_second"] == steps["speed/peak_memory_mb"] == [39, 79]
+        assert steps[f"vitals/gradient_norm/{layer}"] == steps[f"vitals/update_ratio/{layer}"] == [29, 59]
+    assert steps["vitals/dead_units/activation1"] == [39, 79]
+    assert steps["vitals/speed/samples_per_second"] == steps["vitals/speed/peak_memory_mb"] == [39, 79]
     names = {
         f"{kind}/{layer}.{part}"
         for kind in ("weights", "gradients")

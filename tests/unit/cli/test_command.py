@@ -17,10 +17,13 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 
-def stored_run(folder: Path, *overrides: str, **absolute: str) -> Path:
+def stored_run(folder: Path, *overrides: str) -> None:
+    """The run of ``CONFIGS`` with a few settings of its own."""
     folder.mkdir(parents=True)
-    OmegaConf.save({"overrides": list(overrides), "absolute": absolute}, folder / "overrides.yaml")
-    return folder
+    OmegaConf.save({"overrides": list(overrides), "absolute": {}, "choices": {}}, folder / "overrides.yaml")
+    config = {"model": {"hidden": [3], "activation": "relu"}, "end": "done", "seed": 0, "run": None}
+    config |= {"trainer": {"_target_": "lightning.pytorch.Trainer", "max_epochs": 3}}
+    OmegaConf.save(OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides))), folder / "config.yaml")
 
 
 CONFIGS = {

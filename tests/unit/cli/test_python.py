@@ -24,7 +24,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any,
 
 def test_a_checked_configuration_is_handed_on(executed: list[tuple[Any, ...]]) -> None:
     assert python.run(["data=iris", "seed=3"]) == {"status": "finished"}
-    ((cfg, choices, overrides, _),) = executed
+    ((cfg, choices, overrides, *_),) = executed
     assert (cfg.seed, "hydra" in cfg, choices["data"], overrides) == (3, False, "iris", ["data=iris", "seed=3"])
 
 

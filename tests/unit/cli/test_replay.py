@@ -82,6 +82,14 @@ def test_without_run_nothing_changes(yamls: Path) -> None:
         assert replay(lines, Yamls(yamls)) == ("train", lines)
 
 
+def test_a_setting_of_sweeps_alone_is_refused(begin: Any, resume: Any, yamls: Path) -> None:
+    run = begin("data=iris")
+    for given in (["data=iris"], [run], [run, "stage=test"]):
+        assert resume(*given, "retry_failed=false")[0].retry_failed is False
+        with pytest.raises(ConfigError, match=r"retry_failed=true: is for a sweep .*; a run .* by run=<its folder>"):
+            resume(*given, "retry_failed=true")
+
+
 def test_a_run_is_what_it_was_whatever_is_edited(begin: Any, resume: Any, yamls: Path) -> None:
     run = begin("data=iris", "optimizer/schedule=cosine", "model.hidden=[3]", "trainer.max_epochs=5", "quiet=true")
     before = configuration.read(Path("logs/r"))
@@ -257,7 +265,7 @@ def test_a_default_path_is_made_absolute_only_while_it_exists(begin: Any, resume
         ("run=logs/broken", "its overrides.yaml is damaged"),
         ("run=logs/partial", "its overrides.yaml is damaged"),
         ("run=[", "cannot be read"),
-        ("run=logs/r,logs/other", "run=logs/r,logs/other: must be one run's folder"),
+        ("run=logs/r,logs/other", "run=logs/r,logs/other: several values"),
     ],
 )
 def test_what_is_no_run(begin: Any, resume: Any, given: str, message: str) -> None:
@@ -347,41 +355,38 @@ def test_a_place_outside_that_a_yaml_of_todays_names_is_trusted(begin: Any, resu
         resume(run)
 
 
-# Runs that ended before they had a configuration, and those of earlier versions.
-
-
-def test_a_run_without_a_configuration_is_begun_with_its_overrides(resume: Any, yamls: Path) -> None:
-    with RunFolder.create(Path("r")) as folder:
-        folder.write_overrides(["data=iris", "seed=3", "quiet=true", "folder=r", "allow=[x]"], {})
-    cfg, _ = resume("run=r", "trainer.max_epochs=2")
-    assert (cfg.data._target_, cfg.seed, cfg.quiet, cfg.allow) == ("neurona.data.iris.Iris", 3, False, [])
-    assert cfg.trainer.max_epochs == 2
-    for evil in ("experiment=../../r/evil", "+debug@trainer.x=../evil", "optimizer/schedule='${oc.env:HOME}/evil'"):
-        OmegaConf.save({"overrides": [evil], "absolute": {}}, "r/overrides.yaml")
-        with pytest.raises(ConfigError, match="may choose a yaml from outside of it"):
-            replay(["run=r"], Yamls(yamls))
-
-
-def test_a_run_of_an_earlier_version_goes_on(
-    begin: Any, resume: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_a_run_lacks_as_there_was_none_when_it_began_is_todays(
+    begin: Any, resume: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WORD", "w")
-    begin("data=iris", "seed=4", "tags=[a]", "trainer=cpu")
+    run = begin("data=iris", "seed=4")
     config: Any = configuration.load(Path("logs/r/config.yaml"))
     del config["embedding"], config["inspect"]
-    config |= {"tags": [configuration.MASK], "seed": configuration.MASK, "folder": "old/r", "allow": ["evil"]}
-    config["logger"]["tensorboard"]["save_dir"] = "old/r"
-    config["optimizer"]["_target_"] = "neurona.optimizer.adam"
+    config["optimizer"]["_target_"] = "neurona.optimizer.adam"  # where it was
     OmegaConf.save(OmegaConf.create(config), "logs/r/config.yaml")
-    lines = ["data=iris", "tags=['${oc.env:WORD}']", "trainer=cpu"]
-    OmegaConf.save({"overrides": lines, "absolute": {}}, "logs/r/overrides.yaml")
-    with pytest.raises(ConfigError, match=r"seed=<from the environment>: .* give it too: seed=…"):
-        resume("run=logs/r")
-    cfg, _ = resume("run=logs/r", "seed=4")
+    cfg, _ = resume(run, checked=True)
     assert "was begun without embedding, inspect, and takes today's" in capsys.readouterr().out
-    assert (cfg.seed, cfg.tags, cfg.allow, cfg.optimizer._target_) == (4, ["w"], [], "torch.optim.Adam")
-    assert OmegaConf.to_container(cfg)["logger"]["tensorboard"]["save_dir"] == "${folder}"
-    assert cfg.embedding.dimension == 8
+    assert (cfg.seed, cfg.embedding.dimension) == (4, 8)
+
+
+def test_a_number_from_the_environment_is_the_runs_though_it_is_given_again(
+    yamls: Path, resume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SEED", "4")
+    lines = [
+        "data=iris",
+        "seed='${oc.decode:${oc.env:MY_SEED}}'",
+        "logger=[csv,tensorboard]",
+        "~trainer.callbacks.progress",
+    ]
+    with composing(yamls):
+        cfg, hydra = composed("train", lines)
+    with RunFolder.create(Path("logs/r")) as folder:
+        folder.describe(cfg, lines, hydra.runtime.choices)
+    monkeypatch.setenv("MY_SEED", "5")
+    edit(yamls / "logger/csv.yaml", "_target_", "name: x\n  _target_")
+    cfg, hydra = resume("run=logs/r", *lines[:3])
+    assert (cfg.seed, "name" in cfg.logger.csv) == (4, False)
+    assert hydra.overrides.task == [*lines, "run=logs/r"]
 
 
 def test_what_is_given_beside_a_group_is_laid_over_it(begin: Any, resume: Any) -> None:

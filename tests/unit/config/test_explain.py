@@ -30,6 +30,8 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("model=mpl", "model=mpl: no such choice; did you mean mlp?"),
         ("model=5", "a group takes the name of one of its choices"),
         ("~nothing", "nothing"),
+        ("+model=linear", "model=linear: model has another choice already; write model=linear without a +"),
+        ("++model=linear", "model=linear: a group takes no ++; write model=linear"),
         ("seed=[", "a bracket is not closed"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
 
 from neurona.config.interpolations import EnvironmentText, resolved, settle, storable, typed
 from neurona.errors import ConfigError
@@ -100,3 +101,14 @@ def test_what_a_text_has_become_takes_its_place() -> None:
     values["seed"], values["model"]["hidden"] = typed(values["seed"], int), typed(values["model"]["hidden"], list[int])
     settle(cfg, values)
     assert OmegaConf.to_container(cfg) == {"folder": None, "seed": 9, "model": {"hidden": [1, 9]}, "tag": "${seed}"}
+
+
+def test_a_resolver_of_the_users_own_is_asked_and_stays_registered() -> None:
+    OmegaConf.register_new_resolver("oc.env", lambda name, default=None: f"vault's {name}", replace=True)
+    try:
+        cfg = OmegaConf.create({"folder": None, "x": "${oc.env:SECRET}"})
+        assert resolved(cfg)["x"] == "vault's SECRET"
+        assert storable(cfg) == ({"folder": None, "x": "${oc.env:SECRET}"}, ["x"])
+        assert cfg.x == "vault's SECRET"
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)

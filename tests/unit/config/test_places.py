@@ -23,8 +23,7 @@ from neurona.config.places import leads_out
         ("a.name", "~/x"),
         ("a.name", "."),
         ("a.name", "there"),
-        ("a.name", ["b", "there/file"]),
-        ("a", {"b": [{"dirpath": "new"}]}),
+        ("a.name", "there/file"),
     ],
 )
 def test_a_place_outside_of_the_run_is_told(
@@ -55,11 +54,3 @@ def test_what_is_no_place_or_within_the_run_passes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert not leads_out(key, value)
-
-
-def test_a_choice_is_of_a_name_below_the_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "digits").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert not leads_out("data", "digits", is_choice=True)
-    assert not leads_out("logger", ["csv", "tensorboard"], is_choice=True)
-    assert leads_out("logger", ["csv", "../evil"], is_choice=True)

@@ -43,6 +43,28 @@ def test_reads_once_and_not_before_setup() -> None:
     assert data.reads == 1
 
 
+def test_weights_have_a_mean_of_1_and_are_the_last_training_column() -> None:
+    weights = torch.rand(100)
+    data, plain = changed(weights=weights), Small()
+    data.setup()
+    plain.setup()
+    batch, taken = (next(iter(one.train_dataloader())).features for one in (data, plain))
+    torch.testing.assert_close(batch[:, :3], taken)
+    rows = data.train_dataloader().order(0)[:32]
+    assert data.weights is not None
+    torch.testing.assert_close(batch[:, 3], data.weights[rows])
+    assert data.weights[data.train_rows].mean().item() == pytest.approx(1)
+    torch.testing.assert_close(data.weights, weights / weights[data.train_rows].mean())
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert next(iter(loader)).features.shape[1] == 3  # type: ignore[union-attr]
+    assert data.fingerprint != plain.fingerprint != changed(weights=torch.ones(100)).fingerprint
+
+
+def test_weights_that_are_all_0() -> None:
+    with pytest.raises(DataError, match="weights of the training rows are all 0"):
+        changed(weights=torch.zeros(100)).setup()
+
+
 def test_scaling_is_fitted_on_the_training_rows() -> None:
     data = Small()
     data.setup()

@@ -151,7 +151,6 @@ def test_folds_are_disjoint_stratified_and_cover_all_but_the_test_part(folds: in
     ("labels", "changes", "key"),
     [
         ([0, 1, 2] * 10, {"test_fraction": 0.01}, "data.test_fraction"),
-        ([0, 1, 2] * 10, {"test_fraction": 0.0}, "data.test_fraction"),
         ([0, 1, 2] * 10, {"val_fraction": 0.01}, "data.val_fraction"),
         ([0, 1, 2] * 2, {"val_fraction": 0.499, "test_fraction": 0.5}, "data.test_fraction"),
         ([0] * 10 + [1] * 10 + [2] * 2, {"val_fraction": 0.0, "test_fraction": 0.9}, "data.test_fraction"),
@@ -164,6 +163,15 @@ def test_a_part_that_would_lack_something_is_refused(labels: list[int], changes:
     with pytest.raises(ConfigError) as caught:
         parts(torch.tensor(labels), **changes)
     assert caught.value.key == key
+
+
+def test_all_rows_train_where_no_part_is_asked_for() -> None:
+    for labels in ([0, 1, 2] * 10, [0, 0, 1, 1]):  # without rows of class 2 too, of which the data alone know
+        part = parts(torch.tensor(labels), test_fraction=0.0, val_fraction=0.0)
+        assert part.train.tolist() == list(range(len(labels)))
+        assert (len(part.val), len(part.test)) == (0, 0)
+    part = parts(torch.tensor([0, 1, 2] * 10), test_fraction=0.0, val_fraction=0.2)
+    assert (len(part.train), len(part.val), len(part.test)) == (24, 6, 0)
 
 
 def test_messages_state_the_remedy() -> None:

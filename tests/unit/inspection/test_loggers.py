@@ -14,7 +14,7 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
-from neurona.inspection.loggers import Csv, TensorBoard
+from neurona.inspection.loggers import Csv, TensorBoard, tag
 from neurona.models.linear import Linear
 from neurona.stages.console import quiet_writers
 
@@ -43,9 +43,9 @@ def test_the_step_axis_counts_optimiser_steps(fit, tmp_path):
     board = events(tmp_path)
     assert [event.step for event in board.Scalars("train/step_loss")] == [19, 39, 59, 79, 99]
     assert [event.step for event in board.Scalars("train/lr")] == [19, 39, 54, 59, 79, 99, 109]
-    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_of/class 1"):
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "within_classes/val/class 1"):
         assert [event.step for event in board.Scalars(name)] == [54, 109], name
-    assert [event.value for event in board.Scalars("epoch")] == [0, 1]
+    assert [event.value for event in board.Scalars("vitals/epoch")] == [0, 1]
     for name in ("train/loss", "val/loss", "val/auroc"):
         expected = trainer.callback_metrics[name].item()
         assert board.Scalars(name)[-1].value == pytest.approx(expected, rel=1e-6), name
@@ -60,18 +60,34 @@ def test_event_files_lie_in_the_folder_itself(fit, tmp_path):
 
 def test_hyperparameters_make_a_row_with_its_metrics(tmp_path):
     logger = TensorBoard(save_dir=str(tmp_path))
-    logger.log_hyperparams({"optimizer.lr": 0.1, "data": "digits"}, {"hparams/test/accuracy": 0.97}, 110)
+    logger.log_hyperparams({"optimizer.lr": 0.1, "data": "digits"}, {"best/test/accuracy": 0.97}, 110)
     logger.finalize("success")
     board = events(tmp_path)
-    [event] = board.Scalars("hparams/test/accuracy")
+    [event] = board.Scalars("best/test/accuracy")
     assert (event.step, event.value) == (110, pytest.approx(0.97))
     assert "hp_metric" not in board.Tags()["scalars"]
     plugin = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     params = HParamsPluginData.FromString(plugin).session_start_info.hparams
     assert params["optimizer.lr"].number_value == 0.1
     assert params["data"].string_value == "digits"
-    experiment = HParamsPluginData.FromString(board.SummaryMetadata("_hparams_/experiment").plugin_data.content)
-    assert [info.name.tag for info in experiment.experiment.metric_infos] == ["hparams/test/accuracy"]
+    assert "_hparams_/experiment" not in board.summary_metadata  # one run's list of columns for all of them
+
+
+def test_loss_and_accuracy_come_before_the_rest():
+    names = [
+        "val/loss",
+        "train/loss",
+        "val/accuracy_of/a/b",
+        "gradient_norm/head",
+        "speed/x",
+        "epoch",
+        "mine",
+        "val/f1",
+    ]
+    assert sorted(map(tag, names)) == [
+        *("mine", "train/loss", "val/f1", "val/loss", "vitals/epoch", "vitals/gradient_norm/head", "vitals/speed/x"),
+        "within_classes/val/a/b",
+    ]
 
 
 def test_a_run_that_goes_on_has_one_end(tmp_path):
@@ -83,11 +99,11 @@ def test_a_run_that_goes_on_has_one_end(tmp_path):
         else:
             logger.log_metrics({"loss": 0.5}, step=10)
         logger.log_metrics({"test/loss": 0.6}, step=11)
-        logger.log_hyperparams({"seed": 0}, {"hparams/test/loss": 0.6}, 11)
+        logger.log_hyperparams({"seed": 0}, {"best/test/loss": 0.6}, 11)
         logger.finalize("success")
     board = events(tmp_path)
     steps = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
-    assert steps == {"loss": [10, 11], "test/loss": [11], "hparams/test/loss": [11]}
+    assert steps == {"loss": [10, 11], "test/loss": [11], "best/test/loss": [11]}
 
 
 def test_the_end_is_read_after_the_fit_whatever_number_its_file_has(tmp_path, monkeypatch):

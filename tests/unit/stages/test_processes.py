@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from neurona.errors import ConfigError
@@ -61,3 +62,14 @@ def test_predict_works_on_one_device():
     cfg.stage = "predict"
     with pytest.raises(ConfigError, match=r"trainer\.devices.*trainer=auto"):
         processes.count(cfg)
+
+
+def test_a_job_of_a_sweep_becomes_a_run_without_what_is_the_sweeps_alone(monkeypatch):
+    commands = []
+    monkeypatch.setattr(processes, "start", lambda number, command: commands.append(command) or 0)
+    source = {"provider": "main", "schema": "file", "path": "/yamls"}
+    task = ["seed=1", "retry_failed=true"]
+    node = {"mode": "MULTIRUN", "overrides": {"task": task}, "runtime": {"config_sources": [source]}}
+    hydra = OmegaConf.merge(OmegaConf.structured(HydraConf), node)
+    processes.run(2, OmegaConf.create({"run": None, "folder": "logs/s/1"}), hydra)
+    assert commands[0][2:] == ["--config-path=/yamls", "seed=1", "folder='logs/s/1'"]

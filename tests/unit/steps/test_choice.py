@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from neurona.classifier import Classifier
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
-from neurona.steps import choice
+from neurona.steps import recorded
 from neurona.steps.traced import TracedSteps
 
 ROWS, FEATURES, CLASSES = 330, 12, 4
@@ -110,7 +110,7 @@ def test_what_cannot_be_compiled_goes_on_without_and_says_so(optimization, callb
 )
 def test_what_is_not_recorded(kind, network, reason, fit_noise):
     classifier = fit_noise(adam(), kind=kind, network=network)
-    obstacles = list(choice.obstacles_to_recording(classifier))
+    obstacles = list(recorded.obstacles(classifier))
     assert len(obstacles) == bool(reason)
     assert all(reason in obstacle for obstacle in obstacles)
     assert isinstance(classifier.kept.steps, TracedSteps) == (not obstacles)
@@ -119,4 +119,4 @@ def test_what_is_not_recorded(kind, network, reason, fit_noise):
 def test_a_loss_put_into_an_instance_is_not_recorded(fit_noise):
     classifier = fit_noise(adam())
     classifier.loss = lambda features, targets: None
-    assert list(choice.obstacles_to_recording(classifier))
+    assert list(recorded.obstacles(classifier))

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from neurona.steps.randomness import restore_rng, rng_state
+from neurona.steps.randomness import drawn, restore_rng, rng_state
 
 
 def draws() -> list[float]:
@@ -24,3 +24,12 @@ def test_random_generators_go_on_where_the_state_was_taken(tmp_path):
     assert draws() not in expected
     restore_rng(torch.load(tmp_path / "rng.pt", weights_only=True))
     assert [draws(), draws()] == expected
+
+
+def test_what_is_drawn_in_python_is_told():
+    for draw in (random.random, np.random.rand, lambda: random.gauss(0, 1), np.random.normal):
+        before = drawn()
+        torch.rand(3)
+        assert drawn() == before
+        draw()
+        assert drawn() != before

@@ -78,6 +78,33 @@ def test_a_strangers_sweep_writes_nothing_outside(
         command.begin(sweep, CONFIG_DIR)
 
 
+def test_yamls_from_elsewhere_are_copied_behind_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, text in (("configs", "lr: 0"), ("given", "lr: 1"), ("searched", "lr: 2")):
+        Path(folder, "optimizer").mkdir(parents=True)
+        Path(folder, "optimizer", f"{folder}.yaml").write_text(text)
+        Path(folder, "optimizer", "mine.yaml").write_text(text)
+    Path("searched", "optimizer", "given.yaml").write_text("lr: 2")
+    Path("configs", "train.yaml").write_text("seed: 0\n")
+    sweep = parse(["hydra.searchpath=[file://searched,pkg://hydra.conf]", "hydra.sweep.dir=s", "seed=0,1"])
+    for _ in range(2):
+        _, copy, _ = command.begin(sweep, Path("configs"), [Path("given")])
+        names = ("configs", "mine", "given", "searched")
+        assert [(copy / "optimizer" / f"{name}.yaml").read_text() for name in names] == [
+            f"lr: {n}" for n in (0, 0, 1, 2)
+        ]
+        Path("given", "optimizer", "given.yaml").write_text("lr: 3")
+    Path("configs", "train.yaml").write_text("hydra: {searchpath: [searched]}\n")
+    Path("logs/run").mkdir(parents=True)
+    Path("logs/run/config.yaml").touch()
+    _, copy, _ = command.begin(parse(["hydra.sweep.dir=u"]), Path("configs"), [Path()])
+    assert not (copy / "logs").exists()
+    assert not (copy / "u").exists()
+    assert (copy / "given" / "optimizer" / "given.yaml").exists()
+    _, copy, _ = command.begin(parse(["hydra.sweep.dir=t"]), Path("configs"))
+    assert (copy / "optimizer" / "searched.yaml").exists()
+
+
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "logs" / "irs" / "now"
     folder.mkdir(parents=True)

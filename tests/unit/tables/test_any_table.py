@@ -118,9 +118,10 @@ def test_any_text_is_a_table_or_a_mistake_named(folder: Path, text: str, separat
         table = reading.read(f"{folder}/t.csv", separator)
     except DataError:
         return
-    # Python's reader finds as many rows, those without any value aside.
+    # Python's reader finds as many rows, those without any value and, as in pandas, lines of blanks aside.
     _, *records = csv.reader(io.StringIO(text), delimiter=separator)
-    assert sum(map(any, table.rows())) == sum(map(any, records))
+    expected = [record for record in records if any(record) and (len(record) > 1 or record[0].strip(" \t"))]
+    assert sum(map(any, table.rows())) == len(expected)
 
 
 @always(st.data(), st.sampled_from([1, 2, 5, 40, 200]), st.integers(1, 5))
@@ -246,10 +247,14 @@ def test_damage_is_read_as_the_clean_table_or_told_of(
     assert module.schema is not None
     assert right.schema is not None
     told = [warning for warning in module.card["warnings"] if "column 'x'" in warning]
+    if "x" in module.schema.dropped:
+        assert told
+        return
     expected, column = right.schema.columns[0], module.schema.columns[0]
-    assert expected.kind == kind
+    assert (expected.name, expected.kind, column.name) == ("x", kind, "x")
     if column.kind != expected.kind:
-        assert told or (kind, column.kind, len(column.categories)) == ("boolean", "categorical", 3)  # no less is known
+        no_less_is_known = kind == "boolean" and set(column.categories) <= {text.strip() for text in spoilt}
+        assert told or (column.kind == "categorical" and no_less_is_known)
         return
     if kind == "categorical":
         spellings = {" ".join(category.casefold().split()) for category in column.categories}

@@ -54,6 +54,8 @@ def repeated(*values: Any) -> list[Any]:
         (repeated(SECOND, 2 * SECOND, 5 * SECOND), "numeric"),
         ([f"{i}.25" for i in range(ROWS)], "numeric"),  # all different, and no identifier
         ([i * i * 1000 for i in range(ROWS)], "numeric"),
+        ([*(f"{i}.25" for i in range(ROWS)), "0000-00-00"], "numeric"),  # no date, and no number with a zero before it
+        ([*(f"{i}.25" for i in range(ROWS)), "01/31/2023"], "numeric"),
         ([f"name {i % 50}" for i in range(ROWS)], "categorical"),
     ],
 )

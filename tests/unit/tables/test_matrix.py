@@ -46,6 +46,13 @@ def test_the_matrix() -> None:
         encode(ROWS.drop("flag", "kind"), SCHEMA, "new.csv")
 
 
+def test_far_from_training_numbers_that_hardly_varied_is_finite() -> None:
+    schema = Schema((Column("x", "numeric", scale=1e300),), "y")
+    assert encode(pl.DataFrame({"x": [1.0, -1e10, 1e-300, None]}), schema)[:, 0].tolist()[:3] == pytest.approx(
+        [1e37, -1e37, 1.0]
+    )
+
+
 def test_people_read_the_values_as_the_table_had_them() -> None:
     names, cells = decode(encode(ROWS, SCHEMA).astype(float), SCHEMA)
     assert names == ["when", "big", "flag", "kind"]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
+import io
+import lzma
 import random
 import re
+import shutil
 import subprocess
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +138,13 @@ def test_rows_are_those_that_pandas_reads(tmp_path: Path, text: str, rows: list[
         assert ["".join(value or "" for value in row).strip() for part in parts for row in part.rows()] == rows
 
 
+def zipped(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, content)
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -141,17 +154,22 @@ def test_rows_are_those_that_pandas_reads(tmp_path: Path, text: str, rows: list[
         ("sep=;\na;b\n1;2\n", "begins with a note for Excel"),
         ("# written by hand\na,b\n1,2\n", "lines that begin with # seem to be comments"),
         ("a,b\n1,é\n".encode("cp1252"), "is not UTF-8"),
+        (zipped("my.csv", b"a,b\n1,2\n"), "is a zip archive"),
+        (bz2.compress(b"a,b\n1,2\n"), "is packed with bzip2"),
+        (lzma.compress(b"a,b\n1,2\n"), "is packed with xz"),
     ],
 )
-def test_what_all_lines_have_in_common_is_named_with_a_command_that_works(
+def test_a_fault_of_the_whole_file_is_named_with_a_command_that_mends_it(
     tmp_path: Path, content: str | bytes, problem: str
 ) -> None:
     path = tmp_path / "it's mine.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=problem) as raised:
         reading.read(str(path))
-    command = re.search(r"; ((?:iconv|sed|grep) .* > '.*\.new\.csv')", str(raised.value))
+    command = re.search(r"; ((iconv|sed|grep|unzip|bunzip2|xz) .* > '.*\.new\.csv')", str(raised.value))
     assert command is not None
+    if shutil.which(command[2]) is None:
+        pytest.skip(f"{command[2]} is not installed")
     subprocess.run(["bash", "-c", command[1]], cwd=tmp_path, check=True)
     assert reading.read(str(tmp_path / "it's mine.new.csv")).columns[-2:] == ["a", "b"]
 
@@ -171,6 +189,37 @@ def test_the_first_bytes_tell_what_is_no_text(tmp_path: Path, name: str, head: b
     (tmp_path / name).write_bytes(head)
     with pytest.raises(DataError, match=problem):
         reading.read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("ending", "write"),
+    [
+        (".parquet", TABLE.write_parquet),
+        (".arrow", TABLE.write_ipc),
+        (".npz", lambda path: np.savez(path, a=np.arange(3))),
+        (".zst", lambda path: TABLE.write_csv(path, compression="zstd")),
+    ],
+)
+def test_a_file_of_another_format_is_read_by_the_ending_that_is_named(
+    tmp_path: Path, ending: str, write: Callable[[str], None]
+) -> None:
+    right, wrong = tmp_path / f"right{ending}", tmp_path / "wrong.csv"
+    write(str(right))
+    right.rename(wrong)
+    with pytest.raises(DataError, match=rf"give it the ending \{ending}"):
+        reading.read(str(wrong))
+    assert reading.read(str(wrong.rename(right))).height == TABLE.height
+
+
+def test_a_single_array_becomes_a_table_as_the_message_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = np.arange(6.0).reshape(3, 2), np.array(["a", "b", "a"])
+    with open("t.csv", "wb") as file:
+        np.save(file, x)
+    with pytest.raises(DataError) as raised:
+        reading.read("t.csv")
+    exec(str(raised.value).split("; ")[1].split(" makes")[0], {"np": np, "x": x, "y": y})
+    assert reading.read("t.npz").columns == ["x0", "x1", "y"]
 
 
 def test_arrays_of_bytes_and_times_are_columns_and_others_are_named(tmp_path: Path) -> None:

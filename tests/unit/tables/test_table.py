@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -90,6 +91,18 @@ def test_groups_and_order(table: Callable[..., TableData]) -> None:
     assert [len(part) for part in parts] == [39, 9, 12]
 
 
+def test_a_column_of_weights(table: Callable[..., TableData], tmp_path: Path) -> None:
+    weights = [i % 3 * 0.5 for i in range(ROWS)]
+    table(name="test.csv")  # without weights
+    data = table(w=weights, settings={"weight": "w", "test_path": str(tmp_path / "test.csv")})
+    data.setup()
+    assert data.schema is not None
+    assert (data.schema.names, data.schema.dropped) == (["a", "b"], {"w": "the weight"})
+    assert data.weights is not None
+    expected = np.array([*weights, *[1.0] * ROWS]) / np.array(weights)[data.train_rows].mean()
+    np.testing.assert_allclose(data.weights.numpy(), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("columns", "settings", "problem"),
     [
@@ -105,6 +118,11 @@ def test_groups_and_order(table: Callable[..., TableData]) -> None:
         ({}, {"order": "a", "folds": 3, "fold": 0}, "data.folds=3: does not go with data.order"),
         ({}, {"separator": "ab"}, "data.separator=ab: must be one character"),
         ({}, {"decimal": ",", "thousands": ","}, "data.decimal=,: must be one character"),
+        ({}, {"weight": "c"}, "data.weight=c: no such column"),
+        ({"w": [1, None] * 30}, {"weight": "w"}, "data.weight=w: needs a number of 0 or more in every row, .* None"),
+        ({"w": [1, -1] * 30}, {"weight": "w"}, "and holds '-1'"),
+        ({"w": [0] * 60}, {"weight": "w"}, "not all 0"),
+        ({}, {"weight": "y"}, "data.target=y: is not to be left out"),
         ({"g": ["x", None] * 30}, {"group": "g"}, "data.group=g: the column has no value in 30 rows"),
         ({"y": ["yes"] * ROWS}, {}, "column 'y' has one class only, 'yes'"),
         ({"y": [None] * ROWS}, {}, "column 'y' has no label"),
