@@ -21,6 +21,7 @@ WITH_MEAN = ("standard", "standard_piecewise")
 MOST_PIECES = 1000
 MOST_UNASKED = 32
 ROWS_PER_PIECE = 320
+FEW_VALUES = 32
 _SMALLEST_WIDTH = 1e-30  # of a piece, whose inverse float32 still holds
 
 
@@ -32,7 +33,8 @@ class Encoding(nn.Module):
         standard, robust: one piece, not clamped: (x - mean) / deviation, or (x - median) / interquartile range.
         piecewise: every piece is an output, the first not clamped below and the last not above (Gorishniy et al. 2022,
             arXiv:2203.05556, eq. 1).
-        standard_piecewise: the outputs of standard for all columns, then those of piecewise.
+        standard_piecewise: the outputs of standard for all columns, then those of piecewise for columns of more than 32
+            values: pieces that tell single values apart do harm.
         quantile: one output, offset + the sum of step_k times piece k: linear between the knots, constant beyond them.
 
     A missing number is replaced, by the mean where there is a standard one, else the median. indicators: the raw
@@ -232,6 +234,11 @@ def _piecewise(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     return places[wide], np.arange(wide.sum(), dtype=np.float64)
 
 
+def _piecewise_of_many(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
+    places, scores = _piecewise(numbers, max_pieces)
+    return (places, scores) if len(np.unique(numbers)) > FEW_VALUES else (places[:1], scores[:1])
+
+
 def _quantile(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     """A knot's score is Φ⁻¹ of its mid-distribution function, (rows below + half the rows equal) / rows: no value, not
     even the largest, is infinitely far out, and ties get the score of their middle (Parzen 2004, "Quantile probability
@@ -248,5 +255,5 @@ _FITS: dict[str, list[Callable[[NDArray[np.float64], int], Knots]]] = {
     "robust": [_robust],
     "piecewise": [_piecewise],
     "quantile": [_quantile],
-    "standard_piecewise": [_standard, _piecewise],
+    "standard_piecewise": [_standard, _piecewise_of_many],
 }

@@ -52,7 +52,7 @@ def test_standard_and_robust_equal_scikit_learn() -> None:
 
 
 def test_standard_piecewise_is_one_beside_the_other() -> None:
-    for features, cardinalities, rows in ((numbers(), (), TRAIN), (table(), CARDINALITIES, ROWS)):
+    for features, cardinalities, rows in ((numbers()[:, :3], (), TRAIN), (table(), CARDINALITIES, ROWS)):
         count = features.shape[1] - len(cardinalities)
         both, one, other = (
             fit(features, rows, cardinalities, numeric=numeric, max_pieces=7, max_one_hot=10)
@@ -63,6 +63,14 @@ def test_standard_piecewise_is_one_beside_the_other() -> None:
         assert torch.equal(both(features), torch.cat([standard[:, :count], piecewise], dim=1))
         assert (both.num_numbers, both.num_outputs) == (count, count + other.num_outputs)
         assert torch.equal(both.sources, torch.cat([one.sources[:count], other.sources]))
+
+
+def test_a_number_of_few_values_gets_no_pieces_beside_the_standard_one() -> None:
+    features = torch.stack([torch.arange(330.0) % 33, torch.arange(330.0) % 32, torch.zeros(330)], 1)
+    encoding = fit(features, torch.arange(330), (), numeric="standard_piecewise", max_pieces=50)
+    assert encoding.settings["pieces"] == [1 + 32, 1, 1]
+    standard = StandardScaler().fit_transform(features)
+    np.testing.assert_allclose(encoding(features)[:, :3], standard, rtol=1e-5, atol=1e-6)
 
 
 def test_pieces_go_by_the_training_rows_unless_they_are_set() -> None:
