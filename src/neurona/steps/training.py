@@ -232,6 +232,7 @@ class Evaluation(Callback):
     """Reports what the metrics of a validation or a test come to."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        pl_module.uncalibrated = []  # of a validation that was broken off
         distributed.share(pl_module.network.buffers())  # running averages are of each process's rows: rank 0's count
 
     def on_test_start(self, trainer: Trainer, pl_module: Classifier) -> None:
