@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 import pandas
+import pytabkit
 import torch
-from pytabkit import models
 from sklearn.metrics import accuracy_score, log_loss
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     frame = pandas.DataFrame(numbers, columns=[f"n{i}" for i in range(numbers.shape[1])])
     for column in range(int(count), features.shape[1]):
         frame[f"c{column}"] = pandas.Categorical(features[:, column].astype(int).astype(str))
-    model = getattr(models, name)(random_state=int(seed), n_cv=1, n_refit=0, device="cpu", n_threads=1, verbosity=0)
+    model = getattr(pytabkit, name)(random_state=int(seed), n_cv=1, n_refit=0, device="cpu", n_threads=1, verbosity=0)
     started = time.process_time()
     model.fit(frame.iloc[train], targets[train])
     seconds = time.process_time() - started

@@ -77,6 +77,15 @@ VARIANTS: dict[str, list[str]] = {
         "trainer.callbacks.early_stopping.patience=null",
     ],
     "hidden [256, 256, 256]": ["model.hidden=[256,256,256]"],
+    "hidden [128, 64]": ["model.hidden=[128,64]"],
+    "batch normalization": ["model.normalization=batch"],
+    "no dropout": ["model.dropout=0"],
+    "lr 3e-3": ["optimizer.lr=3e-3"],
+    "adamw, weight decay 0.01": ["optimizer=adamw"],
+    "batch 128": ["data.batch_size=128"],
+    "no early stopping": ["trainer.callbacks.early_stopping.patience=null", "trainer.max_epochs=100"],
+    "embeddings above 16 categories": ["data.max_one_hot=16"],
+    "quantile": ["data.numeric_encoding=quantile"],
     "tabm, 4 members of [192, 192]": [*MEMBERS, "model.hidden=[192,192]", "model.members=4"],
 }
 
