@@ -55,7 +55,7 @@ class Classifier(LightningModule):
     class_weights: Tensor | None
     temperature: Tensor | None
     metrics_class = EvaluationMetrics
-    """Of what validation and test report; a subclass of the classifier may name another."""
+    """The class of the metrics that validation and test report; a subclass may name another."""
 
     def __init__(
         self,
@@ -88,21 +88,21 @@ class Classifier(LightningModule):
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
         self.classifier_config: dict[str, Any] | None = None
-        """What this classifier was made from; None where it was not by a configuration."""
+        """The configuration from which this classifier was made; None if it was made without one."""
         self.compile_steps = compile_steps
         self._optimization = optimization
         self.figures = StepFigures()
         """Of the training steps."""
         self.num_correct: Tensor | None = None
-        """Of the mini-batch that ``training_step`` has just been given: samples classified rightly, a scalar."""
+        """The number of correctly classified samples in the current mini-batch of ``training_step``, a scalar."""
         self.confusion_matrix: list[list[int]] = []
-        """Of the last validation or test: samples by target (row) and prediction (column)."""
+        """The confusion matrix of the last validation or test: a row per target, a column per prediction."""
         self.norms: StepNorms | None = None
-        """What takes the norms of the steps whose loss is logged, if anything is to."""
+        """Computes the norms at the steps whose loss is logged; None if they are switched off."""
         self.is_weighted = False
         """Whether the training rows of this fit have weights."""
         self.is_fast = False
-        """Whether this fit steps through chunks of mini-batches, instead of Lightning's automatic optimisation."""
+        """Whether this fit uses chunks of mini-batches instead of Lightning's automatic optimisation."""
         self.fast_way: FastWay | None = None
 
     # What researchers change: the loss of one mini-batch.
@@ -138,7 +138,7 @@ class Classifier(LightningModule):
     # Training.
 
     def training_step(self, batch: Batch | Chunk | Sequence[Tensor], batch_idx: int) -> Tensor | None:
-        """The loss of a mini-batch, as ``loss`` has it; or steps through a chunk of them, in the fast way."""
+        """Returns the ``loss`` of a mini-batch; in the fast way, makes the steps of a whole chunk."""
         if isinstance(batch, Chunk):
             assert self.fast_way is not None
             self.fast_way.step_through(batch, batch_idx)
@@ -149,12 +149,12 @@ class Classifier(LightningModule):
         return loss
 
     def configure_callbacks(self) -> list[Any]:
-        """The project's own work at the hooks, before that of any other callback."""
+        """The project's own callbacks, which come before all others."""
         training.attach(self.trainer, Classifier)
         return []
 
     def who_asks(self, trainer: Trainer, datamodule: Any) -> list[str]:
-        """Who asks for Lightning's own way in a fit with these; nobody where the fast one will do."""
+        """The code that asks for Lightning's own way in this fit; empty if the fast way will do."""
         return training.who_asks(self, trainer, datamodule, Classifier)
 
     def choose_way(self, asked_by: Sequence[str]) -> None:
@@ -174,7 +174,7 @@ class Classifier(LightningModule):
             trainer.gradient_clip_algorithm = "norm" if clips_norm else "value"
 
     def balance(self, counts: Tensor) -> None:
-        """Weights the classes so that all count as much. counts: training rows of each class, (num_classes,)."""
+        """Gives all classes the same total weight. counts: training rows of each class, (num_classes,)."""
         assert self.class_weights is not None
         self.class_weights.copy_(counts.sum() / (len(counts) * counts))
 
@@ -185,7 +185,7 @@ class Classifier(LightningModule):
 
     @property
     def steps_per_batch(self) -> int:
-        """Most optimiser steps in one Lightning batch, a pure function of the configuration."""
+        """The largest number of optimiser steps in one Lightning batch; it depends only on the configuration."""
         trainer: Any = self.trainer
         batch_size = getattr(trainer.datamodule, "batch_size", 1)
         return chunking.most_steps(self.num_parameters, batch_size * self.optimization.accumulate, self.device.type)
@@ -213,7 +213,7 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        """Every parameter of this module; those of the network by their names in it."""
+        """All parameters of this module; those of the network have their names in it."""
         return [(name.removeprefix("network."), parameter) for name, parameter in self.named_parameters()]
 
     def _left_to_callbacks(self) -> set[nn.Parameter]:
@@ -226,7 +226,7 @@ class Classifier(LightningModule):
         return {parameter for parameter in self.parameters() if not parameter.requires_grad}
 
     def total_steps(self) -> float:
-        """Optimiser steps of the whole fit, ``math.inf`` where nothing limits them."""
+        """Optimiser steps of the whole fit; ``math.inf`` without a limit."""
         batches, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
         by_steps = math.inf if self.trainer.max_steps == -1 else self.trainer.max_steps
         if math.isinf(self.trainer.num_training_batches) or math.isinf(batches) or epochs is None or epochs == -1:
@@ -240,22 +240,22 @@ class Classifier(LightningModule):
 
     @property
     def samples_taken(self) -> int:
-        """Training samples taken since this process was started, by all processes."""
+        """Training samples that all processes have used since this process started."""
         return self.figures.samples
 
     def is_logged(self, step: int) -> bool:
-        """Whether the figures of this optimiser step, counted from 1, go to the loggers."""
+        """Whether this optimiser step, counted from 1, is logged."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return bool(every) and step % every == 0
 
     def log_step(self) -> None:
-        """Tells the loggers of the step that has just been made."""
+        """Logs the step that was just made."""
         norms = self.norms.figures() if self.norms is not None else {}
         self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), "train/lr": self.next_rate, **norms})
 
     @property
     def next_rate(self) -> float:
-        """The rate the next step takes (the first parameter group's)."""
+        """The learning rate of the next step, that of the first parameter group."""
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def step_plateau(self) -> None:
@@ -298,7 +298,7 @@ class Classifier(LightningModule):
     # Reporting: the step axis is optimiser steps, counted from 0, everywhere.
 
     def report(self, figures: dict[str, float]) -> None:
-        """Figures of an epoch or an evaluation, for callbacks and loggers."""
+        """Reports the figures of an epoch or an evaluation to callbacks and loggers."""
         if self.trainer.state.fn == "fit":
             # What self.log_dict(figures, logger=False) comes to, in a fiftieth of the time.
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
@@ -307,7 +307,7 @@ class Classifier(LightningModule):
         self.log_to_loggers(figures)
 
     def log_to_loggers(self, figures: dict[str, Any]) -> None:
-        """Figures of the optimiser step that was made last, counted from 0; nothing in the sanity check."""
+        """Logs figures of the last optimiser step, counted from 0; does nothing in the sanity check."""
         if self.trainer.sanity_checking:
             return
         for logger in self.loggers:

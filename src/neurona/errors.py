@@ -1,4 +1,4 @@
-"""What goes wrong, in words for the user: mistakes, failures, ranges, near misses. Imports nothing of the project."""
+"""Errors with messages for the user, ranges of values, and suggestions. Imports nothing from the project."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake of the user's: shown as one short paragraph, exit status 2."""
+    """A mistake of the user, which is shown as one short paragraph; exit status 2."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on, through no mistake in its configuration: shown as one paragraph, exit status 1."""
+    """A run fails although its configuration is right, which is shown as one paragraph; exit status 1."""
 
 
 class HopelessRun(RunError):
-    """One that would come to the same end again, from its last checkpoint too."""
+    """A failure that would happen again, also from the last checkpoint."""
 
 
 class JobFailed(Exception):
-    """A sweep whose launcher has failed by a fault of its own, its cause, while jobs were at work."""
+    """The launcher of a sweep has a defect, which is the cause; jobs may have been running."""
 
 
 class ConfigError(UserError):
@@ -52,7 +52,7 @@ def check_range(
     most: float = math.inf,
     below: float = math.inf,
 ) -> None:
-    """Raises ConfigError unless a number is within these limits and finite; None, where it is allowed, passes."""
+    """Raises ConfigError unless a number is finite and within these limits. None passes if it is allowed."""
     if value is None or (least <= value <= most and above < value < below):
         return
     limits = {"at least": least, "above": above, "at most": most, "below": below}
@@ -61,12 +61,12 @@ def check_range(
 
 
 def check_seed(key: str, seed: int) -> None:
-    """Raises ConfigError unless the seed is one that every generator takes."""
+    """Raises ConfigError unless every random generator accepts the seed."""
     if not 0 <= seed < 2**32:
         raise ConfigError(key, seed, "must be from 0 to 4294967295")
 
 
 def did_you_mean(word: object, known: Collection[Any]) -> str:
-    """ "; did you mean …?", or nothing where no known word is close."""
+    """The words "; did you mean …?", or nothing if no known word is close."""
     close = get_close_matches(str(word), [str(name) for name in known], n=1)
     return f"; did you mean {close[0]}?" if close else ""

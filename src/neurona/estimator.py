@@ -97,7 +97,7 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each row, (rows,)."""
-        check_is_fitted(self)
+        check_is_fitted(self)  # before ``classes_`` is asked for
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def _validated(self, X: Any, y: Any = None, sample_weight: Any = None, *, reset: bool = True) -> Any:
@@ -130,6 +130,10 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
             "sample_weight": sample_weight,
             "start": start,
         }
+        target = "y"
+        while target in getattr(X, "columns", ()):
+            target += "_"
+        more = [written("data.target", target), *more]
         with tempfile.TemporaryDirectory() as temporary:
             predictor = fit_arrays(arrays, self._lines(str(Path(temporary) / "run"), more))
             assert predictor.folder is not None
@@ -164,18 +168,16 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
             lines.append("trainer.callbacks.importance=null")
         given = {key(override) for override in parse([*more, *self.overrides])}
         is_own = "model" in given  # which may have other settings
-        names = {line: line.partition("=")[0] for line in lines}
-        left = [
-            line for line, name in names.items() if name not in given and not (is_own and name.startswith("model."))
-        ]
-        return [*left, *more, *self.overrides]
+        names = [(line, line.partition("=")[0]) for line in lines]
+        kept = [line for line, name in names if name not in given and not (is_own and name.startswith("model."))]
+        return [*kept, *more, *self.overrides]
 
     def _prepare(self) -> None:
         """Predictions are in float64, as in float32 a row's probabilities depend on the rows beside it."""
         self._predictor = Predictor(self._rebuilt().double())
 
     def _rebuilt(self) -> Classifier:
-        state = {name: torch.from_numpy(array) for name, array in self.network_["state_dict"].items()}
+        state = {name: torch.tensor(array) for name, array in self.network_["state_dict"].items()}
         allow: Any = next((line.value() for line in parse(self.overrides) if key(line) == "allow"), ())
         return checkpoint.rebuild({**self.network_, "state_dict": state}, allow)
 

@@ -1,4 +1,4 @@
-"""What validation and test report, accumulated with torchmetrics: every sample counted once, whatever the devices."""
+"""What validation and test report, computed with torchmetrics: every sample counts once on any number of devices."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ class EvaluationMetrics(nn.Module):
         }
 
     def reset(self) -> None:
-        """Forgets everything accumulated."""
+        """Resets all metrics."""
         for metric in self.children():
             metric.reset()  # type: ignore[operator]

@@ -29,7 +29,7 @@ RANGES: dict[str, dict[str, float]] = {
 """Of arguments with one meaning in every optimiser that has them."""
 
 FUSED: tuple[type[Optimizer], ...] = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-"""Classes whose updates are made in one kernel unless the configuration says otherwise."""
+"""Classes that update in one kernel by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Optimization:
 
     @classmethod
     def of(cls, kind: Callable[..., Optimizer], **arguments: Any) -> Self:
-        """arguments: the optimiser's and those of this class together, as a yaml has them."""
+        """arguments: those of the optimiser and of this class, as in the yaml."""
         own = {each.name for each in fields(cls)} & arguments.keys()
         rest = {name: value for name, value in arguments.items() if name not in own}
         return cls(kind=kind, arguments=rest, **{name: arguments[name] for name in own})
@@ -100,14 +100,14 @@ class Optimization:
 
     @property
     def name(self) -> str:
-        """The dotted path of the optimiser, as people write it."""
+        """The dotted path of the optimiser's class in its usual form."""
         name = getattr(self.kind, "__qualname__", str(self.kind))
         is_torch = getattr(torch.optim, name, None) is self.kind
         return f"{'torch.optim' if is_torch else self.kind.__module__}.{name}"
 
     @property
     def needs_closure(self) -> bool:
-        """Whether a step evaluates the loss itself, as L-BFGS does, and so has to be given a function for it."""
+        """Whether a step evaluates the loss itself, as L-BFGS does, and therefore needs a function for it."""
         step = getattr(self.kind, "step", None)
         closure = inspect.signature(step).parameters.get("closure") if step is not None else None
         return closure is not None and closure.default is closure.empty
@@ -128,7 +128,9 @@ class Optimization:
             if not names[pattern]:
                 there = ", ".join(name for name, _ in parameters)
                 is_shadowed = any(fnmatchcase(name, pattern) for name, _ in parameters)
-                problem = "an earlier pattern has all that it matches" if is_shadowed else f"matches none of {there}"
+                problem = (
+                    "an earlier pattern already matches these parameters" if is_shadowed else f"matches none of {there}"
+                )
                 raise ConfigError("optimizer.groups", pattern, problem)
         return [
             {"params": members[pattern], **(_plain(self.groups[pattern]) if pattern is not None else {})}

@@ -29,7 +29,7 @@ class Schedule:
 
 
 def constant() -> Schedule:
-    """The learning rate as given, throughout."""
+    """A constant learning rate."""
     return Schedule(build=None, needs_length=False)
 
 

@@ -19,8 +19,6 @@ import pytest
 import torch
 
 import neurona
-from neurona.config import check as config
-from neurona.config.hints import CONFIG_DIR
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -63,25 +61,6 @@ class Run:
         """Every file of the folder but its log, for comparing before and after."""
         files = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "train.log")
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in files}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _composed_once() -> Iterator[None]:
-    """What choices of shipped groups declare is remembered from run to run, not for one of Hydra's loaders alone."""
-    compose, remembered = config._from_groups, {}
-    shipped = {str(CONFIG_DIR), f"file://{CONFIG_DIR}", "pkg://hydra.conf", "structured://"}
-
-    def from_groups(loader: Any, name: str, given: Any, searched: str | None) -> dict[str, Any]:
-        paths = {part.path for part in loader.get_search_path().get_path()}
-        if searched is not None or paths - shipped or name != "train":
-            return compose(loader, name, given, searched)
-        if (name, given) not in remembered:
-            remembered[name, given] = compose(loader, name, given, searched)
-        return remembered[name, given]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_from_groups", from_groups)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -502,7 +502,7 @@ def test_a_loss_that_cannot_be_one_is_refused_in_a_line(name: str, problem: str,
         (["+trainer.logger=false"], "is not the Trainer's here: give logger\n"),
         (["+trainer.default_root_dir=here"], "is not the Trainer's here: give folder"),
         (["trainer.enable_checkpointing=false"], "must be true: a run is tested, and continued, from its checkpoints"),
-        (["+trainer.plugins=[]"], "trainer.plugins=[]: is given by the project itself"),
+        (["+trainer.plugins=[]"], "trainer.plugins=[]: is set by the project itself"),
         (
             [f"+trainer.callbacks.e._target_={LIGHTNINGS}.EarlyStopping", "+trainer.callbacks.e.monitor=val_loss"],
             "trainer.callbacks.e.monitor=val_loss: must be one of val/loss",

@@ -103,7 +103,7 @@ def test_it_prints_the_override_and_repeats(tested: Path, read_run: Any, train: 
         (["run={tested}"], "run={tested}: is a learning-rate range test"),
         (["run={tested}", "stage=test"], "run={tested}: is a learning-rate range test"),
         (["init_from={tested}"], "init_from={tested}: is a learning-rate range test"),
-        (["stage=lr_find", "-m", "seed=0,1"], "stage=lr_find: does not go with a sweep"),
+        (["stage=lr_find", "-m", "seed=0,1"], "stage=lr_find: cannot be used in a sweep"),
         (["stage=lr_find", "trainer=ddp_cpu", "trainer.devices=2"], "trainer.devices=2: lr_find works on one device"),
         (["stage=lr_find", "+trainer.gradient_clip_val=1"], "optimizer.clip_norm"),
         (["stage=lr_find", "lr_find.stesp=50"], "did you mean lr_find.steps?"),

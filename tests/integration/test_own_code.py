@@ -69,9 +69,9 @@ def permission(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_page_has_an_example_of_everything() -> None:
     assert set(YAMLS) == {
         *("model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"),
-        *("optimizer/adamax.yaml", "experiment/layerwise.yaml"),
+        *("optimizer/adamax.yaml", "optimizer/lion.yaml", "experiment/layerwise.yaml"),
     }
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 18
 
 
 def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
@@ -142,6 +142,31 @@ def test_an_optimizer_by_its_class_alone(train: Any, newest: Any) -> None:
     assert {"exp_avg", "exp_inf"} <= state["state"][0].keys(), "what Adamax alone keeps"
     done = train("optimizer=adamax", "data=iris", "optimizer.bettas=[0,0]")
     assert (done.status, "did you mean optimizer.betas?" in done.err) == (2, True)
+
+
+def test_an_optimizer_of_ones_own(train: Any, newest: Any) -> None:
+    """One step of Lion, whose momentum is 0 at first, moves each weight by the rate, or not at all."""
+    weights = []
+    for rate in ("0.01", "0.03"):
+        done = train("optimizer=lion", f"optimizer.lr={rate}", "data=iris", "trainer.max_steps=1", "model.hidden=[5]")
+        assert done.status == 0, done.err
+        weights.append(newest().checkpoint()["state_dict"]["network.linear1.weight"])
+    moved = (weights[1] - weights[0]).abs()
+    assert ((moved - 0.02).abs() < 1e-6).float().mean() > 0.5
+    assert (((moved - 0.02).abs() < 1e-6) | (moved == 0)).all()
+    assert train(*arguments("optimizer=lion"), "data=iris", "trainer.max_epochs=2").status == 0
+
+
+def test_an_activation_of_ones_own(train: Any, newest: Any, project: Path, permission: list[str]) -> None:
+    done = train(*arguments("squared_relu"), "data=iris", "trainer.max_epochs=2", "model.hidden=[5]")
+    assert done.status == 0, done.err
+    state = {key: value.double() for key, value in newest().checkpoint("best")["state_dict"].items()}
+    rows = torch.tensor([[5.1, 3.5, 1.4, 0.2], [6.2, 2.9, 4.3, 1.3]], dtype=torch.float64)
+    scaled = rows * state["preprocessing.scale"] + state["preprocessing.shift"]
+    hidden = torch.relu(scaled @ state["network.linear1.weight"].T + state["network.linear1.bias"]) ** 2
+    logits = hidden @ state["network.head.weight"].T + state["network.head.bias"]
+    predicted = neurona.load(newest().folder, allow=["mine"]).predict_proba(rows.float())
+    np.testing.assert_allclose(predicted, logits.softmax(1).numpy(), atol=1e-5)
 
 
 def test_rates_of_single_layers(train: Any, newest: Any) -> None:

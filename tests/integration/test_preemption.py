@@ -325,7 +325,7 @@ def test_a_restarted_job_that_had_finished_says_so(
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     done = train(*overrides)
     assert done.status == 0
-    assert f"this job has been restarted and goes on with its run logs/iris/{newest().folder.name}" in done.out
+    assert f"this job was restarted and continues its run logs/iris/{newest().folder.name}" in done.out
     assert "is finished" in done.out
     assert newest().contents() == before
 

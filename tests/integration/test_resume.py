@@ -280,7 +280,7 @@ def test_the_head_is_made_anew_for_other_classes(finished: Any, train: Any, newe
     theirs = source.checkpoint("best")["state_dict"]
     done = train(f"init_from={source.folder}", "data=wine", "optimizer=sgd", "optimizer.lr=1e-30", "debug=fast")
     assert done.status == 0
-    assert "made anew, as the sizes differ: linear1.weight" in done.out  # wine: 13 features, 3 classes
+    assert "new, because the sizes differ: linear1.weight" in done.out  # wine: 13 features, 3 classes
     ours = newest().checkpoint()["state_dict"]
     torch.testing.assert_close(ours["network.linear2.weight"], theirs["network.linear2.weight"])
     torch.testing.assert_close(ours["network.head.weight"], theirs["network.head.weight"])

@@ -303,7 +303,7 @@ BAD = {
     "hydra.sweep.subdir=a": "the sweep names the folders",
     "hydra.sweep.dir=": "must name a folder",
     "data=irs": "did you mean iris?",
-    "run=logs/0": "does not go with a sweep",
+    "run=logs/0": "cannot be used in a sweep",
 }
 
 

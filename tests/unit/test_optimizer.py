@@ -218,7 +218,7 @@ def test_what_is_left_to_others_is_in_no_group():
         (
             torch.optim.SGD,
             {"*": {"lr": 1}, "0.*": {"lr": 2}},
-            r"groups=0\.\*: an earlier pattern has all that it matches",
+            r"groups=0\.\*: an earlier pattern already matches these parameters",
         ),
         (
             torch.optim.SGD,

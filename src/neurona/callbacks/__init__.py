@@ -1,1 +1,1 @@
-"""What watches or steers a fit, a file each."""
+"""Callbacks that watch or control a fit, one file each."""

@@ -51,7 +51,7 @@ class Boundary(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, InMemoryData) or pl_module.spec.schema is not None or data.features.shape[1] != 2:
-            log.info("no decision boundary is drawn: that needs data of two numbers each, held in memory")
+            log.info("no decision boundary is drawn: it needs data with two features, in memory")
             return
         rows = data.train_rows[:: -(-len(data.train_rows) // MOST_POINTS)]
         self._points = data.features[rows].float().cpu(), data.targets[rows].cpu()

@@ -59,11 +59,11 @@ class BestAndLast(Checkpoint):
         """The figures of the last validation."""
         self._is_checked = self._is_best_held = False
         self.preemption = Preemption()
-        """What tells of signals."""
+        """Reports signals."""
 
     @property
     def every_n_steps(self) -> int | None:
-        """Optimiser steps after which chunks end for it."""
+        """The number of optimiser steps after which a chunk ends, so that a checkpoint can be written."""
         return self.timer.every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +87,7 @@ class BestAndLast(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
-            problem = f"is none of the metrics; give one of {', '.join(sorted(trainer.callback_metrics))}"
+            problem = f"is not a metric of this run; choose one of {', '.join(sorted(trainer.callback_metrics))}"
             raise ConfigError("trainer.callbacks.checkpoints.monitor", self.monitor, problem)
         self.last = {name: value for name, value in scalars(trainer).items() if name.startswith("val/")}
         score = self.sign * trainer.callback_metrics[self.monitor].item()
@@ -166,7 +166,7 @@ class BestAndLast(Checkpoint):
                 self._link_last()
 
     def remove_last(self) -> None:
-        """Leaves the best alone, of a run that is over."""
+        """Removes all checkpoints of a finished run except the best."""
         for path in (self.last_path, self.last_path.with_name(PREVIOUS)):
             path.unlink(missing_ok=True)
 
@@ -215,5 +215,5 @@ def may_change_at_epoch_end(trainer: Trainer) -> bool:
 
 
 def scalars(trainer: Trainer) -> dict[str, float]:
-    """Every figure that the Trainer has."""
+    """All figures of the Trainer, as numbers."""
     return {name: value.item() for name, value in trainer.callback_metrics.items()}

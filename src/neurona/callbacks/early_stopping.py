@@ -39,7 +39,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         return self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As Lightning's, but a patience given anew holds; a greater one lets a fit go on that had been ended."""
+        """Like Lightning's, but uses a new patience; a greater one continues a fit that early stopping had ended."""
         patience = self.patience
         super().load_state_dict(state_dict)
         before, self.patience = self.patience, patience
@@ -48,5 +48,5 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
             log.info("early stopping had ended the run (patience %d); going on with patience %d", before, patience)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning forgets at a resume that the fit had been ended."""
+        """Stops again, because Lightning forgets at a resume that the fit had ended."""
         trainer.should_stop |= self.has_stopped

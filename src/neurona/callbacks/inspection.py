@@ -1,4 +1,4 @@
-"""What TensorBoard is told besides the figures of training and evaluation."""
+"""Pictures, norms and other inspections for TensorBoard, besides the figures of training and evaluation."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Inspection(Callback):
 
 
 def peak_memory_mb() -> float:
-    """Most memory that was in use so far, in 10⁶ bytes: the GPU's where there is one, else the process's."""
+    """The largest use of memory so far, in 10⁶ bytes: the GPU's if there is one, otherwise the process's."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""Says whether a network can memorise the mini-batch that it is trained on over and over."""
+"""Says whether a network can memorise a single mini-batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes predictions to a CSV file while they are made, whatever their number."""
+"""Writes any number of predictions to a CSV file, batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a fit is: a bar with epoch, optimiser steps, speed, loss and accuracy, and a line an epoch; or other work."""
+"""Progress of a fit: a bar with epoch, optimiser steps, speed, loss and accuracy, and one line per epoch."""
 
 from __future__ import annotations
 

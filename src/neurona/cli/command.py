@@ -32,8 +32,8 @@ from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
 
 SINGLE = {  # root keys that do not go with a sweep
-    "run": "names one run and does not go with a sweep (-m); leave out one of the two",
-    "folder": "names one run's folder and does not go with a sweep (-m); a sweep's is named by hydra.sweep.dir=",
+    "run": "names one run and cannot be used in a sweep (-m); leave out one of the two",
+    "folder": "names one run's folder and cannot be used in a sweep (-m); hydra.sweep.dir= names a sweep's",
 }
 KILLED = "the process of a job was killed; the machine may have run out of memory"
 
@@ -150,7 +150,7 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
             searched = [f"hydra.searchpath=[{place[1:]}]"]
         name, lines = replay(lines, Yamls(config_dir, searched))
         if parsed.config_name and name != TRAIN:
-            problem = "does not go with run=, which has a configuration of its own; leave it out"
+            problem = "cannot be used with run=, which has its own configuration; leave it out"
             raise ConfigError("--config-name", parsed.config_name, problem)
         return CommandLine(options, lines, name)
     _check_sweep(overrides)

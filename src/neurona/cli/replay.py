@@ -103,7 +103,7 @@ def _stored(folder: Path, yamls: Yamls, today: dict[str, Any]) -> tuple[dict[str
     choices |= {key(override): override.value() for override in parse(lines) if key(override) in {*choices, *GROUPS}}
     groups = {name for entry in today["defaults"] if isinstance(entry, dict) for name in entry if " " not in str(name)}
     if lacking := (today.keys() | groups) - config.keys() - {"defaults", "hydra", *DELTAS}:
-        print(f"run={folder}: was begun without {', '.join(sorted(lacking))}, and takes today's", flush=True)
+        print(f"run={folder}: began without {', '.join(sorted(lacking))} and uses today's", flush=True)
         config = yamls.compose()[0] | config
     return config | {name: today[name] for name in OF_PROCESS if name in today}, choices, lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
@@ -110,14 +111,40 @@ def from_groups(choices: Mapping[str, Any], config_name: str, without: Collectio
     given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
     # The choices may come from there.
     searched = str([*(HydraConfig.get().searchpath or [])]) if HydraConfig.initialized() else None
-    return _from_groups(GlobalHydra.instance().config_loader(), config_name, given, searched)
+    yamls = Yamls(GlobalHydra.instance().config_loader(), config_name, searched)
+    return _from_groups(yamls, config_name, given, searched)
+
+
+class Yamls:
+    """What one of Hydra's loaders reads: equal to that of another as long as the same files are as they were."""
+
+    def __init__(self, loader: ConfigLoader, config_name: str, searched: str | None) -> None:
+        self.loader = loader
+        self._state: tuple[Any, ...] = (loader,)
+        if config_name == "train" and searched is None:  # else it is of one run, or from further places
+            places = [str(place.path) for place in loader.get_search_path().get_path()]
+            self._state = tuple((place, _files(place.removeprefix("file://"))) for place in places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Yamls) and self._state == other._state
+
+    def __hash__(self) -> int:
+        return hash(self._state)
+
+
+def _files(place: str) -> tuple[tuple[str, int], ...]:
+    """The yamls in a folder, and when each was written; none of what is no folder, as ``pkg://``."""
+    return tuple(sorted((str(file), file.stat().st_mtime_ns) for file in Path(place).rglob("*.yaml")))
 
 
 @functools.lru_cache(maxsize=8)
 def _from_groups(
-    loader: ConfigLoader, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
+    yamls: Yamls, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
 ) -> dict[str, Any]:
-    """Remembered, as the jobs of a sweep share them. given: groups and choices; searched: further places of yamls."""
+    """Remembered, as the jobs of a sweep share them, and the runs of a process. given: groups and choices; searched:
+    further places of yamls.
+    """
+    loader = yamls.loader
 
     def composed(groups: Collection[str]) -> DictConfig:
         overrides = [f"{group}={choice}" for group, choice in given if group in groups]

@@ -9,7 +9,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
 CONFIG_DIR = Path(__file__).parents[3] / "configs"
 
 ELSEWHERE = {  # what other libraries call a key, and its name here
@@ -26,8 +25,8 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "logger": "logger",
 }
 
-OF_PYTHON = ("arrays", "images")
-"""Choices of data that ``neurona.fit`` makes, of X and y in memory."""
+FROM_PYTHON = ("arrays", "images")
+"""Choices of ``data`` that ``neurona.fit`` makes."""
 
 ATTRIBUTES = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """What Hydra reads of a node that makes an object."""
@@ -57,12 +56,10 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
 
 
 def other_choice(key: str) -> str:
-    """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone."""
+    """Which choices of the group of a key ``group.name`` have it, or nothing."""
     group, _, name = key.partition(".")
     having = []
-    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
-        if group == "data" and yaml.stem in OF_PYTHON:
-            continue
+    for yaml in sorted(file for file in CONFIG_DIR.glob(f"{group}/*.yaml") if file.stem not in FROM_PYTHON):
         declared: Any = OmegaConf.load(yaml)
         is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, own, signatures
-from neurona.config.nodes import key_of, root_of
+from neurona.config.nodes import key_of, plain, root_of
 from neurona.config.registry import current
 from neurona.errors import ConfigError, UserError, did_you_mean
 
@@ -25,7 +26,7 @@ def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T
     node's configuration is allowed. arguments: what the code, not the yaml, provides.
     """
     allow = OmegaConf.select(root_of(node), "allow", default=[])
-    return make(key_of(node), _plain(node), base_class, allow, **arguments)
+    return make(key_of(node), plain(node), base_class, allow, **arguments)
 
 
 def make(key: str, node: Mapping[str, Any], base_class: type[T], allow: Collection[str] = (), /, **arguments: Any) -> T:
@@ -47,12 +48,8 @@ def described(node: DictConfig, base_class: type) -> tuple[Any, dict[str, Any]]:
     itself, later and as often as it likes. It is a subclass of ``base_class`` or a function that ``allow`` allows.
     """
     allow = OmegaConf.select(root_of(node), "allow", default=[])
-    key, plain = key_of(node), _plain(node)
-    return _permitted_target(key, plain, base_class, allow), _arguments(key, plain, allow)
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    key, values = key_of(node), plain(node)
+    return _permitted_target(key, values, base_class, allow), _arguments(key, values, allow)
 
 
 def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -75,7 +72,9 @@ def check_permitted(key: str, node: Mapping[str, Any], allow: Collection[str]) -
         raise ConfigError(path, target, "must be the dotted path of a class, such as neurona.models.mlp.MLP")
     for name in hints.ATTRIBUTES[1:]:
         if name in node:
-            raise ConfigError(join(key, name), node[name], "has no meaning here: beside _target_ stand its arguments")
+            raise ConfigError(
+                join(key, name), node[name], "has no meaning here: only arguments of the class stand beside _target_"
+            )
     if not is_within(target, PACKAGES) and not is_own(key, target, allow):
         raise ConfigError(path, target, _refusal(target))
 
@@ -94,6 +93,8 @@ def _definitions(key: str) -> tuple[type[ast.stmt], ...]:
 def _refusal(target: str) -> str:
     module, _, name = target.rpartition(".")
     package = target.partition(".")[0]
+    if module == "__main__":
+        return _of_cell(name)
     trust = f"if you trust that module, add allow=[{package}]"
     if (file := own.source(module)) is not None:
         names = own.statements(file)
@@ -107,6 +108,14 @@ def _refusal(target: str) -> str:
     return f"is none of {', '.join(PACKAGES)}{beside}; {hint}"
 
 
+def _of_cell(name: str) -> str:
+    """What to do with a class that a notebook's cell defines, which no other process knows."""
+    project = own.folder()
+    place = "" if project is None or project == Path.cwd() else f"{project}/"
+    problem = "no later run or process finds what a notebook's cell defines"
+    return f"{problem}; make %%writefile {place}mine.py the cell's first line, run it, and name mine.{name}"
+
+
 def _make(
     key: str, node: Mapping[str, Any], base_class: type | None, allow: Collection[str], arguments: dict[str, Any]
 ) -> Any:
@@ -115,7 +124,7 @@ def _make(
 
     target = _permitted_target(key, node, base_class, allow)
     for name in arguments.keys() & node.keys():
-        raise ConfigError(join(key, name), node[name], "is given by the project itself; leave it out")
+        raise ConfigError(join(key, name), node[name], "is set by the project itself; leave it out")
     try:
         return target(**_arguments(key, node, allow) | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
@@ -179,6 +188,8 @@ def import_target(key: str, target: str) -> Any:
     except ImportError as error:
         raise ConfigError(join(key, "_target_"), target, f"cannot be imported: {error}") from None
     if not callable(getattr(imported, name, None)):
+        if module == "__main__":
+            raise ConfigError(join(key, "_target_"), target, _of_cell(name))
         hint = did_you_mean(name, [other for other in dir(imported) if not other.startswith("_")])
         raise ConfigError(join(key, "_target_"), target, f"{module} has no class {name}{hint}")
     return getattr(imported, name)

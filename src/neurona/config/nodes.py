@@ -7,13 +7,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
 
 
 def target_of(node: DictConfig) -> str:
     """The dotted path of what a node makes."""
     return str(node["_target_"])
+
+
+def path_of(kind: type) -> str:
+    """The dotted path of a class, by which a node names it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """The values of a node, interpolations followed."""
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
 def root_of(node: Container) -> DictConfig:

@@ -26,9 +26,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def unreadable(text: str) -> UserError:
     """What is wrong with an override that cannot be read."""
     if text.endswith(",") and "[" in text:
-        return UserError(f"{text}: a list has no spaces in it, or stands in quotes: 'model.hidden=[128, 64]'")
+        return UserError(f"{text}: a list must have no spaces, or be in quotes: 'model.hidden=[128, 64]'")
     if "=~" in text:
-        return UserError(f"{text}: cannot be read; no shell replaces a ~ there: write $HOME")
+        return UserError(f"{text}: cannot be read; the shell does not replace ~ there: write $HOME")
     if any(text.count(opening) != text.count(closing) for opening, closing in BRACKETS):
         return UserError(f"{text}: cannot be read; a bracket is not closed, or not opened")
     return UserError(

@@ -49,7 +49,7 @@ def check_fit(overrides: Iterable[Override]) -> None:
     """Raises ConfigError for an override that a fit does not read."""
     for override in overrides:
         if root(override) == "lr_find":
-            raise ConfigError(key(override), value(override), "is of stage=lr_find alone; leave it out")
+            raise ConfigError(key(override), value(override), "is for stage=lr_find only; leave it out")
 
 
 def _is_of(name: str, keys: Sequence[str]) -> bool:

@@ -53,7 +53,7 @@ class InMemoryData(LightningDataModule):
     """
 
     chunk_aware: ClassVar[bool] = True
-    """The training loader hands out chunks of mini-batches where the fast way is taken."""
+    """In the fast way the training loader yields chunks of mini-batches."""
 
     takes_arrays: ClassVar[bool] = False
     """Whether the data are in memory, as ``arrays`` that Python gives."""
@@ -88,11 +88,11 @@ class InMemoryData(LightningDataModule):
         self.weights: Tensor | None = None
 
     def read(self) -> Table:
-        """The whole data set, read into memory; raises DataError where it is damaged."""
+        """Reads the whole data set into memory. Raises DataError if it is damaged."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split and fit the scaling; does nothing the second time. The stage makes no difference."""
+        """Reads the data, splits them and fits the scaling; does nothing the second time. The stage is ignored."""
         if self._spec is not None:
             self._follow_trainer()
             return
@@ -108,14 +108,14 @@ class InMemoryData(LightningDataModule):
         self._spec = self.describe(table)
 
     def describe(self, table: Table) -> DataSpec:
-        """Fits the preprocessing on the training rows; the sizes and names of what it gives."""
+        """Fits the preprocessing on the training rows. Returns the sizes and names of its output."""
         fitted = preprocessing.fit(table.features, self.train_rows, self.scaling)
         self.preprocessing: nn.Module = fitted
         names = table.class_names
         return DataSpec(table.features.shape[1], len(names), names, table.image_shape)
 
     def split(self, targets: Tensor, class_names: tuple[str, ...], num_test: int, **further: Any) -> Split:
-        """The parts as the constructor's arguments have them; further: as ``neurona.data.split.split`` takes them."""
+        """The split that the constructor's arguments describe. further: arguments of ``neurona.data.split.split``."""
         return split(
             targets,
             class_names,
@@ -130,8 +130,8 @@ class InMemoryData(LightningDataModule):
 
     @classmethod
     def unused(cls, *, is_new: bool) -> dict[str, str]:
-        """Settings that make no difference to a network that is trained, and why. is_new: see ``follow``."""
-        return dict.fromkeys(("batch_size", "shuffle_seed", "scaling"), "is of fitting, which is done; leave it out")
+        """Settings that have no effect on a trained network, with the reasons. is_new: see ``follow``."""
+        return dict.fromkeys(("batch_size", "shuffle_seed", "scaling"), "is only for fitting; leave it out")
 
     def follow(self, trained: DataSpec, *, is_new: bool) -> None:
         """Called before setup where the data are for a network trained earlier. trained: what it was trained on.
@@ -139,7 +139,7 @@ class InMemoryData(LightningDataModule):
         """
 
     def _follow_trainer(self) -> None:
-        """Moves the data to the Trainer's GPU if at least as much memory stays free there as they take."""
+        """Moves the data to the Trainer's GPU if at least as much memory remains free there."""
         trainer: Any = self.trainer
         if trainer is None or trainer.strategy.root_device.type != "cuda" or self.features.is_cuda:
             return
@@ -150,14 +150,14 @@ class InMemoryData(LightningDataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Sizes and names of the data; sets up if that has not happened."""
+        """Sizes and names of the data. Calls ``setup`` if necessary."""
         self.setup()
         assert self._spec is not None
         return self._spec
 
     @property
     def has_validation(self) -> bool:
-        """Whether there is a validation part. Known before setup, which refuses an empty one that was asked for."""
+        """Whether there is a validation part. This is known before ``setup``, which refuses an empty part."""
         return self.folds is not None or self.val_fraction > 0
 
     @property
@@ -173,7 +173,7 @@ class InMemoryData(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the data as used, its values, names and split: 16 hexadecimal digits of a SHA-256."""
+        """Identifies the values, names and split of the data: 16 hexadecimal digits of a SHA-256."""
         sizes_and_names = DataSpec(**asdict(self.spec))  # by their values, whatever class has them
         digest = hashlib.sha256(repr((sizes_and_names, self.features.dtype)).encode())
         parts = (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows)
@@ -233,7 +233,7 @@ def no_class_indices(targets: Tensor, *, any_number: bool = False) -> str:
             return f"{shown}, several numbers a row, which is regression; this is for classification, one class a row"
         if (targets.sum(1) == 1).all():
             return f"{shown}{wanted}of one-hot rows take .argmax(1)"
-        problem = "several classes a row, which is multi-label classification; here a row has one class"
+        problem = "several classes a row, which is multi-label classification; here each row has one class"
         return f"{shown}, {problem}: train on one column at a time"
     if targets.ndim != 1:
         return f"{shown}{wanted}take [:, 0]" if targets.shape[1:] == (1,) else f"{shown}{wanted}one number a row"

@@ -30,7 +30,7 @@ from neurona.data.preprocessing import Scaling
 from neurona.errors import DataError
 
 REMEDY = "delete it to have it downloaded again, or replace it with an intact copy"
-OTHERS = "where it is of another data set, keep it, and set data.root to a folder of this one's files"
+OTHERS = "if it belongs to another data set, keep it, and set data.root to the folder of the right files"
 TIMEOUT_SECONDS = 20.0
 
 

@@ -95,7 +95,9 @@ def local_world_size() -> int:
         return int(size)
     tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"]  # "2", "2(x3)" for three hosts, or "2,1"
     if "," in tasks:
-        raise ConfigError("trainer.num_nodes", tasks, "every host needs as many tasks: srun --ntasks-per-node=…")
+        raise ConfigError(
+            "trainer.num_nodes", tasks, "every host needs the same number of tasks: srun --ntasks-per-node=…"
+        )
     return int(tasks.partition("(")[0])
 
 

@@ -67,7 +67,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Hides what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
+        """Hides what an interrupted session wrote after the checkpoint from which this session continues."""
         self._kwargs["purge_step"] = step + 1
         for file in Path(self.log_dir).glob(f"events.*{ENDING}"):
             file.unlink()
@@ -91,7 +91,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the events gathered so far."""
+        """Writes the events that were collected so far."""
         self.experiment.flush()
 
     def _begin_end(self) -> None:
@@ -150,7 +150,7 @@ class Csv(Logger):
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
-        """Drops what a session that was interrupted wrote beyond the checkpoint from which this one goes on."""
+        """Removes what an interrupted session wrote after the checkpoint from which this session continues."""
         if self.path.exists():
             whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
             rows = [row for row in csv.reader(io.StringIO(whole)) if len(row) == 3 and row[0].isdecimal()]
@@ -166,7 +166,7 @@ class Csv(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends what was gathered."""
+        """Appends the collected figures to the file."""
         header = [] if self.path.exists() else [("step", "metric", "value")]
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([*header, *self._lines])

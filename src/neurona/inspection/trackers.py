@@ -1,6 +1,4 @@
-"""Trackers, which keep the figures of runs elsewhere: a run of theirs begins with the run and ends with it, and is gone
-on with where the run goes on.
-"""
+"""Trackers such as W&B and MLflow: each run has one run of the tracker, which begins, ends and continues with it."""
 
 from __future__ import annotations
 
@@ -77,5 +75,5 @@ def _begin(name: str, logger: Logger, parameters: Mapping[str, Any], before: Map
     try:
         logger.experiment.update_run(logger.run_id, status="RUNNING")
     except Exception as error:
-        problem = f"MLflow run {before[name]['run_id']} cannot be gone on with ({' '.join(str(error).split())})"
-        raise RunError(f"logger.{name}: {problem}; without {FILE} in the run's folder a new one begins") from error
+        problem = f"MLflow run {before[name]['run_id']} cannot be continued ({' '.join(str(error).split())})"
+        raise RunError(f"logger.{name}: {problem}; remove {FILE} from the run's folder to begin a new one") from error

@@ -24,13 +24,14 @@ MAX_SHOWN_RUNS = 12
 """The table of all runs is folded where there are more."""
 TITLE = "Comparison of runs"
 NOTES = (
-    "A group is all runs with the same settings but for the seed. n counts those that have finished with the figure; of"
-    " runs that repeat settings and seed, the last. ± is the sample standard deviation; the interval is Student's t"
-    " interval of the mean, at 95 %.",
-    "Every group is tested against the one with the best mean of two runs or more: a two-sided t test, paired by seed"
-    " where both have the same seeds, Welch's otherwise. p is after Holm's correction over all tests of a data set; the"
-    " interval of each difference stands alone. The best was picked by its mean, which flatters it, and groups that"
-    " cannot be told apart need not be equal: more seeds may tell.",
+    "Runs that differ only in their seed form a group. n is the number of its finished runs that have the figure;"
+    " if runs repeat settings and seed, only the last one counts. ± is the sample standard deviation, and the"
+    " interval is Student's 95 % interval of the mean.",
+    "The best group is the one with the best mean among those of at least two runs. Every other group of at least"
+    " two runs is compared with it by a two-sided t test: paired if both have the same seeds, Welch's otherwise. The"
+    " p values have Holm's correction for all tests of a data set; the intervals of the differences have none. The"
+    " best group was chosen by its mean, so its mean is probably a little too good. A difference that is not"
+    " significant does not mean that two groups are equal; more seeds may show one.",
 )
 
 
@@ -45,7 +46,9 @@ def report(paths: Sequence[Path], metric_key: str | None, by: Sequence[str], out
     found = [runs.read(folder, damaged) for folder in runs.find(paths)]
     all_runs = [run for run in found if not run.is_debug]
     if not all_runs:
-        raise ConfigError("path", " ".join(map(str, paths)), "holds debug runs alone, which are left out; give others")
+        raise ConfigError(
+            "path", " ".join(map(str, paths)), "has only debug runs, which are left out; give another path"
+        )
     metric = _metric(all_runs, metric_key)
     _check_settings(all_runs, by)
     parts = sections(all_runs, metric, by)
@@ -100,7 +103,7 @@ def _folder(first: Path, asked: Path | None) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         links = [file for file in (*([] if asked else [out]), *out.iterdir()) if file.is_symlink()]
         if written := [file for file in links if file == out or file.suffix in FORMATS]:
-            problem = "is a link, which would be written through; remove it, or give another folder with --out"
+            problem = "is a link, which writing would follow; remove it, or give another folder with --out"
             raise ConfigError("--out", written[0], problem)
     except OSError as error:
         raise ConfigError("--out", out, f"cannot be made: {error.strerror}; give another folder with --out") from error

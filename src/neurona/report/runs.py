@@ -72,7 +72,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     folder_of: dict[str, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise ConfigError("path", path, "is no folder; give run or sweep folders, or logs for all of them")
+            raise ConfigError("path", path, "is not a folder; give run or sweep folders, or logs for all of them")
         for name, folders, _ in os.walk(path):
             if is_run(Path(name)):
                 folder_of.setdefault(os.path.realpath(name), Path(name))

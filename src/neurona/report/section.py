@@ -72,15 +72,13 @@ def _verdict(part: Section, metric: Metric) -> list[str]:
         words.append(f"The best {MAX_ROWS} of {len(part.groups)} groups are shown; report.csv has every run.")
     if part.repeats:
         number = f"{part.repeats} run{'s' * (part.repeats != 1)}"
-        words.append(f"Not counted, as another run has the same settings and seed: {number}.")
+        words.append(f"Not counted, because another run has the same settings and seed: {number}.")
     others = [group for group in part.groups if group.n and group is not part.reference]
     if part.reference is None:
-        caution = (
-            "No group has more than one run, so nothing is tested: run more seeds to tell differences from chance."
-        )
+        caution = "No group has more than one run, so nothing is tested; more seeds show what is more than chance."
         return [*words, caution if others else f"No run has finished with {metric.key} yet."]
     if others:
-        words.append(f"Of the groups with two runs or more, the best mean is that of {part.reference.name}.")
+        words.append(f"Among groups of at least two runs, the best mean is that of {part.reference.name}.")
     p_values = {group: difference.p for group, difference in part.differences.items()}
     equal = [group for group in others if group in p_values and p_values[group] >= SIGNIFICANCE_LEVEL]
     worse = [group for group in others if group in p_values and p_values[group] < SIGNIFICANCE_LEVEL]
@@ -88,7 +86,7 @@ def _verdict(part: Section, metric: Metric) -> list[str]:
     for meaning, groups in (
         (f"Not significantly different from it (p ≥ {SIGNIFICANCE_LEVEL})", equal),
         (f"Significantly worse (p < {SIGNIFICANCE_LEVEL})", worse),
-        ("Not tested, as there is one run only, or the runs do not differ", untested),
+        ("Not tested, because there is only one run or the runs do not differ", untested),
     ):
         if groups:
             words.append(f"{meaning}: {_names(groups)}.")
@@ -152,10 +150,10 @@ def _search(part: Section, metric: Metric, file: Path) -> list[Block]:
 
     study = search.study_of([group for group in part.groups if group.n], keys, metric)
     search.parallel_coordinates(study, metric).savefig(file)
-    caption = "Every line is a run, from its figure to its settings; the best are dark."
+    caption = "Each line connects the figure and the settings of a run; the best runs are dark."
     picture = Picture(file, f"Parallel coordinates of {', '.join(keys)} and {metric.key}", caption)
     shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in search.importances(study).items())
-    meaning = "How much each setting, by itself, tells the better half of the runs from all of them (PED-ANOVA)"
+    meaning = "How well each setting alone separates the better half of the runs from all of them (PED-ANOVA)"
     return [*([Paragraph(f"{meaning}: {shares}.")] if shares else []), picture]
 
 

@@ -70,7 +70,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Raises HopelessRun for a path outside of the places for checkpoints."""
         if not any(is_below(path, place) for place in (self.folder, *self.others())):
-            problem = "a callback's state in the checkpoint has it removed, and it is not in the run's folder"
+            problem = "the state of a callback in the checkpoint would remove it, but it is not in the run's folder"
             raise HopelessRun(f"{path}: {problem}; take that callback out: trainer.callbacks.<name>=null")
         Path(path).unlink(missing_ok=True)
 

@@ -50,7 +50,7 @@ class RunFolder:
             raise ConfigError(self.key, path, "cannot be written; copy the folder and give the copy")
         for file in path.rglob("*"):
             if file.is_symlink() and not is_below(file, path):
-                problem = "is a link out of the run's folder, which would be written to; put what it names in its place"
+                problem = "is a link out of the run's folder, which writing would follow; replace it by the file itself"
                 raise ConfigError(self.key, file, problem)
         self._lock = (path / ".lock").open("a")
         weakref.finalize(self, self._lock.close)
@@ -204,7 +204,7 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
     if best.is_file():
         return best
     if read_metrics(folder).get("status") == "finished":
-        raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; bring it back, or train anew")
+        raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; put it back, or train again")
     if last.is_file():
         return last
     raise ConfigError(key, folder, "has no checkpoint yet; continue it first: python train.py run=<folder>")

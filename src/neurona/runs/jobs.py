@@ -22,7 +22,7 @@ from neurona.runs.folder import RunFolder, is_held, read_metrics
 SEARCH = "search.yaml"
 """In the folder of a sweep that is a search: its settings."""
 
-ONLY_FITS = "does not go with a sweep (-m), whose jobs are fits"
+ONLY_FITS = "cannot be used in a sweep (-m), whose jobs are fits"
 FINAL_STATUSES = ("finished", "pruned")
 
 PATIENCE_SECONDS = launch.PATIENCE_SECONDS + 10
@@ -91,7 +91,7 @@ def check_same(folder: Path, overrides: Sequence[str]) -> bool:
         before = configuration.origin(folder, "hydra.sweep.dir").overrides
     except FileNotFoundError:
         if folder.is_dir() and (others := {path.name for path in folder.iterdir()}.difference(LEFTOVER_FILES)):
-            problem = f"is to be a job's folder, but has {min(others)} and no run in it; give another folder"
+            problem = f"should be a job's folder, but has {min(others)} and no run in it; give another folder"
             raise ConfigError("hydra.sweep.dir", folder, problem) from None
         return False
     now, then = (

@@ -16,6 +16,7 @@ from torch import nn
 from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
+from neurona.config.nodes import plain
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -58,14 +59,14 @@ def untrained(
         network=_network(cfg, preprocessing, spec),
         spec=spec,
         optimization=optimization,
-        model_config=_plain(cfg.model),
-        embedding_config=_plain(cfg.embedding),
+        model_config=plain(cfg.model),
+        embedding_config=plain(cfg.embedding),
         compile_steps=cfg.compile,
     )
     if start is not None:
         classifier.load_state_dict(start.state_dict())
     optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
-    classifier.classifier_config = _plain(cfg.classifier)
+    classifier.classifier_config = plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)
     return classifier, datamodule
@@ -87,7 +88,7 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     trained_on = contents["neurona"].get("fingerprint")
     fingerprint = None if is_new else getattr(datamodule, "fingerprint", None)
     if fingerprint is not None and trained_on not in (None, fingerprint):
-        problem = "rows that it was trained on may be among those taken"
+        problem = "the rows may include some that the run was trained on"
         log.warning("data.fingerprint=%s: was %s when the run began; %s", fingerprint, trained_on, problem)
     if cfg.stage == "validate" and is_new and datamodule.spec.schema is not None:
         raise ConfigError("stage", "validate", "works on the run's own data; for others (data.path) use stage=test")
@@ -96,17 +97,13 @@ def trained(request: Request, folder: RunFolder) -> tuple[Classifier, Any]:
     if cfg.stage in ("test", "predict") and not getattr(datamodule, "has_test", True):
         raise ConfigError("stage", cfg.stage, "this run has no test part (data.test_fraction=0); give other rows")
     seed_everything(cfg.seed, verbose=False)
-    classifier = checkpoint.rebuild(contents, cfg.allow, _plain(cfg.classifier), datamodule.spec)
+    classifier = checkpoint.rebuild(contents, cfg.allow, plain(cfg.classifier), datamodule.spec)
     cpu.set_threads(cfg.threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     return classifier, datamodule
 
 
 def _network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> nn.Module:
-    return checkpoint.make_network(_plain(cfg.model), _plain(cfg.embedding), preprocessing, spec, cfg.allow)
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    return checkpoint.make_network(plain(cfg.model), plain(cfg.embedding), preprocessing, spec, cfg.allow)
 
 
 def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) -> None:
@@ -118,7 +115,7 @@ def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) ->
     needed = sum(parameter.nbytes for parameter in network.parameters())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        problem = f"its weights take {needed / 2**30:,.0f} GiB of the {memory / 2**30:,.0f} there are; make it smaller"
+        problem = f"its weights take {needed / 2**30:,.0f} GiB of {memory / 2**30:,.0f} GiB of memory; make it smaller"
         raise ConfigError("model", cfg.model["_target_"], problem)
 
 
@@ -145,7 +142,7 @@ def _check_fit(classifier: Classifier, datamodule: Any) -> None:
         # Of parts that differ by one row at most, some have one row if there are fewer than two for every process.
         if any(0 < part < 2 * processes for part in (size, rows % size)):
             shared = f"for one of {processes} processes " if processes > 1 else ""
-            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot take"
+            problem = f"of {rows} rows leaves {shared}a mini-batch of one, which batch normalization cannot use"
             raise ConfigError("data.batch_size", size, f"{problem}; use another")
 
 
@@ -197,4 +194,4 @@ def start_from(folder: str, classifier: Classifier) -> None:
     """Gives a classifier the weights of another run's best checkpoint, wherever the sizes are the same."""
     contents = checkpoint.read(best_checkpoint(Path(folder).expanduser(), "init_from"))
     new = checkpoint.transfer(contents, classifier)
-    log.info("weights from %s%s", folder, f"; made anew, as the sizes differ: {', '.join(new)}" if new else "")
+    log.info("weights from %s%s", folder, f"; new, because the sizes differ: {', '.join(new)}" if new else "")

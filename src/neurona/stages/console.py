@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from neurona.classifier import Classifier
+from neurona.config.nodes import path_of
 from neurona.runs.folder import RunFolder
 
 log = logging.getLogger("neurona")
@@ -113,7 +114,7 @@ def device(trainer: Trainer) -> str:
 def way(classifier: Classifier, trainer: Trainer, datamodule: Any) -> str:
     """Which way steps are taken, and who asked for Lightning's own."""
     if not classifier.automatic_optimization and not classifier.is_fast:
-        return f"by hand, in {type(classifier).__module__}.{type(classifier).__qualname__}.training_step"
+        return f"by hand, in {path_of(type(classifier))}.training_step"
     asked_by = classifier.who_asks(trainer, datamodule)
     return f"one mini-batch at a time: {', '.join(asked_by)}" if asked_by else "in chunks of mini-batches"
 
@@ -171,7 +172,7 @@ def _unlearned(figures: Mapping[str, Any]) -> str:
     num_classes = sum(name.startswith("val/accuracy_of/") for name in figures)
     if not num_classes or figures.get("val/loss", 0.0) <= (guessing := math.log(num_classes)):
         return ""
-    problem = f"val/loss is above {guessing:.2f}, which equal probabilities for all {num_classes} classes come to"
+    problem = f"val/loss is above {guessing:.2f}, the loss of equal probabilities for all {num_classes} classes"
     return f"{problem}: little has been learned; try another optimizer.lr (stage=lr_find suggests one)"
 
 

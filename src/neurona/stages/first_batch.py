@@ -1,7 +1,7 @@
 """Loaders of one's own, and the first batch of each, looked at before there is a folder.
 
 Loaders in memory need none of this: their data are checked as they are read. No random generator is moved by looking,
-and a stream that can be read but once trains on the very batch that was looked at.
+and a stream that can be read but once is not read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
 from neurona.classifier import Classifier
+from neurona.config.nodes import path_of
 from neurona.data.base import no_class_indices
 from neurona.data.batches import BatchLoader
 from neurona.data.spec import DataSpec
@@ -39,6 +40,16 @@ TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_b
 
 EMPTY = "has no mini-batch; give it rows, with drop_last at least as many as make one"
 
+STATES: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
+    random.Random: (random.Random.getstate, random.Random.setstate),
+    np.random.Generator: (
+        lambda generator: generator.bit_generator.state,
+        lambda generator, state: setattr(generator.bit_generator, "state", state),
+    ),
+}
+"""Of random generators: how it is had, and put back."""
+
 SHARES = {"train": ("limit_train_batches", "overfit_batches", "val_check_interval"), "val": ("limit_val_batches",)}
 SHARES["test"] = ("limit_test_batches",)
 """Settings of the Trainer that may be shares of the mini-batches of a part."""
@@ -48,7 +59,7 @@ def check(
     cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any, parts: Collection[str] = tuple(PARTS)
 ) -> None:
     """Raises DataError or ConfigError where a fit could not take what the loaders of these parts give."""
-    spec, where = datamodule.spec, _path(datamodule)
+    spec, where = datamodule.spec, path_of(type(datamodule))
     if len(spec.class_names) != spec.num_classes:
         problem = f"has {len(spec.class_names)} class_names for num_classes={spec.num_classes}; give one for each"
         raise DataError(f"{where}.spec", problem)
@@ -61,7 +72,7 @@ def check(
 
 
 def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
-    name, where = f"{part}_dataloader", f"{_path(datamodule)}.{part}_dataloader"
+    name, where = f"{part}_dataloader", f"{path_of(type(datamodule))}.{part}_dataloader"
     if not is_overridden(name, datamodule, LightningDataModule):
         if part == "val":
             return
@@ -77,7 +88,9 @@ def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classi
         problem = f"gives {len(loader)} loaders; one is needed: put their data together with"
         raise DataError(where, f"{problem} torch.utils.data.ConcatDataset")
     _check_shares(part, where, cfg, classifier, loader)
-    batch = _first_batch(datamodule, name, loader, where)
+    if _is_one_shot(loader):
+        return
+    batch = _first_batch(loader, where)
     if takes_any or any(_is_own(classifier, hook) or is_overridden(hook, datamodule, DataHooks) for hook in TRANSFERS):
         return
     _check_batch(where, PARTS[part], batch, classifier, trainer)
@@ -124,23 +137,13 @@ def _check_shares(part: str, where: str, cfg: DictConfig, classifier: Classifier
         raise ConfigError("optimizer/schedule", target.rpartition(".")[2], problem)
 
 
-def _first_batch(datamodule: Any, name: str, loader: Any, where: str) -> Any:
-    """The first batch of a loader, which the loader of a stream that can be read but once will give again."""
-    if _is_one_shot(loader):
-        before, iterator = _snapshot(datamodule, loader), iter(loader)
-        batch = _next(iterator, where)
-        _give_again(datamodule, name, loader, _Peeked(batch, iterator, before, _snapshot(datamodule, loader)))
-        return batch
+def _first_batch(loader: Any, where: str) -> Any:
     if isinstance(loader, DataLoader) and loader.num_workers and loader.worker_init_fn is None:
         loader = copy.copy(loader)  # one batch needs no workers
         loader.num_workers, loader.timeout, loader.prefetch_factor = 0, 0, None
     with _unmoved(loader):
-        return _next(iter(loader), where)
-
-
-def _next(iterator: Iterator[Any], where: str) -> Any:
-    for batch in iterator:
-        return batch
+        for batch in loader:
+            return batch
     raise DataError(where, EMPTY)
 
 
@@ -154,42 +157,6 @@ def _is_one_shot(loader: Any) -> bool:
     return isinstance(source, Iterator) or any(
         isinstance(one, Iterator) for one in getattr(source, "__dict__", {}).values()
     )
-
-
-class _Peeked(NamedTuple):
-    """The first batch of a stream and what gives the others; the random generators before it was read and after."""
-
-    batch: Any
-    rest: Iterator[Any]
-    before: _Snapshot
-    after: _Snapshot
-
-
-def _give_again(datamodule: Any, name: str, loader: Any, peeked: _Peeked) -> None:
-    """Has the data module give this loader when it is asked next, and the loader begin with the batch peeked at."""
-    kept, kind = [peeked], type(loader)
-
-    def read(self: Any) -> Iterator[Any]:
-        if not kept:
-            yield from kind.__iter__(self)
-            return
-        batch, rest, before, after = kept.pop()
-        if torch.equal(torch.get_rng_state(), before.of_all["torch"]):
-            _restore(after)  # else a stream that draws at random would draw the same once more
-        yield batch
-        yield from rest
-
-    if isinstance(loader, Iterator):
-        again: Any = read(loader)
-    else:  # a class of its own, as ``iter`` asks the class, and Lightning whether a loader is a DataLoader
-        again = loader
-        again.__class__ = type(kind.__name__, (kind,), {"__iter__": read, "__module__": kind.__module__})
-
-    def give() -> Any:
-        del vars(datamodule)[name]
-        return again
-
-    setattr(datamodule, name, give)
 
 
 def _in_memory(loader: Any) -> Any:
@@ -264,56 +231,30 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _path(instance: Any) -> str:
-    return f"{type(instance).__module__}.{type(instance).__qualname__}"
-
-
-class _Snapshot(NamedTuple):
-    """The states of random generators. of_all: of the global ones. own: of those that objects hold."""
-
-    of_all: dict[str, Any]
-    own: list[tuple[Any, Any]]
-
-
-def _snapshot(*objects: Any) -> _Snapshot:
-    """objects: whose generators count, and those of what loads for them."""
-    return _Snapshot(randomness.rng_state(), [(one, _state(one)) for one in _generators(objects)])
-
-
-def _restore(snapshot: _Snapshot) -> None:
-    for generator, state in snapshot.own:
-        if isinstance(generator, torch.Generator):
-            generator.set_state(state)
-        elif isinstance(generator, random.Random):
-            generator.setstate(state)
-        else:
-            generator.bit_generator.state = state
-    randomness.restore_rng(snapshot.of_all)
-
-
 @contextlib.contextmanager
 def _unmoved(*objects: Any) -> Iterator[None]:
-    """Leaves every random generator as it was, the global ones and the objects' own."""
-    snapshot = _snapshot(*objects)
+    """Leaves every random generator as it was, the global ones and those of objects and of what loads for them."""
+    of_all = randomness.rng_state()
+    own = [
+        (generator, *STATES[kind])
+        for generator in _generators(objects)
+        for kind in STATES
+        if isinstance(generator, kind)
+    ]
+    states = [get(generator) for generator, get, _ in own]
     try:
         yield
     finally:
-        _restore(snapshot)
+        for (generator, _, put), state in zip(own, states, strict=True):
+            put(generator, state)
+        randomness.restore_rng(of_all)
 
 
-def _generators(objects: tuple[Any, ...]) -> list[Any]:
-    pending, generators = list(objects), []
+def _generators(objects: tuple[Any, ...]) -> Iterator[Any]:
+    pending = list(objects)
     while pending:
-        one = pending.pop()
-        for name, value in getattr(one, "__dict__", {}).items():
-            if isinstance(value, torch.Generator | np.random.Generator | random.Random):
-                generators.append(value)
+        for name, value in getattr(pending.pop(), "__dict__", {}).items():
+            if isinstance(value, tuple(STATES)):
+                yield value
             elif name in ("dataset", "sampler", "batch_sampler"):
                 pending.append(value)
-    return generators
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state

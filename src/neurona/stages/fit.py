@@ -72,7 +72,7 @@ def _earlier(request: Request) -> RunFolder | None:
     """The run that goes on: the one named, or the one that this job began before the scheduler restarted it."""
     cfg = request.cfg
     if cfg.run is None and (begun := begun_before(Path(request.place()), request.overrides)):
-        log.info("this job has been restarted and goes on with its run %s", begun)
+        log.info("this job was restarted and continues its run %s", begun)
         configuration.take_over(cfg, begun)
     return request.open_folder() if cfg.run else None
 
@@ -88,7 +88,6 @@ def _placed(
     trainer = build(cfg, datamodule, classifier)
     limits.check_optimizers(classifier, trainer, request.overrides)
     first_batch.check(cfg, trainer, classifier, datamodule)
-    limits.check_states(trainer, classifier, datamodule)
     trainer.strategy.setup_environment()
     folder = earlier or request.create_folder(trainer)
     if str(folder.path) != cfg.folder:
@@ -104,7 +103,7 @@ def _introduce(
 ) -> None:
     """Says what the run is: in its folder, on the console and to the loggers."""
     if kept := folder.describe(request.cfg, request.overrides, request.choices):
-        log.info("from the environment, and not stored: the texts of %s", ", ".join(kept))
+        log.info("texts from the environment, which are not stored: %s", ", ".join(kept))
     texts = {"summary": console.introduce(request.cfg, classifier, trainer, datamodule, folder.path)}
     if getattr(datamodule, "card", None):
         texts["data_card"] = console.show_card(datamodule, folder)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -25,9 +23,9 @@ from neurona.classifier import Classifier
 from neurona.config import hints
 from neurona.config import overrides as written
 from neurona.config.check import FIGURES
+from neurona.config.nodes import path_of
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
-from neurona.runs.plain import require_readable
 from neurona.steps import randomness
 
 REPLACED: dict[type[Callback], str] = {
@@ -72,7 +70,7 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Cla
     """
     for callback in callbacks:
         if isinstance(callback, BackboneFinetuning) and not hasattr(classifier, "backbone"):
-            problem = "needs a classifier of your own whose attribute backbone is what it freezes"
+            problem = "needs a classifier of your own with an attribute backbone, the part that it freezes"
             raise ConfigError("trainer.callbacks", "BackboneFinetuning", problem)
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise ConfigError("trainer.callbacks", "DeviceStatsMonitor", "needs psutil: pip install psutil")
@@ -95,23 +93,6 @@ def places(callbacks: Sequence[Callback]) -> list[Path]:
     return [Path(place) for callback in callbacks if (place := getattr(callback, "dirpath", None))]
 
 
-def check_states(trainer: Trainer, classifier: Classifier, datamodule: Any) -> None:
-    """Raises ConfigError for a state that a checkpoint cannot hold, as far as there is one before a fit begins."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    contents: dict[str, Any] = {"callbacks": {}, "epoch": 0, "global_step": 0}
-    # What asks for more than there is now is asked again before the first step.
-    for callback in callbacks:
-        with contextlib.suppress(Exception):
-            contents["callbacks"][callback.state_key] = callback.state_dict()
-    with contextlib.suppress(Exception):
-        contents["state_dict"] = classifier.state_dict()
-    with contextlib.suppress(Exception):
-        contents[type(datamodule).__qualname__] = datamodule.state_dict()
-    with contextlib.suppress(Exception):
-        classifier.on_save_checkpoint(contents)
-    require_readable(contents, classifier, datamodule, callbacks)
-
-
 def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequence[str]) -> None:
     """Raises ConfigError where a classifier of one's own leaves settings of the optimiser unused, or has several under
     automatic optimisation.
@@ -121,7 +102,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
         settings = {"clip_norm": None, "clip_value": None, "accumulate": 1}
         for name, default in settings.items():
             if (value := getattr(optimization, name)) != default:
-                problem = f"is {kind.__qualname__}'s own to do, which optimises manually; leave it out"
+                problem = f"has no effect: {kind.__qualname__} optimises manually; leave it out"
                 raise ConfigError(f"optimizer.{name}", value, problem)
     if kind.configure_optimizers is Classifier.configure_optimizers:
         return
@@ -135,7 +116,7 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
             "makes several optimisers, which are stepped by hand: set self.automatic_optimization = False in __init__,"
             " and step them in training_step, as Lightning's page on manual optimization shows"
         )
-        raise ConfigError("classifier._target_", f"{kind.__module__}.{kind.__qualname__}", problem)
+        raise ConfigError("classifier._target_", path_of(kind), problem)
 
 
 def _number_of_optimizers(classifier: Classifier, trainer: Trainer) -> int:
@@ -191,7 +172,7 @@ def _check_length(node: DictConfig) -> None:
     if node.max_time is not None and not set(str(node.max_time)) & set("123456789"):
         raise ConfigError("trainer.max_time", node.max_time, "leaves nothing to train; null for no limit")
     if node.max_epochs is None and node.max_steps == -1 and node.max_time is None:
-        problem = "needs a number where max_steps and max_time set no limit; -1 trains until it is stopped"
+        problem = "must be a number unless max_steps or max_time is set; -1 trains until you stop the run"
         raise ConfigError("trainer.max_epochs", "null", problem)
     if node.limit_test_batches == 0:
         raise ConfigError("trainer.limit_test_batches", 0, "must be above 0: a fit ends with a test")

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier
+from neurona.config.nodes import path_of
 from neurona.devices import distributed
 from neurona.errors import HopelessRun, RunError, UserError
 from neurona.runs.files import unwritable
@@ -126,7 +127,7 @@ def epochs(trainer: Trainer) -> int:
 
 def require_steps(trainer: Trainer, classifier: Classifier) -> None:
     """Raises HopelessRun for a fit that took no step. Lightning counts one for each loss that was left out."""
-    step = f"{type(classifier).__module__}.{type(classifier).__qualname__}.training_step"
+    step = f"{path_of(type(classifier))}.training_step"
     if trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0:
         why = "the training loader gave no mini-batch"
     elif classifier.is_fast or not classifier.automatic_optimization:

@@ -17,7 +17,7 @@ def steps_of(classifier: Classifier) -> DirectSteps:
     against = [*obstacles, *(["several devices are not compiled"] if classifier.trainer.world_size > 1 else [])]
     compiles = classifier.compile_steps and not against
     if classifier.compile_steps and against:
-        log.warning("compile=true: going on without, as %s", "; ".join(against))
+        log.warning("compile=true has no effect, because %s", "; ".join(against))
     if obstacles:
         return DirectSteps(classifier)
     if graphs.wanted(classifier):

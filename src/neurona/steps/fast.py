@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class FastWay:
         """Takes the steps of a chunk whose first mini-batch has this index in its epoch."""
         classifier, trainer = self.classifier, self.classifier.trainer
         accumulate, last = classifier.optimization.accumulate, trainer.num_training_batches - 1
-        steps, records = self.steps, list[StepRecord]()
+        steps, norms, records = self.steps, classifier.norms, list[StepRecord]()
         mini_batches = chunk.mini_batches()
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
@@ -46,7 +46,7 @@ class FastWay:
                     mini_batch,
                     share / accumulate,
                     completes=index % accumulate == accumulate - 1 or index == last,
-                    norms=classifier.norms if self._is_logged(step) else None,
+                    norms=norms if norms is not None and classifier.is_logged(step) else None,
                 )
                 loss = loss if share == 1 else loss * share
                 records.append(StepRecord(loss, logits, targets, mini_batch.all_sizes, step))
@@ -67,9 +67,5 @@ class FastWay:
         for record, loss in zip(records, losses, strict=True):
             require_finite(loss, record.step, classifier)
         classifier.figures.add(losses, [record.samples for record in records], num_correct)
-        if trainer.global_step == records[-1].step and self._is_logged(records[-1].step):
+        if trainer.global_step == records[-1].step and classifier.is_logged(records[-1].step):
             classifier.log_step()
-
-    def _is_logged(self, step: int) -> bool:
-        every: Any = self.classifier.trainer.log_every_n_steps
-        return bool(every) and step % every == 0

@@ -125,13 +125,13 @@ class RecordedSteps(DirectSteps, ABC):
                 return compiled(recording.module, features, targets)
             except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
                 self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
-                log.warning("compile=true: going on without, as the compiler gave up: %s", reason)
+                log.warning("compile=true has no effect, because the compiler gave up: %s", reason)
         return recording.passes
 
     def give_up(self, reason: str) -> None:
         """Takes all further steps directly."""
         asked = "compile=true: " if self.compiles else ""
-        log.warning("%sgoing on without recording a step: %s", asked, reason)
+        log.warning("%ssteps are not recorded: %s", asked, reason)
         self.has_given_up = self.is_off = True
 
     def fixed(self) -> tuple[Any, ...]:

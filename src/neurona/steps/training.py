@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from neurona.config.nodes import path_of
 from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
@@ -89,7 +90,7 @@ class Training(Callback):
                 "of a mini-batch that %d processes cannot share evenly, its first rows come twice", trainer.world_size
             )
         if pl_module.compile_steps and not pl_module.is_fast:
-            log.warning("compile=true: going on without, as %s asks for one mini-batch at a time", self._asked_by)
+            log.warning("compile=true has no effect, because %s asks for one mini-batch at a time", self._asked_by)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         pl_module.figures.begin_epoch()
@@ -301,7 +302,6 @@ def attach(trainer: Trainer, shipped: type) -> None:
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:
     """What rebuilding the classifier needs besides its tensors, as plain data."""
-    preprocessing = type(classifier.preprocessing)
     datamodule: Any = getattr(classifier.trainer, "datamodule", None)
     return {
         "model": classifier.model_config,
@@ -309,6 +309,6 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
         "classifier_config": classifier.classifier_config,
         "fingerprint": getattr(datamodule, "fingerprint", None),
         "spec": dataclasses.asdict(classifier.spec),
-        "preprocessing": f"{preprocessing.__module__}.{preprocessing.__qualname__}",
+        "preprocessing": path_of(type(classifier.preprocessing)),
         "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
     }

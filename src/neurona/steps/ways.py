@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, Earl
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from neurona.config.nodes import path_of
 from neurona.devices import distributed
 
 STAGES = ("fit", "sanity_check", "train", "train_epoch", "validation", "validation_epoch", "test", "test_epoch")
@@ -50,7 +51,9 @@ def asked_by(module: LightningModule, datamodule: Any, callbacks: Iterable[Callb
     """
     names = [*_overrides(module, LightningModule, shipped)]
     if datamodule is None or not hands_out_chunks(type(datamodule)):
-        names.append(f"{_path(type(datamodule))}.train_dataloader" if datamodule is not None else "the training loader")
+        names.append(
+            f"{path_of(type(datamodule))}.train_dataloader" if datamodule is not None else "the training loader"
+        )
     else:
         names += _overrides(datamodule, LightningDataModule)
     for callback in callbacks:
@@ -64,25 +67,21 @@ def _overrides(instance: Any, base: type, shipped: type | None = None) -> Iterat
     inherited = {name for name in dir(base) if not name.startswith("__")}
     for name, value in vars(instance).items():
         if name in inherited - content and callable(value) and callable(getattr(base, name)):
-            yield f"{_path(type(instance))}.{name}"
+            yield f"{path_of(type(instance))}.{name}"
     for kind in type(instance).__mro__:
         if kind in (base, shipped) or kind in CHUNK_AWARE or vars(kind).get("chunk_aware", False):
             return
         if kind.__module__.startswith(("lightning.", "pytorch_lightning.")):
-            yield _path(kind)
+            yield path_of(kind)
             return
         for name in vars(kind).keys() & inherited - content:
-            yield f"{_path(kind)}.{name}"
+            yield f"{path_of(kind)}.{name}"
 
 
 def hands_out_chunks(kind: type, loader: str = "train_dataloader") -> bool:
     """Whether a data module's loader is the one in memory: the class that has the last word on its method says so."""
     owner = next((one for one in kind.__mro__ if loader in vars(one)), object)
     return bool(vars(owner).get("chunk_aware", False))
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def scales_or_wraps(trainer: Any) -> str:

@@ -58,7 +58,7 @@ def begin(
     _check_places(path, sources, edited)
     if edited and not is_quiet:
         print(
-            f"the sweep goes on with the yamls it began with; since then have changed: {', '.join(edited)}", flush=True
+            f"the sweep uses the yamls with which it began; these have changed since: {', '.join(edited)}", flush=True
         )
     if folders:
         return path, (path / CONFIGS).resolve(), []
@@ -106,7 +106,7 @@ def _check_places(path: Path, sources: Sequence[Path], edited: Sequence[str]) ->
     for file in (path / CONFIGS / name for name in edited if (path / CONFIGS / name).is_file()):
         for key, value in _writing(file, path / CONFIGS):
             if value not in today and (leads_out(key, value) or key.startswith(("hydra.", "allow"))):
-                problem = f"stands in {file}, and may write outside of the sweep; put today's file in its place"
+                problem = f"is in {file} and may write outside of the sweep; replace that file by today's"
                 raise ConfigError(key, value, problem)
 
 

@@ -65,7 +65,7 @@ def sampler(
         grid = {key: _values(distribution) for key, distribution in space.items()}
         for key, values in grid.items():
             if not values:
-                problem = "is not a number of values, which sampler=grid needs: give choices, or range(start,stop,step)"
+                problem = "has no end of values, but sampler=grid needs a list: give choices, or range(start,stop,step)"
                 raise ConfigError(key, space[key], problem)
         return optuna.samplers.GridSampler(grid, seed=seed)
     try:

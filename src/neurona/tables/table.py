@@ -256,10 +256,10 @@ class TableData(InMemoryData):
         of_encoding = ("numeric_encoding", "max_pieces", "max_one_hot")
         fixed = ("categorical", "numeric", "dates", "max_unread", "drop", "weight", *of_encoding)
         unused = super().unused(is_new=is_new)
-        unused |= dict.fromkeys(fixed, "is what the run was trained with, and stays; leave it out")
+        unused |= dict.fromkeys(fixed, "is fixed by the training of the run; leave it out")
         if is_new:
             return unused | dict.fromkeys(OF_OWN_ROWS, "splits the run's own rows, not another file's; leave it out")
-        return unused | dict.fromkeys(OF_NEW_ROWS, "is of another file than the run's: give data.path too")
+        return unused | dict.fromkeys(OF_NEW_ROWS, "describes another file than the run's: give data.path too")
 
     def follow(self, trained: DataSpec, *, is_new: bool) -> None:
         """The schema and the classes are those of the run. is_new: all rows of ``path`` test, or are predicted, read by

@@ -138,7 +138,7 @@ def test_other_data_are_left_out_with_one_line(fit, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "neurona"):
         fit(Boundary(), data=Iris(), network=nn.Linear(4, 3), max_epochs=2)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("neurona")] == [
-        "no decision boundary is drawn: that needs data of two numbers each, held in memory"
+        "no decision boundary is drawn: it needs data with two features, in memory"
     ]
     assert not list(tmp_path.glob("boundary*"))
 

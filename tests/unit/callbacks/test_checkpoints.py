@@ -292,7 +292,7 @@ def test_a_time_out_of_range_is_refused(tmp_path, minutes):
 
 
 def test_an_unknown_monitor_is_refused_with_the_known_ones(fit):
-    with pytest.raises(ConfigError, match=r"val/lose: is none of the metrics; give one of .*val/loss") as caught:
+    with pytest.raises(ConfigError, match=r"val/lose: is not a metric of this run; choose one of .*val/loss") as caught:
         fit(val_losses=[0.5], options={"monitor": "val/lose"})
     assert caught.value.key == "trainer.callbacks.checkpoints.monitor"
 

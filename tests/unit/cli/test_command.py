@@ -143,17 +143,17 @@ Call = Callable[..., Done]
         ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; a bracket is not closed, or not opened"),
         ("model.hidden=1]", "model.hidden=1]: cannot be read; a bracket is not closed, or not opened"),
-        ("run=~/mine", "run=~/mine: cannot be read; no shell replaces a ~ there: write $HOME"),
-        ("model.hidden=[1,", "model.hidden=[1,: a list has no spaces in it, or stands in quotes"),
+        ("run=~/mine", "run=~/mine: cannot be read; the shell does not replace ~ there: write $HOME"),
+        ("model.hidden=[1,", "model.hidden=[1,: a list must have no spaces, or be in quotes"),
         ("seed", "seed: cannot be read; write key=value"),
         ("--lr=3", "--lr=3; settings are given as key=value"),
         ("~nothing", "does not exist"),
         ("run=elsewhere", "run=elsewhere: is not a run folder"),
         ("end=mistake", "seed=0: is wrong"),
         ("--config-dir=/nope", "--config-dir=/nope: is not a folder"),
-        ("-m run=old,old", "run=old,old: names one run and does not go with a sweep"),
+        ("-m run=old,old", "run=old,old: names one run and cannot be used in a sweep"),
         ("seed=range(1,3)", "seed=range(1,3): several values; for a sweep add -m"),
-        ("-m folder=x seed=1,2", "folder=x: names one run's folder and does not go with a sweep"),
+        ("-m folder=x seed=1,2", "folder=x: names one run's folder and cannot be used in a sweep"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(call: Call, argument: str, message: str) -> None:
@@ -176,7 +176,7 @@ def test_the_job_sees_the_users_command_line_and_environment(call: Call) -> None
 def test_a_sweep_of_one_run_is_refused(call: Call) -> None:
     done = call("-m", "run=old", "trainer.max_epochs=1,2")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "does not go with a sweep" in done.err
+    assert "cannot be used in a sweep" in done.err
 
 
 def test_hydra_full_error_shows_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,7 +364,7 @@ def test_what_a_run_lacks_as_there_was_none_when_it_began_is_todays(
     config["optimizer"]["_target_"] = "neurona.optimizer.adam"  # where it was
     OmegaConf.save(OmegaConf.create(config), "logs/r/config.yaml")
     cfg, _ = resume(run, checked=True)
-    assert "was begun without embedding, inspect, and takes today's" in capsys.readouterr().out
+    assert "began without embedding, inspect and uses today's" in capsys.readouterr().out
     assert (cfg.seed, cfg.embedding.dimension) == (4, 8)
 
 

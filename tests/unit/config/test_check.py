@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from functools import cache
@@ -321,3 +322,21 @@ def test_what_the_source_does_not_tell_is_checked_after_the_import(tree: Path) -
     check_imported([("a", {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 2}, {})])
     with pytest.raises(ConfigError, match=r"a.out_feature=2: no such key; did you mean a.out_features\?"):
         check_imported([("a", {"_target_": "torch.nn.Linear", "out_feature": 2}, {})])
+
+
+def test_what_yamls_declare_is_remembered_until_one_is_edited(tmp_path: Path) -> None:
+    def declared() -> dict[str, Any]:
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            return from_groups({"model": "mlp"}, "train")
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "train.yaml").write_text("defaults: [{model: mlp}, _self_]\nseed: 0\n")
+    yaml = tmp_path / "model" / "mlp.yaml"
+    yaml.write_text("width: 1\n")
+    first = declared()
+    assert declared() is first
+    yaml.write_text("width: 1\ndepth: 2\n")
+    os.utime(yaml, ns=(1, 1))  # whatever the clock says
+    assert declared()["model"] == {"width": 1, "depth": 2}
+    (tmp_path / "model" / "other.yaml").write_text("width: 1\n")
+    assert declared() is not first

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from omegaconf import OmegaConf
 
-from neurona.config.nodes import key_of, leaves, root_of, target_of
+from neurona.config.nodes import key_of, leaves, path_of, plain, root_of, target_of
 
 
 def test_omegaconf_tells_the_place_of_a_node() -> None:
@@ -16,3 +16,9 @@ def test_omegaconf_tells_the_place_of_a_node() -> None:
 def test_the_leaves_of_plain_values_have_dotted_keys() -> None:
     plain = {"a": 1, "b": {"c": [2, {"d": 3}]}, "e": {}}
     assert [*leaves(plain)] == [("a", 1), ("b.c", 2), ("b.c.d", 3)]
+
+
+def test_a_class_has_the_path_that_a_node_names_it_by() -> None:
+    assert path_of(OmegaConf) == "omegaconf.omegaconf.OmegaConf"
+    cfg = OmegaConf.create({"a": 1, "node": {"b": "${a}", "c": ["${a}"]}})
+    assert plain(cfg.node) == {"b": 1, "c": [1]}

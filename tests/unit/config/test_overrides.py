@@ -30,7 +30,7 @@ def test_a_text_that_is_written_is_read_again(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a=[1,", "a list has no spaces in it"),
+        ("a=[1,", "a list must have no spaces"),
         ("a=~/x", "write $HOME"),
         ("a=(1", "a bracket is not closed"),
         ("a", "write key=value"),

@@ -65,7 +65,7 @@ def test_every_key_is_read_or_refused(composed: Any, stage: str) -> None:
     for name in DATA:
         node = composed[name]
         datamodule = import_target("data", node["data"]["_target_"])
-        for kind in ("the run's table", "a new table") if name == "table" else ("",):
+        for kind in ("the run's table", "a new table") if name in ("table", "arrays") else ("",):
             read = READ[stage] | {f"data.{key}" for key in OF_DATA[kind]} | {"data"}
             read |= {"trainer"} if stage != "export" else set()
             for key in keys(node):
@@ -91,5 +91,5 @@ def test_another_choice_of_a_group_is_read_or_refused(stage: str) -> None:
 
 def test_a_fit_does_not_search_a_rate() -> None:
     reads.check_fit(parse(["optimizer.lr=1", "inspect=full"]))
-    with pytest.raises(ConfigError, match=r"^lr_find.steps=5: is of stage=lr_find alone"):
+    with pytest.raises(ConfigError, match=r"^lr_find.steps=5: is for stage=lr_find only"):
         reads.check_fit(parse(["lr_find.steps=5"]))

@@ -163,7 +163,7 @@ def test_mlflow_goes_on_with_its_run_whose_parameters_stay(mlflow: dict[str, Any
     assert "RUNNING" in run.status[1:]
     assert run.status[-1] == "FINISHED"
     mlflow.clear()
-    with pytest.raises(RunError, match=r"^logger.mlflow: MLflow run run-0 cannot be gone on with .*trackers.json"):
+    with pytest.raises(RunError, match=r"^logger.mlflow: MLflow run run-0 cannot be continued .*trackers.json"):
         neurona.run([f"run={folder}", "trainer.max_epochs=4", "quiet=true"])
     Path(folder, trackers.FILE).unlink()  # the remedy
     neurona.run([f"run={folder}", "trainer.max_epochs=4", "quiet=true"])

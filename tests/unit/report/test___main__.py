@@ -30,5 +30,5 @@ def test_a_mistake_is_one_line_and_status_2(
     assert command.main() == 2
     assert capsys.readouterr() == (
         "",
-        "path=nowhere: is no folder; give run or sweep folders, or logs for all of them\n",
+        "path=nowhere: is not a folder; give run or sweep folders, or logs for all of them\n",
     )

@@ -89,11 +89,12 @@ def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
     assert set(re.findall(r"\d+ [a-z]+(?=[,.])", opening)) == {"10 finished", "1 failed", "1 lost", "1 damaged"}
     assert opening.endswith("Compared by test/accuracy (%): higher is better.")
     assert "What varies: model.activation ($tanh$, gelu, relu, sigmoid)." in text
-    assert "Of the groups with two runs or more, the best mean is that of activation=relu." in text
+    assert "Among groups of at least two runs, the best mean is that of activation=relu." in text
     assert "Not significantly different from it (p ≥ 0.05): activation=$tanh$." in text
     assert "Significantly worse (p < 0.05): activation=sigmoid" not in text  # the differences by seed do not spread
     assert (
-        "Not tested, as there is one run only, or the runs do not differ: activation=gelu; activation=sigmoid." in text
+        "Not tested, because there is only one run or the runs do not differ: activation=gelu; activation=sigmoid."
+        in text
     )
     assert re.search(r"activation=relu +3 +91.33 ± 1.53 +91.00 +87.54 to 95.13 +best +– +1 failed, 1 lost", text)
     assert re.search(r"failed +logs/broken +loss is <nan>", text)
@@ -109,7 +110,7 @@ def test_debug_runs_are_left_out_wherever_they_are(make_run: Make, tmp_path: Pat
     text = report([tmp_path / "logs"], None, [], None)
     assert text.splitlines()[0].startswith("2 runs: 2 finished. Left out: 2 debug runs. Compared by test/accuracy")
     assert "85.00 ± 7.07" in text  # of one group
-    with pytest.raises(ConfigError, match=r"debug: holds debug runs alone, which are left out"):
+    with pytest.raises(ConfigError, match=r"debug: has only debug runs, which are left out"):
         report([tmp_path / "logs" / "debug"], None, [], None)
 
 
@@ -164,7 +165,7 @@ def test_a_search_shows_its_settings(make_run: Make, tmp_path: Path) -> None:
         *("report.csv", "report.html", "report.md", "search.png")
     ]
     assert "No group has more than one run, so nothing is tested" in text
-    assert re.search(r"tells the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
+    assert re.search(r"separates the better half of the runs from all of them \(PED-ANOVA\): optimizer.lr \d+ %", text)
 
 
 def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "path=nowhere: is no folder"),
+        (["nowhere"], "path=nowhere: is not a folder"),
         (["logs", "--metric", "test/acuracy"], "did you mean test/accuracy? There are test/accuracy"),
         (["logs", "--by", "model.activatoin"], "did you mean model.activation?"),
         (["logs", "--out", "logs/relu0/report"], "is within the run"),

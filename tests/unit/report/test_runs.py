@@ -28,7 +28,7 @@ def test_runs_are_found_once_and_in_the_order_of_their_numbers(make_run: Make, t
 
 
 def test_paths_without_runs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere: is no folder"):
+    with pytest.raises(ConfigError, match=r"nowhere: is not a folder"):
         runs.find([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match="holds no runs"):
         runs.find([tmp_path])

@@ -29,10 +29,10 @@ def test_groups_are_sorted_by_what_the_tests_say(compared: Section, tmp_path: Pa
     heading, settings, verdict, table = describe(compared, ACCURACY, tmp_path, "", plots.colours([compared]))
     assert (heading, settings) == (Heading("Iris"), Paragraph("What varies: lr (0.1, 0.2)."))
     assert verdict == Paragraph(
-        "Not counted, as another run has the same settings and seed: 2 runs. Of the groups with two runs or more, the"
-        " best mean is that of a. Not significantly different from it (p ≥ 0.05): b. Significantly worse (p < 0.05): c."
-        " Not tested, as there is one run only, or the runs do not differ: d. Two runs have a range only; three or more"
-        " have a confidence interval."
+        "Not counted, because another run has the same settings and seed: 2 runs. Among groups of at least two"
+        " runs, the best mean is that of a. Not significantly different from it (p ≥ 0.05): b. Significantly worse"
+        " (p < 0.05): c. Not tested, because there is only one run or the runs do not differ: d. Two runs have a"
+        " range only; three or more have a confidence interval."
     )
     assert isinstance(table, Table)
     rows = {row[0]: row for row in table.rows}

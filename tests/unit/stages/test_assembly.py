@@ -39,7 +39,7 @@ def test_weights_that_no_memory_holds_are_refused_before_data_are_read(
     composed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Iris, "read")
-    with pytest.raises(ConfigError, match=r"^model=.*: its weights take .* GiB of the"):
+    with pytest.raises(ConfigError, match=r"^model=.*: its weights take .* GiB of"):
         assembly.untrained(composed({"model.hidden": [16777215, 16777215]}))
 
 

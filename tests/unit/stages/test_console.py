@@ -40,5 +40,5 @@ def test_a_network_that_has_learned_nothing_is_told(
     console.conclude({"stage": "fit", "train/loss": 1.0, "val/loss": loss, **classes}, Path("folder"))
     lines = [record.getMessage() for record in caplog.records]
     assert f"loss{'1.0000':>28}{shown:>12}" in lines
-    told = f"val/loss is above {math.log(3):.2f}, which equal probabilities for all 3 classes come to"
+    told = f"val/loss is above {math.log(3):.2f}, the loss of equal probabilities for all 3 classes"
     assert any(line.startswith(told) for line in lines) == is_told

@@ -28,7 +28,7 @@ def hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_the_jobs_of_a_sweep_are_fits(composed: Any, hydra: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^stage=test: does not go with a sweep"):
+    with pytest.raises(ConfigError, match=r"^stage=test: cannot be used in a sweep"):
         job.run(composed({"stage": "test"}), [])
 
 

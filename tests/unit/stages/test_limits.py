@@ -54,7 +54,7 @@ def data() -> InMemoryData:
         ("max_time", "00:00:00:00", "leaves nothing to train"),
         ("max_steps", 0, "leaves nothing to train"),
         ("max_epochs", 0, "leaves nothing to train"),
-        ("max_epochs", None, "needs a number where max_steps and max_time set no limit"),
+        ("max_epochs", None, "must be a number unless max_steps or max_time is set"),
         ("gradient_clip_val", 1, "optimizer.clip_norm"),
         ("accumulate_grad_batches", 2, "optimizer.accumulate"),
     ],
@@ -185,7 +185,7 @@ def test_settings_that_it_does(make_classifier: Any, override: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"clip_norm": 1.0}, {"clip_value": 1.0}, {"accumulate": 2}], ids=str)
 def test_who_steps_by_hand_clips_and_accumulates_by_hand(make_classifier: Any, settings: Any) -> None:
-    with pytest.raises(ConfigError, match="Configured's own to do, which optimises manually"):
+    with pytest.raises(ConfigError, match="has no effect: Configured optimises manually"):
         check_optimizers(make_classifier, FEW[0], is_automatic=False, settings=settings)
 
 

@@ -296,7 +296,7 @@ def test_a_network_the_compiler_refuses_goes_on_without(caplog):
         return Untraceable(FEATURES, CLASSES, hidden=[8])
 
     compiled = fit(compiled=True, optimization=sgd, network=network)
-    assert "compile=true: going on without recording a step: it looks at a value" in caplog.text
+    assert "compile=true: steps are not recorded: it looks at a value" in caplog.text
     eager = fit(compiled=False, optimization=sgd, network=network)
     assert all(
         torch.equal(a, b) for a, b in zip(compiled.state_dict().values(), eager.state_dict().values(), strict=True)

@@ -266,7 +266,7 @@ def test_gradients_that_are_kept_are_those_of_their_step(monkeypatch):
     class Looks(Callback):
         def on_train_start(self, trainer, pl_module) -> None:
             pl_module.norms = StepNorms(pl_module.network, keeps_gradients=True)
-            pl_module._is_logged = lambda step: step == 30
+            pl_module.is_logged = lambda step: step == 30
 
         def on_train_end(self, trainer, pl_module) -> None:
             self.found = pl_module.norms.gradients

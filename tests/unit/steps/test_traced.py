@@ -209,7 +209,7 @@ def test_what_cannot_be_recorded_rightly_goes_on_directly(
 ) -> None:
     logging.getLogger("neurona").propagate = True
     goes_on = fit_noise(own(torch.optim.Adam), network=kind, max_epochs=2)
-    assert len(functions) == messages(caplog, "going on without recording a step: ") == 1
+    assert len(functions) == messages(caplog, "steps are not recorded: ") == 1
     assert reason in caplog.text
     assert_same(goes_on, directly(own(torch.optim.Adam), network=kind, max_epochs=2))
 
@@ -319,7 +319,7 @@ def test_a_network_that_does_more_goes_on_directly(
     arguments: dict[str, Any] = {"network": lambda: kind(12, 4, hidden=[8]), "max_epochs": 2}
     goes_on = fit_noise(own(torch.optim.Adam), **arguments)
     assert len(functions) == 1
-    assert messages(caplog, "going on without recording a step: ") == messages(caplog, reason) == 1
+    assert messages(caplog, "steps are not recorded: ") == messages(caplog, reason) == 1
     if kind is not Annealed:  # which has been called once more
         assert_same(goes_on, directly(own(torch.optim.Adam), **arguments))
 
