@@ -23,6 +23,7 @@ from neurona.data.spec import DataSpec
 from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
+from neurona.models.tabm import has_members, mean_of, members_of
 from neurona.optimizer import Optimization
 from neurona.steps import training
 from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
@@ -45,11 +46,14 @@ class Classifier(LightningModule):
     compile_steps: whether the passes of the fast way are compiled, where they can be.
     label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567,
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
-    rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too.
+    rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too. calibrate: in
+    evaluation the logits are divided by a temperature, which each validation in a fit sets to what makes its loss the
+    least (Guo et al. 2017, arXiv:1706.04599, section 4.2); it is stored with the weights, 1 without validation.
     """
 
     compilable = True
     class_weights: Tensor | None
+    temperature: Tensor | None
     metrics_class = EvaluationMetrics
     """The class of the metrics that validation and test report; a subclass may name another."""
 
@@ -65,6 +69,7 @@ class Classifier(LightningModule):
         *,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        calibrate: bool = False,
     ) -> None:
         super().__init__()
         check_range("classifier.label_smoothing", label_smoothing, least=0, below=1)
@@ -77,6 +82,9 @@ class Classifier(LightningModule):
         self.register_buffer(
             "class_weights", None if weights is None else _weights_of_classes(weights, spec), persistent=False
         )
+        self.register_buffer("temperature", torch.ones(()) if calibrate else None)
+        self.uncalibrated: list[tuple[Tensor, Tensor]] = []
+        """Of a validation that is to set the temperature: the network's logits and the targets of its mini-batches."""
         self.metrics = self.metrics_class(spec.num_classes)
         self.model_config, self.embedding_config = model_config, embedding_config
         self.classifier_config: dict[str, Any] | None = None
@@ -101,22 +109,31 @@ class Classifier(LightningModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Raw features (batch, num_features) → logits (batch, num_classes)."""
-        return self.network(self.preprocessing(features))
+        logits = self.network(self.preprocessing(features))
+        return logits if self.training or self.temperature is None else logits / self.temperature
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Where rows have
-        weights, these are the last column of the features, and each row's loss is multiplied with its own.
+        weights, these are the last column of the features, and each row's loss is multiplied with its own. Of a network
+        with members the loss is the mean of theirs, so that each learns by itself.
         """
+        weights, of_classes, smoothing = None, self.class_weights, self.label_smoothing
         if self.is_weighted:
-            return self._weighted_loss(features[:, :-1], targets, features[:, -1])
-        logits = self(features)
-        return cross_entropy(logits, targets, self.class_weights, label_smoothing=self.label_smoothing), logits
+            features, weights = features[:, :-1], features[:, -1]
+        each, of_each, logits = self._to_learn(features, targets)
+        if weights is None:
+            return cross_entropy(each, of_each, of_classes, label_smoothing=smoothing), logits
+        losses = cross_entropy(each, of_each, of_classes, reduction="none", label_smoothing=smoothing)
+        total = len(of_each) if of_classes is None else of_classes[of_each].sum()
+        return (losses * weights.repeat_interleave(len(of_each) // len(targets))).sum() / total, logits
 
-    def _weighted_loss(self, features: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        logits, of_classes = self(features), self.class_weights
-        losses = cross_entropy(logits, targets, of_classes, reduction="none", label_smoothing=self.label_smoothing)
-        total = len(targets) if of_classes is None else of_classes[targets].sum()
-        return (losses * weights).sum() / total, logits
+    def _to_learn(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits that the loss is of, each with its target, and those of the network."""
+        if not has_members(self.network) or type(self).forward is not Classifier.forward:
+            logits = self(features)
+            return logits, targets, logits
+        of_members = members_of(self.network, self.preprocessing(features))
+        return of_members.flatten(0, 1), targets.repeat_interleave(of_members.shape[1]), mean_of(of_members)
 
     # Training.
 
@@ -260,11 +277,18 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         features, targets = batch
-        # A process without rows of this mini-batch asks nothing of a network, which may not take none.
-        logits = self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
-        self.metrics.update(logits, targets)
+        if self.temperature is not None and self.trainer.state.fn == "fit":
+            self.uncalibrated.append((self._evaluated(features, targets) * self.temperature, targets))
+        else:
+            self.metrics.update(self._evaluated(features, targets), targets)
 
-    test_step = validation_step
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        features, targets = batch
+        self.metrics.update(self._evaluated(features, targets), targets)
+
+    def _evaluated(self, features: Tensor, targets: Tensor) -> Tensor:
+        # A process without rows of this mini-batch asks nothing of a network, which may not take none.
+        return self(features) if len(targets) else features.new_zeros((0, self.spec.num_classes), dtype=torch.float32)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Probabilities (batch, num_classes) float32 and targets (batch,)."""

@@ -55,6 +55,24 @@ def cosine(*, warmup_fraction: float = 0.05, final_fraction: float = 0.0) -> Sch
     return Schedule(build=build, needs_length=True)
 
 
+def log_cosine(*, cycles: int = 4) -> Schedule:
+    """Cosines from 0 to ``optimizer.lr`` and back to 0, each twice as long as the one before: ½ (1 - cos(2π log₂(1 +
+    (2^cycles - 1) t))) at the share t of all steps (Holzmüller et al. 2024, arXiv:2407.04491, section 3.1, with 4).
+
+    The rate is 0 at the end of each cycle, so that the best epoch is found after a short fit and after a long one.
+    """
+    check_range("optimizer.schedule.cycles", cycles, least=1, most=30)
+
+    def build(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        def factor(step: int) -> float:
+            progress = min((step + 0.5) / max(total_steps, 1), 1.0)
+            return 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + (2**cycles - 1) * progress)))
+
+        return LambdaLR(optimizer, factor)
+
+    return Schedule(build=build, needs_length=True)
+
+
 def one_cycle(
     *, rise_fraction: float = 0.3, start_divisor: float = 25.0, final_divisor: float = 1e4, cycle_momentum: bool = True
 ) -> Schedule:

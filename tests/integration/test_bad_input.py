@@ -69,7 +69,7 @@ def call(server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Any]:
     [
         (["model.hiden=[3]"], "did you mean model.hidden?"),
         (["data.path=my.csv"], "data.path=my.csv: no such key here; it belongs to data=table"),
-        (["model=linear", "model.hidden=[3]"], "it belongs to model=mlp and model=tabular"),
+        (["model=linear", "model.hidden=[3]"], "it belongs to model=mlp, model=tabm and model=tabular"),
         (["epochs=3"], "here it is trainer.max_epochs"),
         (["model.units=3"], "here it is model.hidden"),
         (["optimizer.schedul.x=1"], "did you mean optimizer.schedule?"),

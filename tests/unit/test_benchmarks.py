@@ -149,9 +149,12 @@ def test_tables_are_compared_by_means_over_seeds() -> None:
         "b": {"x": [tables.Result(95, 0.1, 1)] * 2, "y": [tables.Result(99, 0.2, 1)] * 2},
     }
     lines = tables.compare(found).splitlines()
-    assert lines[0] == "| accuracy · log-loss · time | a | b | mean |"
-    assert lines[2] == "| x | 85.00 ± 5.00 % · 0.600 · 2.0 s | 95.00 ± 0.00 % · 0.100 · 1.0 s | 90.00 % |"
-    assert lines[3].endswith("| 84.50 % |")
+    assert lines[0] == "| accuracy, % · log-loss · s | x | y |"
+    assert lines[2] == "| a | 85.00 ± 5.00 · 0.600 · 2.0 | 70.00 ± 0.00 · 1.000 · 1.0 |"
+    assert lines[4] == "| mean | 90.00 · 0.350 · 1.5 | 84.50 · 0.600 · 1.0 |"
+    lines = tables.differences(found).splitlines()
+    assert lines[2] == "| a | +15.00 ± 5.00 · -0.400 (2) |"
+    assert lines[4] == "| mean | +5.50 ± 2.50 · -0.250 (2 tables) |"
 
 
 def test_the_peers_of_tables_learn(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def one_cycle(total: int, rise: float, start: float, peak: float, end: float) ->
     ]
 
 
+def test_log_cosine_has_cycles_each_twice_as_long_as_the_one_before():
+    total = 3000
+    taken = rates(schedule.log_cosine(cycles=4), total)
+    for end, middle in ((1 / 15, 0), (3 / 15, 1), (7 / 15, 2), (1, 3)):
+        assert taken[round(end * total) - 1] == pytest.approx(0, abs=1e-3)
+        top = (2 ** (middle + 0.5) - 1) / 15
+        assert taken[round(top * total)] == pytest.approx(0.2, rel=1e-2)
+    shares = (np.arange(total) + 0.5) / total  # arXiv:2407.04491, section 3.1, at the middle of each step
+    np.testing.assert_allclose(taken, 0.1 * (1 - np.cos(2 * np.pi * np.log2(1 + 15 * shares))), rtol=1e-9, atol=1e-15)
+    shares = (np.arange(9) + 0.5) / 9
+    np.testing.assert_allclose(
+        rates(schedule.log_cosine(cycles=1), 9), 0.1 * (1 - np.cos(2 * np.pi * np.log2(1 + shares))), rtol=1e-9
+    )
+
+
 def test_one_cycle_rises_and_falls_and_momentum_goes_the_other_way():
     chosen = schedule.one_cycle(rise_fraction=0.25, start_divisor=10.0, final_divisor=100.0)
     expected = one_cycle(40, 0.25, 0.02, 0.2, 0.0002)
@@ -110,10 +125,11 @@ GROUPS = {"head": {"lr": 0.4}, "stem": {"lr": 0.02}}
     [
         schedule.cosine(warmup_fraction=0.25, final_fraction=0.1),
         schedule.one_cycle(),
+        schedule.log_cosine(),
         schedule.plateau(factor=0.5, patience=0, min_lr=0.01),
         schedule.geometric(first_lr=1e-4, last_lr=1.0, steps=20),
     ],
-    ids=["cosine", "one_cycle", "plateau", "geometric"],
+    ids=["cosine", "one_cycle", "log_cosine", "plateau", "geometric"],
 )
 def test_every_schedule_keeps_the_ratios_of_groups(chosen):
     alone, grouped = optimizer_of(lr=0.2), optimizer_of("stem", "body", "head", lr=0.2, groups=GROUPS)
@@ -142,6 +158,8 @@ WRONG = [
     (schedule.one_cycle, "rise_fraction", 1.0),
     (schedule.one_cycle, "start_divisor", 0.0),
     (schedule.one_cycle, "final_divisor", -1.0),
+    (schedule.log_cosine, "cycles", 0),
+    (schedule.log_cosine, "cycles", 31),
     (schedule.plateau, "factor", 0.0),
     (schedule.plateau, "factor", 1.0),
     (schedule.plateau, "patience", -1),

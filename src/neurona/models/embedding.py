@@ -13,6 +13,9 @@ from torch.nn.functional import embedding
 
 from neurona.errors import ConfigError
 
+MOST_EMBEDDED = 256
+"""Numbers of a row that "auto" embeds."""
+
 
 class Embedding(nn.Module):
     """(batch, num_features) preprocessed → (batch, num_outputs): numbers, what is passed on, embeddings of the ids.
@@ -21,9 +24,17 @@ class Embedding(nn.Module):
     has, 0 … cardinality - 1. Code provides these.
 
     dimension: length of a category's vector, drawn from N(0, 1) / √dimension; that of id 0, which training may never
-    see, starts as 0. numbers: "none" passes them on; "periodic" makes ReLU(W [sin v, cos v] + b) of each number x,
-    of length dimension, with v = 2π (c₁ x, …, c_k x), k learned frequencies c drawn from N(0, sigma²) (Gorishniy et al.
-    2022, arXiv:2203.05556, section 3.3). Raises ConfigError (embedding.…).
+    see, starts as 0. numbers: what becomes of each number x, with v = 2π (c₁ x, …, c_k x), k learned frequencies c
+    drawn from N(0, sigma²):
+
+        none: it is passed on.
+        periodic: ReLU(W [sin v, cos v] + b), of length number_dimension (Gorishniy et al. 2022, arXiv:2203.05556,
+            section 3.3).
+        pbld: W cos(v + φ) + b and x itself, of length number_dimension together, with learned phases φ, at the start
+            even from -π to π (Holzmüller et al. 2024, arXiv:2407.04491, section 3.1).
+        auto: pbld of 1 to 256 numbers, which is neither without effect nor too wide.
+
+    number_dimension: None means dimension. Raises ConfigError (embedding.…).
     """
 
     compilable = True
@@ -37,27 +48,33 @@ class Embedding(nn.Module):
         cardinalities: Sequence[int],
         *,
         dimension: int = 8,
-        numbers: Literal["none", "periodic"] = "none",
+        numbers: Literal["none", "periodic", "pbld", "auto"] = "none",
+        number_dimension: int | None = None,
         frequencies: int = 16,
         sigma: float = 0.1,
     ) -> None:
         super().__init__()
-        for name, size in (("dimension", dimension), ("frequencies", frequencies)):
-            if not 1 <= size < 2**16:
-                raise ConfigError(f"embedding.{name}", size, "must be at least 1, and below 65536")
+        length = dimension if number_dimension is None else number_dimension
+        kind = numbers if numbers != "auto" else ("pbld" if 1 <= num_numbers <= MOST_EMBEDDED else "none")
+        least = 2 if numbers in ("pbld", "auto") else 1
+        for name, size, lowest in (
+            ("dimension", dimension, 1),
+            ("frequencies", frequencies, 1),
+            ("dimension" if number_dimension is None else "number_dimension", length, least),
+        ):
+            if not lowest <= size < 2**16:
+                raise ConfigError(f"embedding.{name}", size, f"must be at least {lowest}, and below 65536")
         if not 0 < sigma < math.inf:
             raise ConfigError("embedding.sigma", sigma, "must be above 0, and finite")
-        if numbers == "periodic" and not num_numbers:
+        if numbers in ("periodic", "pbld") and not num_numbers:
             problem = "embeds single numbers, of which there are none; use data.numeric_encoding=quantile, or standard"
             raise ConfigError("embedding.numbers", numbers, problem)
-        self.num_numbers = num_numbers if numbers == "periodic" else 0
+        self.num_numbers = num_numbers if kind != "none" else 0
         self.num_passed = num_features - self.num_numbers - len(cardinalities)
-        self.num_outputs = self.num_passed + dimension * (self.num_numbers + len(cardinalities))
+        self.num_outputs = self.num_passed + length * self.num_numbers + dimension * len(cardinalities)
+        self.is_periodic = kind == "periodic"
         if self.num_numbers:
-            self.frequencies = nn.Parameter(torch.randn(num_numbers, frequencies) * sigma)
-            bound = 1 / math.sqrt(2 * frequencies)  # as nn.Linear
-            self.weight = nn.Parameter(torch.empty(num_numbers, 2 * frequencies, dimension).uniform_(-bound, bound))
-            self.bias = nn.Parameter(torch.zeros(num_numbers, dimension))
+            self._embed_numbers(num_numbers, frequencies, length, sigma)
         if cardinalities:
             self.categories = nn.Parameter(torch.randn(sum(cardinalities), dimension) / math.sqrt(dimension))
             starts = torch.tensor([0, *accumulate(cardinalities)][:-1])
@@ -65,14 +82,27 @@ class Embedding(nn.Module):
             with torch.no_grad():
                 self.categories[starts] = 0.0
 
+    def _embed_numbers(self, count: int, frequencies: int, length: int, sigma: float) -> None:
+        self.frequencies = nn.Parameter(torch.randn(count, frequencies) * sigma)
+        waves, outputs = (2 * frequencies, length) if self.is_periodic else (frequencies, length - 1)
+        bound = 1 / math.sqrt(waves)  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(count, waves, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(count, outputs))
+        if not self.is_periodic:
+            self.phases = nn.Parameter(torch.empty(count, frequencies).uniform_(-math.pi, math.pi))
+
     def forward(self, features: Tensor) -> Tensor:
         ends = [self.num_numbers, self.num_numbers + self.num_passed]
         numbers, passed, ids = features.tensor_split(ends, dim=1)
         parts = [passed]
         if self.num_numbers:
             angles = 2 * math.pi * self.frequencies * numbers.unsqueeze(2)
-            waves = torch.cat([angles.sin(), angles.cos()], dim=2)
-            parts.insert(0, (torch.einsum("bnk,nkd->bnd", waves, self.weight) + self.bias).relu().flatten(1))
+            is_periodic = self.is_periodic
+            waves = torch.cat([angles.sin(), angles.cos()], dim=2) if is_periodic else (angles + self.phases).cos()
+            outputs = torch.einsum("bnk,nkd->bnd", waves, self.weight) + self.bias
+            parts.insert(0, outputs.relu().flatten(1) if is_periodic else outputs.flatten(1))
+            if not is_periodic:
+                parts.insert(1, numbers)
         if ids.shape[1]:
             parts.append(embedding(ids.long() + self.starts, self.categories).flatten(1))
         return torch.cat(parts, dim=1)

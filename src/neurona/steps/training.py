@@ -22,6 +22,7 @@ from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
 from neurona.errors import ConfigError
 from neurona.steps import choice, randomness, ways
+from neurona.steps.calibration import temperature
 from neurona.steps.diagnosis import require_finite, require_finite_evaluation
 from neurona.steps.fast import FastWay
 from neurona.steps.steps import Classifier
@@ -198,6 +199,21 @@ class Training(Callback):
             self._epoch_rng = stored.get("epoch_rng", [None] * (rank + 1))[rank]
 
 
+def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
+    """Sets the temperature by a validation's logits, and tells the metrics of what they are with it."""
+    pairs, classifier.uncalibrated = classifier.uncalibrated, []
+    logits, targets = (torch.cat(parts).cpu() for parts in zip(*pairs, strict=True))
+
+    def total(sums: Tensor) -> Any:
+        if trainer.world_size == 1:
+            return sums
+        return trainer.strategy.reduce(sums.to(classifier.device), reduce_op="sum")
+
+    classifier.temperature.fill_(temperature(logits, targets, total))
+    for logits, targets in pairs:
+        classifier.metrics.update(logits / classifier.temperature, targets)
+
+
 def draws_its_order(trainer: Any) -> bool:
     """Whether the training loader is one of the user's own that keeps no state, which Lightning would restore."""
     is_ours = ways.hands_out_chunks(type(trainer.datamodule))
@@ -217,12 +233,15 @@ class Evaluation(Callback):
     """Reports what the metrics of a validation or a test come to."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
+        pl_module.uncalibrated = []  # of a validation that was broken off
         distributed.share(pl_module.network.buffers())  # running averages are of each process's rows: rank 0's count
 
     def on_test_start(self, trainer: Trainer, pl_module: Classifier) -> None:
         distributed.share(pl_module.state_dict().values())  # another host may still see the checkpoint before the best
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
+        if pl_module.uncalibrated:
+            _calibrate(trainer, pl_module)
         _finish(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:

@@ -14,9 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Numeric = Literal["standard", "robust", "quantile", "piecewise"]
+Numeric = Literal["standard", "robust", "quantile", "piecewise", "standard_piecewise"]
 Knots = tuple[NDArray[np.float64], NDArray[np.float64]]
+WITH_MEAN = ("standard", "standard_piecewise")
+"""Encodings in which a missing number becomes the mean; in the others it is the median."""
 MOST_PIECES = 1000
+MOST_UNASKED = 32
+ROWS_PER_PIECE = 320
+FEW_VALUES = 32
 _SMALLEST_WIDTH = 1e-30  # of a piece, whose inverse float32 still holds
 
 
@@ -28,9 +33,11 @@ class Encoding(nn.Module):
         standard, robust: one piece, not clamped: (x - mean) / deviation, or (x - median) / interquartile range.
         piecewise: every piece is an output, the first not clamped below and the last not above (Gorishniy et al. 2022,
             arXiv:2203.05556, eq. 1).
+        standard_piecewise: the outputs of standard for all columns, then those of piecewise for columns of more than 32
+            values: pieces that tell single values apart do harm.
         quantile: one output, offset + the sum of step_k times piece k: linear between the knots, constant beyond them.
 
-    A missing number is replaced, by the mean where the encoding is standard, else the median. indicators: the raw
+    A missing number is replaced, by the mean where there is a standard one, else the median. indicators: the raw
     columns that had missing values in training; a numeric one gets an indicator, a categorical one a one-hot place for
     id 0. cardinalities: number of ids of each categorical column; one of more than max_one_hot categories stays an id,
     for a learned embedding. The others become one-hot codes, all 0 for a category that training did not know.
@@ -78,7 +85,7 @@ class Encoding(nn.Module):
         for name in ("fill", "offset"):
             self.register_buffer(name, torch.zeros(count))
 
-        kept = [column * longest + k for column, number in enumerate(pieces) for k in range(number)]
+        kept = [column * longest + k for column, k in _places(numeric, pieces)]
         indicated = [column for column in indicators if column < count]
         is_id, has_missing = [cardinality - 1 > max_one_hot for cardinality in cardinalities], set(indicators)
         ids = [column for column, stays in enumerate(is_id, start=count) if stays]
@@ -126,13 +133,21 @@ class Encoding(nn.Module):
         return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
 
 
+def _places(numeric: Numeric, pieces: Sequence[int]) -> list[tuple[int, int]]:
+    """The pieces that are outputs, in their order, as (column, number of the piece)."""
+    places = [(column, k) for column, number in enumerate(pieces) for k in range(number)]
+    return sorted(places, key=lambda place: place[1] > 0) if numeric == "standard_piecewise" else places
+
+
 def _bounds(numeric: Numeric, pieces: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Between what each piece is clamped: (columns, pieces of the longest)."""
     shape = len(pieces), max(pieces, default=0)
     floor, ceiling = torch.zeros(shape), torch.ones(shape)
+    first = 1 if numeric == "standard_piecewise" else 0  # after the one that is not clamped
     if numeric != "quantile":
         for column, number in enumerate(pieces):
-            floor[column, :1], ceiling[column, number - 1 : number] = -torch.inf, torch.inf
+            floor[column, : first + 1], ceiling[column, number - 1 : number] = -torch.inf, torch.inf
+            ceiling[column, :first] = torch.inf
     return floor, ceiling
 
 
@@ -151,7 +166,7 @@ def fit(
     encoding is piecewise or quantile; their ends are all its values where they are few enough, else its quantiles.
     """
     count = features.shape[1] - len(cardinalities)
-    knots: list[Knots] = []
+    knots: list[list[Knots]] = []
     fills, indicators = [], []
     for column in range(count):
         values = features[rows, column].double().numpy()
@@ -159,26 +174,41 @@ def fit(
         if len(numbers) < len(values):
             indicators.append(column)
         numbers = numbers if len(numbers) else np.zeros(1)
-        fills.append(numbers.mean() if numeric == "standard" else np.median(numbers))
-        knots.append(_FITS[numeric](numbers, max_pieces))
+        fills.append(numbers.mean() if numeric in WITH_MEAN else np.median(numbers))
+        knots.append([method(numbers, max_pieces) for method in _FITS[numeric]])
     indicators += [column for column in range(count, features.shape[1]) if bool((features[rows, column] == 0).any())]
     encoding = Encoding(
         numeric=numeric,
-        pieces=[len(places) - 1 for places, _ in knots],
+        pieces=[sum(len(places) - 1 for places, _ in of_column) for of_column in knots],
         indicators=indicators,
         cardinalities=cardinalities,
         max_one_hot=max_one_hot,
     )
     encoding.fill.copy_(torch.tensor(np.array(fills)))
-    for column, (places, scores) in enumerate(knots):
-        number = len(places) - 1
-        encoding.low[column, :number] = torch.from_numpy(places[:-1])
+    for column, of_column in enumerate(knots):
+        number = encoding.settings["pieces"][column]
+        lows, widths, steps = (
+            np.concatenate(parts)
+            for parts in zip(
+                *((places[:-1], np.diff(places), np.diff(scores)) for places, scores in of_column), strict=True
+            )
+        )
+        encoding.low[column, :number] = torch.from_numpy(lows)
         # No less than what counts as more than zero where subnormal numbers are flushed, see neurona.cpu.
-        scale = np.maximum(1 / np.diff(places), np.finfo(np.float32).tiny)
-        encoding.scale[column, :number] = torch.from_numpy(scale)
-        encoding.step[column, :number] = torch.from_numpy(np.diff(scores))
-        encoding.offset[column] = scores[0]
+        encoding.scale[column, :number] = torch.from_numpy(np.maximum(1 / widths, np.finfo(np.float32).tiny))
+        encoding.step[column, :number] = torch.from_numpy(steps)
+        encoding.offset[column] = of_column[0][1][0]
     return encoding
+
+
+def suited(numeric: Numeric, rows: int, max_pieces: int | None) -> tuple[Numeric, int]:
+    """The encoding for so many training rows, and the most pieces of a number: ``max_pieces``, if that is set; else 32,
+    but where numbers are standard beside the pieces one for each 320 rows, and none where that is fewer than two.
+    """
+    if max_pieces is not None or numeric != "standard_piecewise":
+        return numeric, max_pieces or MOST_UNASKED
+    pieces = min(MOST_UNASKED, rows // ROWS_PER_PIECE)
+    return (numeric, pieces) if pieces >= 2 else ("standard", 1)
 
 
 def _standard(numbers: NDArray[np.float64], _: int) -> Knots:
@@ -204,6 +234,11 @@ def _piecewise(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     return places[wide], np.arange(wide.sum(), dtype=np.float64)
 
 
+def _piecewise_of_many(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
+    places, scores = _piecewise(numbers, max_pieces)
+    return (places, scores) if len(np.unique(numbers)) > FEW_VALUES else (places[:1], scores[:1])
+
+
 def _quantile(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     """A knot's score is Φ⁻¹ of its mid-distribution function, (rows below + half the rows equal) / rows: no value, not
     even the largest, is infinitely far out, and ties get the score of their middle (Parzen 2004, "Quantile probability
@@ -215,9 +250,10 @@ def _quantile(numbers: NDArray[np.float64], max_pieces: int) -> Knots:
     return places, torch.special.ndtri(torch.from_numpy(ranks.clip(half, 1 - half))).numpy()
 
 
-_FITS: dict[str, Callable[[NDArray[np.float64], int], Knots]] = {
-    "standard": _standard,
-    "robust": _robust,
-    "piecewise": _piecewise,
-    "quantile": _quantile,
+_FITS: dict[str, list[Callable[[NDArray[np.float64], int], Knots]]] = {
+    "standard": [_standard],
+    "robust": [_robust],
+    "piecewise": [_piecewise],
+    "quantile": [_quantile],
+    "standard_piecewise": [_standard, _piecewise_of_many],
 }

@@ -59,8 +59,9 @@ class TableData(InMemoryData):
     labels' ends, or a mapping of labels to class names. group: column of which no value may occur in two parts. order:
     column by which the last rows test, and those before them validate. weight: column of what the loss of each training
     row is multiplied with, once their mean is 1; validation and test count every row once. numeric_encoding,
-    max_pieces, max_one_hot: see ``neurona.tables.encoding.Encoding``. batch_size: None goes by the training rows, see
-    ``batch_size_for``. The other parameters are ``InMemoryData``'s.
+    max_pieces, max_one_hot: see ``neurona.tables.encoding.Encoding``; max_pieces: None goes by the training rows, see
+    ``neurona.tables.encoding.suited``. batch_size: None goes by them too, see ``batch_size_for``. The other parameters
+    are ``InMemoryData``'s.
 
     Rows without a label are in no part. Raises ConfigError and DataError for what is wrong with the table.
     """
@@ -82,8 +83,8 @@ class TableData(InMemoryData):
     group: str | int | None = None
     order: str | int | None = None
     weight: str | int | None = None
-    numeric_encoding: Numeric = "standard"
-    max_pieces: int = 32
+    numeric_encoding: Numeric = "standard_piecewise"
+    max_pieces: int | None = None
     max_one_hot: int = 256
     batch_size: int | None = None  # type: ignore[assignment]
     val_fraction: float = 0.15
@@ -212,12 +213,13 @@ class TableData(InMemoryData):
         if self._run_spec is not None:
             return self._run_spec
         assert self.schema is not None
+        numeric, pieces = encoding.suited(self.numeric_encoding, len(self.train_rows), self.max_pieces)
         self.preprocessing = preprocessing = encoding.fit(
             table.features,
             self.train_rows,
             layout(self.schema).cardinalities,
-            numeric=self.numeric_encoding,
-            max_pieces=self.max_pieces,
+            numeric=numeric,
+            max_pieces=pieces,
             max_one_hot=self.max_one_hot,
         )
         names = table.class_names

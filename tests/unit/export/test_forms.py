@@ -25,6 +25,7 @@ from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.models.tabm import TabM
 from neurona.tables import encoding
 from neurona.tables.matrix import encode
 from neurona.tables.schema import Column, Rules, Schema, layout
@@ -53,7 +54,8 @@ def classifier(numeric: Any, network: Any, numbers: Any) -> Classifier:
     assert preprocessing.embedded == [31]
     first = Embedding(preprocessing.num_outputs, preprocessing.num_numbers, preprocessing.embedded, numbers=numbers)
     layers = OrderedDict(embedding=first, network=network(first.num_outputs, 3))
-    model = Classifier(preprocessing, nn.Sequential(layers), SPEC)
+    model = Classifier(preprocessing, nn.Sequential(layers), SPEC, calibrate=True)
+    model.temperature.fill_(1.7)
     for parameter in model.network.network.parameters():
         nn.init.normal_(parameter, std=0.3)  # a linear model's are 0 at first
     return model
@@ -72,6 +74,7 @@ def mlp(part: int, **settings: Any) -> Any:
         ("standard", mlp(0, normalization="batch", residual=True, dropout=0.2), "periodic"),
         ("robust", mlp(1, normalization="layer", residual=True), "none"),
         ("quantile", mlp(2, normalization="rms"), "periodic"),
+        ("standard_piecewise", lambda *sizes: TabM(*sizes, hidden=[12, 9], members=3), "pbld"),
     ],
 )
 def test_every_encoding_and_layer_is_exported(numeric: Any, network: Any, numbers: Any) -> None:

@@ -42,6 +42,34 @@ def test_periodic_numbers_are_the_papers_formula() -> None:
     assert wide.frequencies.std().item() == pytest.approx(2, rel=0.05)
 
 
+def test_pbld_is_the_papers_formula() -> None:
+    embedding = Embedding(4, 2, (3,), numbers="pbld", number_dimension=4, frequencies=5, sigma=2.0)
+    features = torch.tensor([[0.3, -1.2, 7.0, 1.0]])
+    expected = []
+    for number, c, phase, weight, bias in zip(
+        (0.3, -1.2), embedding.frequencies, embedding.phases, embedding.weight, embedding.bias, strict=True
+    ):
+        expected += ((2 * math.pi * c.detach() * number + phase).cos() @ weight + bias).tolist()
+    expected += [0.3, -1.2, 7.0, *embedding.categories[1].tolist()]
+    torch.testing.assert_close(embedding(features), torch.tensor([expected]))
+    assert embedding.num_outputs == len(expected) == 2 * 4 + 1 + 8
+    wide = Embedding(500, 500, (), numbers="pbld", frequencies=50, sigma=2.0)
+    assert wide.frequencies.std().item() == pytest.approx(2, rel=0.05)
+    assert wide.phases.abs().max().item() == pytest.approx(math.pi, rel=0.01)
+    assert wide.phases.std().item() == pytest.approx(math.pi / math.sqrt(3), rel=0.05)
+
+
+def test_auto_is_pbld_of_a_few_numbers() -> None:
+    for number in (0, 257):
+        passing = Embedding(number + 2, number, (), numbers="auto")
+        assert (passing.num_outputs, list(passing.parameters())) == (number + 2, [])
+    torch.manual_seed(0)
+    auto = Embedding(256, 256, (), numbers="auto", number_dimension=3).state_dict()
+    torch.manual_seed(0)
+    pbld = Embedding(256, 256, (), numbers="pbld", number_dimension=3).state_dict()
+    torch.testing.assert_close(auto, pbld, rtol=0, atol=0)
+
+
 def test_where_nothing_is_embedded_nothing_is_drawn_and_nothing_changes() -> None:
     before = torch.get_rng_state()
     embedding = Embedding(4, 4, ())
@@ -59,6 +87,9 @@ def test_where_nothing_is_embedded_nothing_is_drawn_and_nothing_changes() -> Non
         ({"sigma": 0.0}, "embedding.sigma"),
         ({"sigma": math.inf}, "embedding.sigma"),
         ({"numbers": "periodic"}, "embedding.numbers"),
+        ({"numbers": "pbld"}, "embedding.numbers"),
+        ({"numbers": "pbld", "number_dimension": 1}, "embedding.number_dimension"),
+        ({"numbers": "auto", "dimension": 1}, "embedding.dimension"),
     ],
 )
 def test_mistakes(arguments: dict, key: str) -> None:

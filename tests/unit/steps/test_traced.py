@@ -17,7 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.errors import ConfigError
+from neurona.models.embedding import Embedding
 from neurona.models.mlp import MLP
+from neurona.models.tabm import TabM
 from neurona.optimizer import Muon, Optimization, RMSprop
 from neurona.steps import recorded, traced
 from neurona.steps.steps import DirectSteps
@@ -79,6 +81,27 @@ def test_optimisers(
     recorded = fit_noise(optimization, **arguments)
     assert functions == [(16, 1), (10, 1)]  # 330 rows: 20 whole mini-batches and one of 10
     assert_same(recorded, directly(optimization, **arguments))
+
+
+def test_embedded_numbers_and_a_temperature(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    def embedded() -> nn.Sequential:
+        first = Embedding(12, 12, (), numbers="pbld", number_dimension=4)
+        return nn.Sequential(first, MLP(first.num_outputs, 4, hidden=[8], dropout=0.3))
+
+    settings = {"label_smoothing": 0.1, "calibrate": True, "limit_val_batches": 1.0}
+    arguments = {"network": embedded, "max_epochs": 3, **settings}
+    optimization = own(torch.optim.AdamW, schedule=schedule.log_cosine())
+    recorded = fit_noise(optimization, **arguments)
+    assert functions == [(16, 1), (10, 1)]  # once, though each validation sets a temperature
+    assert recorded.temperature.item() != 1
+    assert_same(recorded, directly(optimization, **arguments))
+
+
+def test_members(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:
+    arguments = {"network": lambda: TabM(12, 4, hidden=[8, 8], members=3, dropout=0.3), "max_epochs": 2}
+    recorded = fit_noise(own(torch.optim.AdamW), **arguments)
+    assert functions == [(16, 1), (10, 1)]
+    assert_same(recorded, directly(own(torch.optim.AdamW), **arguments))
 
 
 def test_accumulated_gradients(functions: list[Any], fit_noise: Fit, directly: Fit) -> None:

@@ -158,7 +158,7 @@ def test_any_file_is_split_and_encoded_or_a_mistake_named(folder: Path, data: st
     table = frame({name: data.draw(columns(rows)) for name in ("y", "a", "b", "c.d")})
     texts = {column.name: [None if v is None else str(v) for v in column.to_list()] for column in table}
     pl.DataFrame(texts, dict.fromkeys(texts, pl.String)).write_csv(folder / "t.csv")
-    encoding = data.draw(st.sampled_from(["standard", "robust", "quantile", "piecewise"]))
+    encoding = data.draw(st.sampled_from(["standard", "robust", "quantile", "piecewise", "standard_piecewise"]))
     module = TableData(path=f"{folder}/t.csv", target="y", numeric_encoding=encoding)
     try:
         module.setup()

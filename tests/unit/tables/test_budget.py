@@ -83,7 +83,7 @@ def test_the_promise_is_that_of_the_formula_by_hand(fitted) -> None:
         assert by_promise(classifier, features, targets, columns) == ["e", "a", "d", "b", "c"]
 
 
-@pytest.mark.parametrize("numeric", ["standard", "quantile", "piecewise"])
+@pytest.mark.parametrize("numeric", ["standard", "quantile", "piecewise", "standard_piecewise"])
 def test_every_output_has_the_column_that_it_moves_with(numeric: encoding.Numeric) -> None:
     features = torch.cat([torch.randn(60, 3), torch.randint(0, 5, (60, 2)).float()], dim=1)
     features[::5, 1] = torch.nan

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
 
-from neurona.tables.encoding import Encoding, fit
+from neurona.tables.encoding import Encoding, fit, suited
 
 TRAIN = torch.arange(0, 2000, 2)
-METHODS = ("standard", "robust", "quantile", "piecewise")
+METHODS = ("standard", "robust", "quantile", "piecewise", "standard_piecewise")
 
 
 def numbers() -> torch.Tensor:
@@ -49,6 +49,37 @@ def test_standard_and_robust_equal_scikit_learn() -> None:
         encoded = fit(features, TRAIN, (), numeric=method)(features)
         assert encoded.dtype == torch.float32
         np.testing.assert_allclose(encoded, reference.transform(features.double().numpy()), rtol=1e-5, atol=1e-5)
+
+
+def test_standard_piecewise_is_one_beside_the_other() -> None:
+    for features, cardinalities, rows in ((numbers()[:, :3], (), TRAIN), (table(), CARDINALITIES, ROWS)):
+        count = features.shape[1] - len(cardinalities)
+        both, one, other = (
+            fit(features, rows, cardinalities, numeric=numeric, max_pieces=7, max_one_hot=10)
+            for numeric in ("standard_piecewise", "standard", "piecewise")
+        )
+        features = features.nan_to_num(0.5)  # the mean takes the place of a missing one, not the median
+        standard, piecewise = one(features), other(features)
+        assert torch.equal(both(features), torch.cat([standard[:, :count], piecewise], dim=1))
+        assert (both.num_numbers, both.num_outputs) == (count, count + other.num_outputs)
+        assert torch.equal(both.sources, torch.cat([one.sources[:count], other.sources]))
+
+
+def test_a_number_of_few_values_gets_no_pieces_beside_the_standard_one() -> None:
+    features = torch.stack([torch.arange(330.0) % 33, torch.arange(330.0) % 32, torch.zeros(330)], 1)
+    encoding = fit(features, torch.arange(330), (), numeric="standard_piecewise", max_pieces=50)
+    assert encoding.settings["pieces"] == [1 + 32, 1, 1]
+    standard = StandardScaler().fit_transform(features)
+    np.testing.assert_allclose(encoding(features)[:, :3], standard, rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_go_by_the_training_rows_unless_they_are_set() -> None:
+    assert suited("standard_piecewise", 639, None) == ("standard", 1)
+    assert suited("standard_piecewise", 640, None) == ("standard_piecewise", 2)
+    assert suited("standard_piecewise", 10**6, None) == ("standard_piecewise", 32)
+    assert suited("standard_piecewise", 20, 5) == ("standard_piecewise", 5)
+    assert suited("piecewise", 20, None) == ("piecewise", 32)
+    assert suited("quantile", 20, 128) == ("quantile", 128)
 
 
 def piecewise_reference(x: float, edges: NDArray[np.float64]) -> list[float]:
