@@ -60,7 +60,10 @@ TABLES: dict[str, dict[str, Any]] = {
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
-FORMER = ["classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"]
+FORMER = [
+    *("classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"),
+    "trainer.callbacks.early_stopping.patience=16",
+]
 """The default before: standardised numbers, the network's own probabilities."""
 MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
 COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
