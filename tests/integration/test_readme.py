@@ -54,7 +54,10 @@ def test_every_command_runs(line: str, train: Any) -> None:
 
 @pytest.mark.parametrize("block", blocks("python"))
 def test_every_python_example_runs(block: str) -> None:
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), names)
+    if "metrics" in names:
+        assert names["metrics"]["test/accuracy"] > 0.9  # of iris
 
 
 def test_the_lesson_runs_from_its_first_command_to_its_last(train: Any, read_run: Any, newest: Any) -> None:
