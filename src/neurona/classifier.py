@@ -113,27 +113,31 @@ class Classifier(LightningModule):
         return logits if self.training or self.temperature is None else logits / self.temperature
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes). Where rows have
-        weights, these are the last column of the features, and each row's loss is multiplied with its own. Of a network
-        with members the loss is the mean of theirs, so that each learns by itself.
+        """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
+        if self.is_weighted or (has_members(self.network) and type(self).forward is Classifier.forward):
+            return self._loss_of_weights_or_members(features, targets)
+        logits = self(features)
+        return cross_entropy(logits, targets, self.class_weights, label_smoothing=self.label_smoothing), logits
+
+    def _loss_of_weights_or_members(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rows have weights, these are the last column of the features, and each row's loss is multiplied with
+        its own. Of a network with members the loss is the mean of theirs, so that each learns by itself.
         """
-        weights, of_classes, smoothing = None, self.class_weights, self.label_smoothing
+        weights, of_classes = torch.ones_like(features[:, -1]), self.class_weights
         if self.is_weighted:
             features, weights = features[:, :-1], features[:, -1]
-        each, of_each, logits = self._to_learn(features, targets)
-        if weights is None:
-            return cross_entropy(each, of_each, of_classes, label_smoothing=smoothing), logits
-        losses = cross_entropy(each, of_each, of_classes, reduction="none", label_smoothing=smoothing)
-        total = len(of_each) if of_classes is None else of_classes[of_each].sum()
-        return (losses * weights.repeat_interleave(len(of_each) // len(targets))).sum() / total, logits
-
-    def _to_learn(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits that the loss is of, each with its target, and those of the network."""
-        if not has_members(self.network) or type(self).forward is not Classifier.forward:
+        if has_members(self.network) and type(self).forward is Classifier.forward:
+            each = members_of(self.network, self.preprocessing(features))
+            logits = mean_of(each)
+        else:
             logits = self(features)
-            return logits, targets, logits
-        of_members = members_of(self.network, self.preprocessing(features))
-        return of_members.flatten(0, 1), targets.repeat_interleave(of_members.shape[1]), mean_of(of_members)
+            each = logits.unsqueeze(1)
+        of_each, weights = (values.repeat_interleave(each.shape[1]) for values in (targets, weights))
+        losses = cross_entropy(
+            each.flatten(0, 1), of_each, of_classes, reduction="none", label_smoothing=self.label_smoothing
+        )
+        total = len(of_each) if of_classes is None else of_classes[of_each].sum()
+        return (losses * weights).sum() / total, logits
 
     # Training.
 

@@ -64,7 +64,10 @@ ROWS_IN_PYTHON = TABLES.partition("## Rows that Python holds")[2].partition("## 
 
 @pytest.mark.parametrize("block", [b for page in (README, *OTHERS, ROWS_IN_PYTHON) for b in blocks("python", page)])
 def test_every_python_example_runs(block: str) -> None:
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), names)
+    if "metrics" in names:
+        assert names["metrics"]["test/accuracy"] > 0.9  # of iris
 
 
 def test_the_lesson_runs_from_its_first_command_to_its_last(train: Any, read_run: Any, newest: Any) -> None:

@@ -158,7 +158,7 @@ class Inspection(Callback):
         shape = classifier.spec.image_shape
         linear = [(name, layer) for name, layer in classifier.network.named_modules() if isinstance(layer, nn.Linear)]
         if shape is None or not linear or linear[0][1].in_features != math.prod(shape):
-            self._skipped["weights as images (the features are no pixels)"] = None
+            self._skipped["weights as images (the features are not pixels)"] = None
             return
         name, first = linear[0]
         filters = first.weight.detach()[:MOST_FILTERS].float().cpu().numpy().reshape(-1, *shape)
