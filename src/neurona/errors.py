@@ -67,6 +67,11 @@ def check_seed(key: str, seed: int) -> None:
 
 
 def did_you_mean(word: object, known: Collection[Any]) -> str:
-    """The words "; did you mean …?", or nothing if no known word is close."""
-    close = get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """The words "; did you mean …?", or nothing if no known word is close: the shortest of those that the word begins
+    within the same part of a path, else the most similar. Capitals count as small letters.
+    """
+    names = {str(name).casefold(): str(name) for name in reversed(list(known))}
+    start = str(word).casefold()
+    longer = [name for name in names if len(start) > 2 and name.startswith(start) and "/" not in name[len(start) :]]
+    close = sorted(longer, key=len) or get_close_matches(start, names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""

@@ -54,9 +54,8 @@ class Progress(Callback):
             self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: Classifier) -> None:
-        loss, accuracy = pl_module.epoch_means()
-        figures = {"loss": loss, "acc": accuracy}
-        figures |= {name.replace("accuracy", "acc"): value for name, value in _validation(trainer).items()}
+        figures = _training(pl_module) | _validation(trainer)
+        figures = {name.removeprefix("train/").replace("accuracy", "acc"): value for name, value in figures.items()}
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
         self._bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()})
 
@@ -68,7 +67,7 @@ class Progress(Callback):
             return
         self._last_line = now
         # Lightning calls this before the module has reported its epoch.
-        figures = dict(zip(TRAINING_FIGURES, pl_module.epoch_means(), strict=True)) | _validation(trainer)
+        figures = _training(pl_module) | _validation(trainer)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         with self._bar.external_write_mode():
             log.info("epoch %d/%s  step %d  %s", epoch, epochs, trainer.global_step, shown)
@@ -105,6 +104,14 @@ def _bar(**arguments: Any) -> Any:
 
 TRAINING_FIGURES = ("train/loss", "train/accuracy")
 VALIDATION_FIGURES = ("val/loss", "val/accuracy")
+
+
+def _training(pl_module: Classifier) -> dict[str, float]:
+    """The epoch's figures so far, without those that a training step of one's own does not tell; a loss that is NaN
+    ends a run before.
+    """
+    figures = dict(zip(TRAINING_FIGURES, pl_module.epoch_means(), strict=True))
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def _validation(trainer: Trainer) -> dict[str, float]:

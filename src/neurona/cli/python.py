@@ -68,11 +68,17 @@ def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor
     return predictor
 
 
+def _lines(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by their keys as overrides."""
+    return [f"{name}={'null' if setting is None else setting}" for name, setting in settings.items()]
+
+
 def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
     """The configuration and the figures. arrays: X, y, X_val and y_val, as far as they were given."""
-    if isinstance(overrides, str):
+    if isinstance(overrides, str | Mapping):
         start = "" if arrays is None else "X, y, "
-        raise ConfigError("overrides", overrides, f"must be a list: neurona.{name}({start}[{overrides!r}])")
+        lines = [overrides] if isinstance(overrides, str) else _lines(overrides)
+        raise ConfigError("overrides", overrides, f"must be a list: neurona.{name}({start}{lines})")
     lines = list(overrides)
     if arrays is not None:
         for override in parse(lines):

@@ -51,22 +51,26 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
     paths = {name: name for name in declared if not key.startswith(name)}
     for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
-        if close := get_close_matches(word, known, n=1, cutoff=0.65):
-            return f"no such key; did you mean {known[close[0]]}?"
+        small = {name.casefold(): path for name, path in known.items()}
+        if close := get_close_matches(word.casefold(), small, n=1, cutoff=0.65):
+            return f"no such key; did you mean {small[close[0]]}?"
     return f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}"
 
 
 def other_choice(key: str) -> str:
-    """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone."""
-    group, _, name = key.partition(".")
+    """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone. Of a
+    group within another the key is ``optimizer.schedule.name``, and a choice ``optimizer/schedule=cosine``.
+    """
+    group, _, name = key.rpartition(".")
+    path = group.replace(".", "/")
     having = []
-    for yaml in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+    for yaml in sorted(CONFIG_DIR.glob(f"{path}/*.yaml")) if path else ():
         if group == "data" and yaml.stem in OF_PYTHON:
             continue
         declared: Any = OmegaConf.load(yaml)
         is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
-            having.append(f"{group}={yaml.stem}")
+            having.append(f"{path}={yaml.stem}")
     *others, last = having or [""]
     return f"no such key here; it belongs to {', '.join(others) + ' and ' if others else ''}{last}" if last else ""
 

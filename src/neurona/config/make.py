@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -95,6 +97,12 @@ def _refusal(target: str) -> str:
     package = target.partition(".")[0]
     if module == "__main__":
         return _of_cell(name)
+    if folders := own.unmarked(module):
+        project = own.folder()
+        assert project is not None
+        bare = " and ".join(str(folder.relative_to(project)) for folder in folders)
+        files = shlex.join(str(_from_here(folder / "__init__.py")) for folder in folders)
+        return f"without an __init__.py, {bare} is no package of your own; make it one: touch {files}"
     trust = f"if you trust that module, add allow=[{package}]"
     if (file := own.source(module)) is not None:
         names = own.statements(file)
@@ -106,6 +114,10 @@ def _refusal(target: str) -> str:
     project = own.folder()
     beside = f", nor code of your own beside train.py in {project}" if project else ""
     return f"is none of {', '.join(PACKAGES)}{beside}; {hint}"
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _of_cell(name: str) -> str:
@@ -125,12 +137,27 @@ def _make(
     target = _permitted_target(key, node, base_class, allow)
     for name in arguments.keys() & node.keys():
         raise ConfigError(join(key, name), node[name], "is set by the project itself; leave it out")
+    if missing := _not_taken(target, arguments):
+        problem = f"its constructor does not take {', '.join(missing)}, which the project gives"
+        takes = ", ".join(arguments)
+        raise ConfigError(join(key, "_target_"), node["_target_"], f"{problem}; give it the parameters {takes}")
     try:
         return target(**_arguments(key, node, allow) | arguments)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
         if isinstance(error, UserError) or not signatures.is_library(target.__module__):
             raise
         raise ConfigError(key or "_target_", node["_target_"], " ".join(str(error).split())) from error
+
+
+def _not_taken(target: Any, names: Collection[str]) -> list[str]:
+    """The names among these of which a class or function takes no argument."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (ValueError, TypeError):  # of what is written in C
+        return []
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    return [name for name in names if name not in parameters]
 
 
 def _arguments(key: str, node: Mapping[str, Any], allow: Collection[str]) -> dict[str, Any]:

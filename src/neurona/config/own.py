@@ -43,7 +43,7 @@ def source(module: str) -> Path | None:
     """The file of a module beside ``train.py``; None for any other."""
     project = folder()
     first, *others = module.split(".")
-    if project is None or first.casefold() in EXCLUDED or first in sys.builtin_module_names:
+    if project is None or _is_excluded(first):
         return None
     file = _file(first, project)
     if file is not None and file.name == "__init__.py" and _holds_runs(file.parent):
@@ -61,6 +61,25 @@ def _file(name: str, place: Path) -> Path | None:
     file, real = Path(spec.origin), place.resolve()
     is_plain = file.resolve() in (real / f"{name}.py", real / name / "__init__.py")
     return file if is_plain else None
+
+
+def unmarked(module: str) -> list[Path]:
+    """The folders on the way to a module beside ``train.py`` that lack the ``__init__.py`` of a package; none where it
+    could not be named with it either.
+    """
+    project, names = folder(), module.split(".")
+    if project is None or _is_excluded(names[0]) or not all(map(str.isidentifier, names)):
+        return []
+    file = project.joinpath(*names).with_suffix(".py")
+    is_plain = file.is_file() and file.resolve() == project.resolve() / file.relative_to(project)
+    if not is_plain or _holds_runs(project / names[0]):
+        return []
+    ways = [project.joinpath(*names[:depth]) for depth in range(1, len(names))]
+    return [way for way in ways if not (way / "__init__.py").exists()]
+
+
+def _is_excluded(first: str) -> bool:
+    return first.casefold() in EXCLUDED or first in sys.builtin_module_names
 
 
 @functools.cache

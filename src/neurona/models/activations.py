@@ -57,7 +57,7 @@ class Activation:
     """
 
     make: Callable[[], nn.Module]
-    scale: float | None
+    scale: float | None = None
     gated: bool = False
     dropout: type[nn.Module] = nn.Dropout
 
@@ -74,12 +74,12 @@ ACTIVATIONS = {
     "swish": Activation(Swish, 2.0),
     "mish": Activation(nn.Mish, 2.0),
     "hardswish": Activation(nn.Hardswish, 2.0),
-    "softplus": Activation(nn.Softplus, None),
-    "sigmoid": Activation(nn.Sigmoid, None),
-    "tanh": Activation(nn.Tanh, None),
-    "hardtanh": Activation(nn.Hardtanh, None),
-    "softsign": Activation(nn.Softsign, None),
-    "identity": Activation(nn.Identity, None),
+    "softplus": Activation(nn.Softplus),
+    "sigmoid": Activation(nn.Sigmoid),
+    "tanh": Activation(nn.Tanh),
+    "hardtanh": Activation(nn.Hardtanh),
+    "softsign": Activation(nn.Softsign),
+    "identity": Activation(nn.Identity),
     "glu": Activation(lambda: Gated(nn.Sigmoid()), 1.0, gated=True),
     "reglu": Activation(lambda: Gated(nn.ReLU()), 0.25, gated=True),
     "geglu": Activation(lambda: Gated(nn.GELU()), 0.25, gated=True),
@@ -90,6 +90,6 @@ ACTIVATIONS = {
 def activation_named(name: str) -> Activation:
     """Raises ConfigError (model.activation) for a name that ``ACTIVATIONS`` does not have."""
     if name not in ACTIVATIONS:
-        hint = did_you_mean(name.lower(), ACTIVATIONS)
+        hint = did_you_mean(name, ACTIVATIONS)
         raise ConfigError("model.activation", name, f"choose from {', '.join(ACTIVATIONS)}{hint}")
     return ACTIVATIONS[name]

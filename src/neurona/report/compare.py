@@ -89,6 +89,9 @@ def _metric(all_runs: Sequence[Run], key: str | None) -> Metric:
 def _check_settings(all_runs: Sequence[Run], by: Sequence[str]) -> None:
     settings = list(dict.fromkeys(key for run in all_runs for key in run.settings))
     for key in by:
+        if key == "seed":
+            problem = "a seed never makes a group, as runs that differ only in it form one; give settings, or none"
+            raise ConfigError("--by", key, problem)
         if key not in settings:
             raise ConfigError("--by", key, f"no run has such a setting{did_you_mean(key, settings)}")
 

@@ -64,6 +64,7 @@ def check(
         problem = f"has {len(spec.class_names)} class_names for num_classes={spec.num_classes}; give one for each"
         raise DataError(f"{where}.spec", problem)
     if all(ways.hands_out_chunks(type(datamodule), f"{part}_dataloader") for part in PARTS):
+        _check_logits(classifier, classifier.network, torch.zeros(2, spec.num_features))
         return
     with _unmoved(datamodule):
         for part in parts:
@@ -94,6 +95,8 @@ def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classi
     if takes_any or any(_is_own(classifier, hook) or is_overridden(hook, datamodule, DataHooks) for hook in TRANSFERS):
         return
     _check_batch(where, PARTS[part], batch, classifier, trainer)
+    if part == "train":
+        _check_logits(classifier, nn.Sequential(classifier.preprocessing, classifier.network), batch[0])
     if (whole := _in_memory(loader)) is not None:
         _check_batch(where, PARTS[part], whole, classifier, trainer)
 
@@ -187,6 +190,28 @@ def _check_batch(where: str, step: str, batch: Any, classifier: Classifier, trai
     if is_known and not has_own_loss and not _is_own(classifier, "forward"):
         _check_features(where, features, classifier.spec, trainer)
     _check_targets(where, targets, classifier.spec, has_own_loss=has_own_loss)
+
+
+def _check_logits(classifier: Classifier, network: nn.Module, features: Any) -> None:
+    """Raises ConfigError where a network of one's own gives logits of another shape than the classes need.
+
+    A copy is asked, so that no buffer and no counter moves; what it cannot take, the fit itself will tell.
+    """
+    target = (classifier.model_config or {}).get("_target_", path_of(type(classifier.network)))
+    if target.startswith("neurona.") or any(
+        _is_own(classifier, name) for name in ("forward", "loss", "metrics_class", *PARTS.values())
+    ):
+        return
+    try:
+        with _unmoved(), torch.no_grad():
+            logits = copy.deepcopy(network).eval()(features)
+    except Exception:
+        return
+    width = classifier.spec.num_classes
+    if isinstance(logits, Tensor) and (logits.ndim != 2 or logits.shape[1] != width):
+        problem = f"gives logits of the shape {tuple(logits.shape)} for {len(features)} rows and {width} classes"
+        problem += f"; its forward must return (batch, {width}): end it with num_classes outputs"
+        raise ConfigError("model._target_", target, problem)
 
 
 def _check_features(where: str, features: Any, spec: DataSpec, trainer: Trainer) -> None:

@@ -174,7 +174,11 @@ def conclude(folder: Path, arguments: Sequence[str], status: int) -> int:
         return status
     if status == 2:  # the command, not the sweep, is at fault
         return status
-    print(f"\n{summary(folder)}")
+    print(f"\n{summary(folder)}\n")
+    if not any(argument.startswith("debug=") for argument in arguments):  # whose runs a report leaves out
+        print(f"python -m neurona.report {shlex.quote(str(folder))}")
+    if any(folder.glob("*/events.out.tfevents.*")):
+        print(f"tensorboard --logdir {shlex.quote(str(folder))}")
     undone = [path for path, job in figures.items() if job.get("status") not in jobs.FINAL_STATUSES]
     if (folder / jobs.SEARCH).is_file():
         undone = []

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neurona.callbacks.progress import Progress, followed
+from neurona.classifier import Classifier
 from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 
@@ -26,8 +27,8 @@ class Terminal(io.StringIO):
 def fit(rows, make_trainer, make_classifier):
     """Three epochs of 6 steps; returns the train and validation figures of each, as reported."""
 
-    def run(progress: Progress, **arguments) -> list[dict[str, float]]:
-        classifier = make_classifier(Linear(4, 2), 4, 2)
+    def run(progress: Progress, kind=Classifier, **arguments) -> list[dict[str, float]]:
+        classifier = make_classifier(Linear(4, 2), 4, 2, kind=kind)
         reported: list[dict[str, float]] = []
         report = classifier.report
         classifier.report = lambda figures: (reported.append(figures), report(figures))
@@ -40,6 +41,13 @@ def fit(rows, make_trainer, make_classifier):
         return epochs
 
     return run
+
+
+class OwnStep(Classifier):
+    """Tells no accuracy."""
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(*batch)[0]
 
 
 def lines(caplog) -> list[str]:
@@ -56,6 +64,18 @@ def test_off_a_terminal_every_epoch_has_a_line_with_its_own_figures(fit, caplog,
         for number, figures in enumerate(epochs, start=1)
     ]
     assert sys.stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO, Terminal])
+def test_what_a_step_of_ones_own_does_not_tell_is_left_out(fit, caplog, monkeypatch, stderr):
+    monkeypatch.setattr(sys, "stderr", stderr())
+    with caplog.at_level(logging.INFO, LOGGER):
+        epochs = fit(Progress(every_seconds=0.0), OwnStep)
+    names = ("train/loss", "val/loss", "val/accuracy")
+    assert lines(caplog)[0].partition("  step 6  ")[2].split("  ") == [
+        f"{name} {epochs[0][name]:.4f}" for name in names
+    ]
+    assert "nan" not in sys.stderr.getvalue()
 
 
 def test_lines_keep_their_distance(fit, caplog):

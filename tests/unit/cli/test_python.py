@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import neurona
 from neurona.cli import python
 from neurona.errors import ConfigError, UserError
 
@@ -57,3 +58,20 @@ def test_torchs_number_of_threads_is_left_as_it_was(monkeypatch: pytest.MonkeyPa
 def test_one_text_is_no_list() -> None:
     with pytest.raises(ConfigError, match=r"must be a list: neurona\.run\(\['data=iris'\]\)"):
         python.run("data=iris")
+
+
+def test_settings_by_their_keys_are_no_list() -> None:
+    with pytest.raises(ConfigError, match=r"must be a list: neurona\.run\(\['seed=3', 'run=null'\]\)$"):
+        python.run({"seed": 3, "run": None})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"must be a list: neurona\.fit\(X, y, \['seed=3'\]\)$"):
+        python.fit([[0.0]], [0], {"seed": 3})  # type: ignore[arg-type]
+
+
+def test_the_package_tells_what_it_has() -> None:
+    assert {"run", "fit", "load", "NeuronaClassifier", "__version__"} <= set(dir(neurona))
+    assert neurona.run is python.run
+    assert neurona.fit is python.fit
+    with pytest.raises(AttributeError, match=r"has no attribute 'lod'; did you mean load\?"):
+        neurona.lod  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute '__path'$"):
+        neurona.__path  # noqa: B018

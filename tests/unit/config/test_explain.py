@@ -28,6 +28,8 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("data.path='a=b.csv'", "data.path='a=b.csv': no such key here; it belongs to data=table"),
         ("trainer.barebones=true", "lightning.pytorch.Trainer takes it: add it with +trainer.barebones=true"),
         ("model=mpl", "model=mpl: no such choice; did you mean mlp?"),
+        ("optimizer=NAdam", "optimizer=NAdam: no such choice; did you mean nadam?"),
+        ("optimizer.schedule.warmup_fraction=0.2", "no such key here; it belongs to optimizer/schedule=cosine"),
         ("model=5", "a group takes the name of one of its choices"),
         ("~nothing", "nothing"),
         ("+model=linear", "model=linear: model has another choice already; write model=linear without a +"),

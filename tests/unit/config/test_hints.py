@@ -17,6 +17,7 @@ def test_key_paths_leave_out_what_hydra_reads() -> None:
     [
         ("model.hiden", "did you mean model.hidden?"),
         ("modle.hidden", "did you mean model.hidden?"),
+        ("optimizer.LR", "did you mean optimizer.lr?"),
         ("hidden", "did you mean model.hidden?"),
         ("learning_rate", "here it is optimizer.lr"),
         ("trainer.epochs", "here it is trainer.max_epochs"),
@@ -31,6 +32,9 @@ def test_unknown_key(key: str, hint: str) -> None:
 def test_a_key_of_another_choice_of_its_group() -> None:
     assert hints.other_choice("data.path") == "no such key here; it belongs to data=table"
     assert hints.other_choice("data.nothing") == ""
+    there = "optimizer/schedule=cosine"
+    assert hints.other_choice("optimizer.schedule.warmup_fraction") == f"no such key here; it belongs to {there}"
+    assert hints.other_choice("sed") == ""
 
 
 def test_a_choice_in_place_of_a_node() -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from neurona.config import hints
+from neurona.config import hints, own
 from neurona.config.make import instantiate
 from neurona.errors import ConfigError
 
@@ -132,3 +132,42 @@ def test_instantiate_lets_errors_of_ones_own_code_through() -> None:
         instantiate(node(_target_="neurona.models.mlp.MLP", hidden=[]), nn.Module, **sizes)
     with pytest.raises(TypeError, match="num_classes"):
         instantiate(node(_target_="neurona.models.mlp.MLP"), nn.Module, num_features=2)
+
+
+def test_a_folder_without_init_is_named_with_what_makes_it_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "my nets").mkdir()
+    (tmp_path / "nets").mkdir()
+    for name in ("train.py", "configs/train.yaml", "nets/res.py"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(own, "CONFIG_DIR", tmp_path / "configs")
+    for place, file in ((tmp_path, "nets/__init__.py"), (tmp_path / "my nets", f"{tmp_path}/nets/__init__.py")):
+        monkeypatch.chdir(place)
+        with pytest.raises(ConfigError, match=r"without an __init__\.py, nets is no package") as caught:
+            instantiate(node(_target_="nets.res.Res"), nn.Module)
+        assert str(caught.value).endswith(f"make it one: touch {file}")
+
+
+class NoSizes(nn.Module):
+    def __init__(self, num_features: int = 4, *, width: int = 8) -> None:
+        super().__init__()
+
+
+class AnySizes(nn.Module):
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+
+
+def test_a_constructor_that_does_not_take_the_sizes_is_told_which() -> None:
+    sizes = {"num_features": 2, "num_classes": 2}
+
+    def made(name: str) -> nn.Module:
+        cfg = OmegaConf.create({"allow": [__name__], "model": {"_target_": f"{__name__}.{name}"}})
+        return instantiate(cfg.model, nn.Module, **sizes)
+
+    problem = "does not take num_classes, .* give it the parameters num_features, num_classes"
+    with pytest.raises(ConfigError, match=rf"^model\._target_=.*NoSizes: its constructor {problem}$"):
+        made("NoSizes")
+    assert type(made("AnySizes")).__name__ == "AnySizes"

@@ -116,6 +116,27 @@ def test_the_modules_beside_train_py(project: Path) -> None:
     assert own.modules() == ["again", "broken", "mine", "nets"]
 
 
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    "module",
+    ["logs.stranger.evil", "link.evil", "nets.linked.evil", "runs.evil", "nets.wide", "nets.none", "mine", "..mine"],
+)
+def test_no_folder_is_asked_to_become_a_package_that_could_not_be_named(module: str) -> None:
+    assert own.unmarked(module) == []
+
+
+def test_folders_of_ones_own_that_are_no_packages(project: Path) -> None:
+    assert own.unmarked("evil.nowhere") == [project / "evil"]
+    assert own.unmarked("nets.plain.deep") == [project / "nets" / "plain"]
+    (project / "a" / "b").mkdir(parents=True)
+    (project / "a" / "b" / "c.py").write_text("class X: pass")
+    folders = own.unmarked("a.b.c")
+    assert folders == [project / "a", project / "a" / "b"]
+    for folder in folders:
+        (folder / "__init__.py").touch()
+    assert own.definition("a.b.c.X") is not None
+
+
 def test_the_very_module_is_imported_and_pythons_path_is_left_alone(project: Path, tmp_path: Path) -> None:
     path = list(sys.path)
     assert own.load("nets.wide").__file__ == str(project / "nets" / "wide.py")

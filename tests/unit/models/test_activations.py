@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neurona.errors import ConfigError
-from neurona.models.activations import ACTIVATIONS, activation_named
+from neurona.models.activations import ACTIVATIONS, Activation, activation_named
 
 
 def sigmoid(x):
@@ -108,3 +108,8 @@ def test_unknown_name_is_answered_with_the_closest_and_all(name, meant):
 def test_unknown_name_without_a_close_one():
     with pytest.raises(ConfigError, match=r"choose from relu, .*, swiglu$"):
         activation_named("xyz")
+
+
+def test_one_without_a_scale_has_glorots_weights():
+    assert Activation(torch.nn.Tanh) == ACTIVATIONS["tanh"]
+    assert Activation(torch.nn.Tanh).scale is None

@@ -181,6 +181,8 @@ def test_runs_that_have_no_figures_yet(make_run: Make, tmp_path: Path) -> None:
     [
         (["nowhere"], "path=nowhere: is not a folder"),
         (["logs", "--metric", "test/acuracy"], "did you mean test/accuracy? There are test/accuracy"),
+        (["logs", "--metric", "test/acc"], "did you mean test/accuracy? There are test/accuracy"),
+        (["logs", "--by", "seed"], "--by=seed: a seed never makes a group"),
         (["logs", "--by", "model.activatoin"], "did you mean model.activation?"),
         (["logs", "--out", "logs/relu0/report"], "is within the run"),
         (["logs", "--out", "file/report"], "cannot be made"),

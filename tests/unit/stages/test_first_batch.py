@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from neurona.classifier import Classifier
+from neurona.data.base import InMemoryData
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, DataError
 from neurona.models.linear import Linear
@@ -143,7 +144,50 @@ def test_features_of_another_shape_are_taken_by_a_forward_or_a_transfer_of_ones_
 
 
 def test_what_a_network_of_ones_own_takes_is_its_own_affair(check: Any) -> None:
-    check(torch.rand(40, 1, 2, 2), TARGETS, network=nn.Flatten())
+    check(torch.rand(40, 1, 2, 2), TARGETS, network=nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+
+
+class Own(nn.Module):
+    """A network of one's own, which notes how often it is asked, and draws."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width))
+        self.calls = 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layers(features) + torch.rand(())
+
+
+class Chunked(InMemoryData):
+    spec = SPEC
+
+    def __init__(self) -> None:
+        LightningDataModule.__init__(self)
+
+
+@pytest.mark.parametrize("data", [None, Chunked()])
+def test_logits_of_another_width_than_the_classes_are_refused(check: Any, data: Any) -> None:
+    arguments = (FEATURES, TARGETS) if data is None else ()
+    for width in (2, 7):
+        problem = rf"Own: gives logits of the shape \({16 if data is None else 2}, {width}\) .* return \(batch, 3\)"
+        with pytest.raises(ConfigError, match=problem):
+            check(*arguments, data=data, network=Own(width))
+        for kind in (OwnStep, OwnLoss, OwnForward):
+            check(*arguments, data=data, network=Own(width), kind=kind)
+    network = Own(3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    check(*arguments, data=data, network=network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.calls == 0
+    assert network.training
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_network_that_cannot_take_rows_alone_is_left_to_the_fit(check: Any) -> None:
+    check(data=Chunked(), network=nn.Linear(5, 7))
 
 
 def test_numbers_that_the_precision_converts_are_taken(check: Any) -> None:

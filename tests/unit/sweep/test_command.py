@@ -119,6 +119,21 @@ def test_other_files_are_not_taken_away(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").exists()
 
 
+@pytest.mark.parametrize(("arguments", "has_report"), [(["-m", "seed=0"], True), (["-m", "debug=fast"], False)])
+def test_what_to_look_at_next_is_said_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], has_report: bool
+) -> None:
+    job = tmp_path / "a b" / "0"
+    job.mkdir(parents=True)
+    (job / "metrics.json").write_text('{"status": "finished"}')
+    commands = [f"python -m neurona.report '{job.parent}'"] * has_report
+    for has_events in (False, True):
+        assert command.conclude(job.parent, arguments, 0) == 0
+        printed = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
+        assert printed == [*commands, *[f"tensorboard --logdir '{job.parent}'"] * has_events]
+        (job / "events.out.tfevents.0").touch()
+
+
 @pytest.mark.parametrize("names_folder", [True, False])
 def test_the_command_that_continues_is_the_one_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], names_folder: bool
