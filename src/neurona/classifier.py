@@ -53,7 +53,7 @@ class Classifier(LightningModule):
 
     compilable = True
     class_weights: Tensor | None
-    temperature: Tensor | None
+    calibration: Tensor | None
     metrics_class = EvaluationMetrics
     """The class of the metrics that validation and test report; a subclass may name another."""
 
@@ -82,7 +82,7 @@ class Classifier(LightningModule):
         self.register_buffer(
             "class_weights", None if weights is None else _weights_of_classes(weights, spec), persistent=False
         )
-        self.register_buffer("temperature", torch.ones(()) if calibrate else None)
+        self.register_buffer("calibration", torch.ones(()) if calibrate else None)
         self.uncalibrated: list[tuple[Tensor, Tensor]] = []
         """Of a validation that is to set the temperature: the network's logits and the targets of its mini-batches."""
         self.metrics = self.metrics_class(spec.num_classes)
@@ -110,7 +110,7 @@ class Classifier(LightningModule):
     def forward(self, features: Tensor) -> Tensor:
         """Raw features (batch, num_features) → logits (batch, num_classes)."""
         logits = self.network(self.preprocessing(features))
-        return logits if self.training or self.temperature is None else logits / self.temperature
+        return logits if self.training or self.calibration is None else logits / self.calibration
 
     def loss(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss to minimise on one mini-batch, a scalar, and the logits (batch, num_classes)."""
@@ -281,8 +281,8 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         features, targets = batch
-        if self.temperature is not None and self.trainer.state.fn == "fit":
-            self.uncalibrated.append((self._evaluated(features, targets) * self.temperature, targets))
+        if self.calibration is not None and self.trainer.state.fn == "fit":
+            self.uncalibrated.append((self._evaluated(features, targets) * self.calibration, targets))
         else:
             self.metrics.update(self._evaluated(features, targets), targets)
 

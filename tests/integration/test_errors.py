@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from neurona.cli.replay import Yamls
 from neurona.config.hints import CONFIG_DIR
 from neurona.runs.folder import RunFolder
 
@@ -36,6 +38,7 @@ def test_the_message_is_what_is_printed(train: Any, command: str, message: str) 
     folder = Path("logs", "mine")
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text("overrides: []\nabsolute: {}\n")
+    (folder / "config.yaml").write_text(yaml.safe_dump(Yamls(CONFIG_DIR).compose([])[0]))
     with RunFolder(folder):  # another process works on it
         done = train(*command.split(" "))
     assert of_any_machine(done.err) == of_any_machine(f"{message}\n")

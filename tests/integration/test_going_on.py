@@ -214,7 +214,7 @@ def test_so_it_does_with_yamls_from_elsewhere(train: Any, project: Path) -> None
         edit(slow, "lr: 0.01", "lr: 0.02")
         done = train("-m", *place, *sweep, "seed=0,1")
         assert done.status == 0, done.err
-        assert "since then have changed: optimizer/slow.yaml\n" in done.out
+        assert "these have changed since: optimizer/slow.yaml\n" in done.out
         assert [configuration.read(Path("logs/s", job))["optimizer"]["lr"] for job in ("0", "1_seed1")] == [0.01, 0.01]
         edit(slow, "lr: 0.02", "lr: 0.01")
 

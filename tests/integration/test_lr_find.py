@@ -119,6 +119,7 @@ def test_mistakes(tested: Path, train: Any, arguments: list[str], message: str) 
 def test_it_is_not_of_an_earlier_run(train: Any) -> None:
     Path("earlier").mkdir()
     Path("earlier", "overrides.yaml").write_text("overrides: []\nabsolute: {}\n")
+    Path("earlier", "config.yaml").write_text("data: {}\n")
     done = train("stage=lr_find", "run=earlier")
     assert (done.status, done.err.partition(":")[0]) == (2, "run=earlier")
     assert "init_from=" in done.err

@@ -120,6 +120,7 @@ def test_a_loss_with_a_key_of_its_own(train: Any, newest: Any) -> None:
     assert done.status == 0, done.err
     run = newest()
     classifier = {"_target_": "mine.Mixup", "alpha": 0.2, "label_smoothing": 0.1, "class_weights": None}
+    classifier["calibrate"] = False
     assert OmegaConf.load(run.folder / "config.yaml").classifier == classifier
     assert run.metrics["test/accuracy"] > 0.85
     done = train(*arguments("mixup"), "data=iris", "classifier.alpha=0")

@@ -109,7 +109,7 @@ def test_another_file_is_read_by_its_own_rules(runs: Any, caplog: pytest.LogCapt
     ("given", "words"),
     [
         (["data.decimal=','"], r"^data.decimal=',': .*give data.path too"),
-        (["NEW", "data.numeric=[x]"], r"^data.numeric=\[x\]: .*trained with, and stays; leave it out"),
+        (["NEW", "data.numeric=[x]"], r"^data.numeric=\[x\]: is fixed by the training of the run; leave it out"),
         (["NEW", "data.test_path=x.csv"], r"^data.test_path=x.csv: splits the run's own rows"),
         (["NEW", "data.target=nothing"], r"^data.target=nothing: no such column"),
         (["trainer.max_epochs=9"], r"^trainer.max_epochs=9: is not used by stage=predict"),

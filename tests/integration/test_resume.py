@@ -504,8 +504,8 @@ def test_other_data_or_another_network_are_refused_with_both_values(
         patch.setattr(Iris, "read", other)
         with pytest.raises(ConfigError, match=rf"^data\.fingerprint=[0-9a-f]{{16}}: .* {had};") as caught:
             neurona.run(command)
-        warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; rows that it was trained on"
-        assert train("stage=test", *command[::2]).out == f"{warned} may be among those taken\n"
+        warned = f"data.fingerprint={caught.value.value}: was {had} when the run began; the rows may include some"
+        assert train("stage=test", *command[::2]).out == f"{warned} that the run was trained on\n"
     (run.folder / "metrics_test.json").unlink()
     config = run.folder / "config.yaml"
     stored = config.read_text()

@@ -224,7 +224,7 @@ def test_partial_fits_go_on_from_the_weights_there_are() -> None:
     assert estimator.score(X, NAMES) > 0.9
     after = estimator._rebuilt().state_dict()
     for name, tensor in before.items():
-        is_left = name.startswith("preprocessing.") or name == "temperature"  # which only a validation sets
+        is_left = name.startswith("preprocessing.") or name == "calibration"  # which only a validation sets
         assert torch.equal(tensor, after[name]) == is_left, name
 
 

@@ -110,7 +110,8 @@ def from_groups(choices: Mapping[str, Any], config_name: str, without: Collectio
     """
     given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
     # The choices may come from there.
-    searched = str([*(HydraConfig.get().searchpath or [])]) if HydraConfig.initialized() else None
+    places = [*(HydraConfig.get().searchpath or [])] if HydraConfig.initialized() else []
+    searched = str(places) if places else None
     yamls = Yamls(GlobalHydra.instance().config_loader(), config_name, searched)
     return _from_groups(yamls, config_name, given, searched)
 

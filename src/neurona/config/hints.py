@@ -67,7 +67,8 @@ def other_choice(key: str) -> str:
         is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
             having.append(f"{group}={yaml.stem}")
-    return f"no such key here; it belongs to {' and '.join(having)}" if having else ""
+    *others, last = having or [""]
+    return f"no such key here; it belongs to {', '.join(others) + ' and ' if others else ''}{last}" if last else ""
 
 
 def choice(key: str, value: object) -> str:

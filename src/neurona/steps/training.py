@@ -209,9 +209,9 @@ def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
             return sums
         return trainer.strategy.reduce(sums.to(classifier.device), reduce_op="sum")
 
-    classifier.temperature.fill_(temperature(logits, targets, total))
+    classifier.calibration.fill_(temperature(logits, targets, total))
     for logits, targets in pairs:
-        classifier.metrics.update(logits / classifier.temperature, targets)
+        classifier.metrics.update(logits / classifier.calibration, targets)
 
 
 def draws_its_order(trainer: Any) -> bool:

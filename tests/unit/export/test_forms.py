@@ -55,7 +55,7 @@ def classifier(numeric: Any, network: Any, numbers: Any) -> Classifier:
     first = Embedding(preprocessing.num_outputs, preprocessing.num_numbers, preprocessing.embedded, numbers=numbers)
     layers = OrderedDict(embedding=first, network=network(first.num_outputs, 3))
     model = Classifier(preprocessing, nn.Sequential(layers), SPEC, calibrate=True)
-    model.temperature.fill_(1.7)
+    model.calibration.fill_(1.7)
     for parameter in model.network.network.parameters():
         nn.init.normal_(parameter, std=0.3)  # a linear model's are 0 at first
     return model

@@ -75,10 +75,10 @@ def test_a_fit_sets_it_and_reports_with_it(make_trainer: Any, make_classifier: A
     classifier.eval()
     with torch.no_grad():
         logits = classifier.network(classifier.preprocessing(features))
-        assert classifier.temperature.item() == pytest.approx(temperature(logits, targets), rel=1e-6)
-        assert classifier.temperature.item() != 1
-        torch.testing.assert_close(classifier(features), logits / classifier.temperature)
+        assert classifier.calibration.item() == pytest.approx(temperature(logits, targets), rel=1e-6)
+        assert classifier.calibration.item() != 1
+        torch.testing.assert_close(classifier(features), logits / classifier.calibration)
         assert torch.equal(classifier.train()(features), logits)
-    expected = loss_at(classifier.temperature.item(), logits, targets)
+    expected = loss_at(classifier.calibration.item(), logits, targets)
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-5)
-    assert np.isclose(float(classifier.state_dict()["temperature"]), classifier.temperature.item())
+    assert np.isclose(float(classifier.state_dict()["calibration"]), classifier.calibration.item())

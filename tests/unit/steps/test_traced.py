@@ -93,7 +93,7 @@ def test_embedded_numbers_and_a_temperature(functions: list[Any], fit_noise: Fit
     optimization = own(torch.optim.AdamW, schedule=schedule.log_cosine())
     recorded = fit_noise(optimization, **arguments)
     assert functions == [(16, 1), (10, 1)]  # once, though each validation sets a temperature
-    assert recorded.temperature.item() != 1
+    assert recorded.calibration.item() != 1
     assert_same(recorded, directly(optimization, **arguments))
 
 
