@@ -70,8 +70,9 @@ def test_the_page_has_an_example_of_everything() -> None:
     assert set(YAMLS) == {
         *("model/bottleneck.yaml", "data/quadrants.yaml", "data/streamed.yaml", "classifier/mixup.yaml"),
         *("optimizer/adamax.yaml", "optimizer/lion.yaml", "experiment/layerwise.yaml"),
+        "optimizer/schedule/warmup.yaml",
     }
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 20
 
 
 def test_a_network_of_ones_own(train: Any, newest: Any) -> None:
@@ -122,6 +123,8 @@ def test_a_loss_with_a_key_of_its_own(train: Any, newest: Any) -> None:
     classifier["calibrate"] = False
     assert OmegaConf.load(run.folder / "config.yaml").classifier == classifier
     assert run.metrics["test/accuracy"] > 0.85
+    done = train(*arguments("mixup"), "data=iris", "classifier.alpha=0")
+    assert (done.status, done.err.startswith("classifier.alpha=0: ")) == (2, True), done.err
     done = train(*arguments("mixup"), "+classifier.alfa=1")
     assert "did you mean classifier.alpha?" in done.err
 
@@ -133,7 +136,7 @@ def test_a_callback_of_ones_own(train: Any, newest: Any, scalars: Any) -> None:
     expected = torch.cat([tensor.flatten() for tensor in weights]).norm().item()
     last = next(line for line in reversed((newest().folder / "metrics.csv").read_text().splitlines()) if "norm" in line)
     assert float(last.split(",")[2]) == pytest.approx(expected, rel=1e-5)
-    assert len(scalars(newest().folder)["weight_norm"]) == 2
+    assert scalars(newest().folder)["weight_norm"] == [6, 13]
 
 
 def test_an_optimizer_by_its_class_alone(train: Any, newest: Any) -> None:
@@ -158,6 +161,21 @@ def test_an_optimizer_of_ones_own(train: Any, newest: Any) -> None:
     assert train(*arguments("optimizer=lion"), "data=iris", "trainer.max_epochs=2").status == 0
 
 
+def test_a_schedule_of_ones_own(train: Any, newest: Any) -> None:
+    csv = ["logger=csv", "trainer.log_every_n_steps=1"]
+    ten = [*csv, "optimizer.schedule.warmup_steps=10", "data=iris", "trainer.max_epochs=2"]
+    done = train(*arguments("schedule=warmup"), *ten)
+    assert done.status == 0, done.err
+    rows = [line.split(",") for line in (newest().folder / "metrics.csv").read_text().splitlines()]
+    rates = {int(step): float(value) for step, name, value in rows[1:] if name == "train/lr"}
+    of_next = [1e-3 * min((step + 2) / 10, 1) for step in range(14)]  # the rate of the step after the one logged
+    assert [rates[step] for step in range(14)] == pytest.approx(of_next)
+    done = train(f"run={newest().folder}", "trainer.max_epochs=3")
+    assert done.status == 0, done.err
+    done = train("optimizer/schedule=warmup", "optimizer.schedule.warmup_steps=0", "data=iris")
+    assert (done.status, done.err.startswith("optimizer.schedule.warmup_steps=0: ")) == (2, True), done.err
+
+
 def test_an_activation_of_ones_own(train: Any, newest: Any, project: Path, permission: list[str]) -> None:
     done = train(*arguments("squared_relu"), "data=iris", "trainer.max_epochs=2", "model.hidden=[5]")
     assert done.status == 0, done.err
@@ -176,6 +194,15 @@ def test_rates_of_single_layers(train: Any, newest: Any) -> None:
     (state,) = newest().checkpoint()["optimizer_states"]
     groups = [(group["max_lr"], group["weight_decay"], len(group["params"])) for group in state["param_groups"]]
     assert groups == [(1e-3, 0.01, 2), (1e-4, 0.01, 2), (1e-3, 0.0, 2)]
+
+
+def test_a_head_that_learns_faster_than_the_body(train: Any, newest: Any) -> None:
+    done = train(*arguments("head.*"), "data=iris", "trainer.max_epochs=1", "trainer.log_every_n_steps=1", "logger=csv")
+    assert done.status == 0, done.err
+    (state,) = newest().checkpoint()["optimizer_states"]
+    assert [(group["lr"], len(group["params"])) for group in state["param_groups"]] == [(1e-4, 4), (1e-3, 2)]
+    rates = re.findall(r"^\d+,train/lr,(.+)$", (newest().folder / "metrics.csv").read_text(), re.MULTILINE)
+    assert {float(rate) for rate in rates} == {1e-4}
 
 
 def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any) -> None:
@@ -304,7 +331,10 @@ def test_what_is_logged_on_the_page(train: Any, newest: Any, scalars: Any) -> No
     assert len(scalars(newest().folder)["train/confidence"]) == 3 * 7
     events = EventAccumulator(str(newest().folder))
     events.Reload()
-    assert [image.step for image in events.Images("weights")] == [0, 1, 2]
+    assert [image.step for image in events.Images("weights")] == [6, 13, 20]
+    for logger in ("csv", "none"):
+        done = train(*arguments("mine.Watched"), "data=iris", "trainer.max_epochs=1", f"logger={logger}")
+        assert done.status == 0, done.err
 
 
 EMA = "EMAWeightAveraging"
