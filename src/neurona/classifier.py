@@ -48,7 +48,8 @@ class Classifier(LightningModule):
     section 7). class_weights: None, "balanced" (num_samples / (num_classes * samples of the class), scikit-learn's
     rule, counted on the training part) or one weight per class; as in torch, the mean is weighted too. calibrate: in
     evaluation the logits are divided by a temperature, which each validation in a fit sets to what makes its loss the
-    least (Guo et al. 2017, arXiv:1706.04599, section 4.2); it is stored with the weights, 1 without validation.
+    least (Guo et al. 2017, arXiv:1706.04599, section 4.2); it is stored with the weights, 1 without validation. A
+    subclass with a ``forward`` of its own has none.
     """
 
     compilable = True
@@ -82,7 +83,8 @@ class Classifier(LightningModule):
         self.register_buffer(
             "class_weights", None if weights is None else _weights_of_classes(weights, spec), persistent=False
         )
-        self.register_buffer("calibration", torch.ones(()) if calibrate else None)
+        calibrates = calibrate and type(self).forward is Classifier.forward  # which divides by the temperature
+        self.register_buffer("calibration", torch.ones(()) if calibrates else None)
         self.uncalibrated: list[tuple[Tensor, Tensor]] = []
         """Of a validation that is to set the temperature: the network's logits and the targets of its mini-batches."""
         self.metrics = self.metrics_class(spec.num_classes)

@@ -31,7 +31,10 @@ ALL_ROWS = ("data.test_fraction=0", "trainer.enable_progress_bar=false", "quiet=
 WITHOUT_TRACES = ("logger=none", "inspect=none", "trainer.callbacks.checkpoints.keep_last=false")
 """Of a run whose folder is temporary."""
 
-ONE_EPOCH = ("trainer.max_epochs=1", "trainer.callbacks.early_stopping.patience=null", "data.val_fraction=0")
+ONE_EPOCH = (
+    *("trainer.max_epochs=1", "trainer.limit_train_batches=1.0"),
+    *("trainer.callbacks.early_stopping.patience=null", "data.val_fraction=0"),
+)
 
 
 class NeuronaClassifier(ClassifierMixin, BaseEstimator):
@@ -170,7 +173,7 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         is_own = "model" in given  # which may have other settings
         names = [(line, line.partition("=")[0]) for line in lines]
         kept = [line for line, name in names if name not in given and not (is_own and name.startswith("model."))]
-        return [*kept, *more, *self.overrides]
+        return [*kept, *self.overrides, *more]
 
     def _prepare(self) -> None:
         """Predictions are in float64, as in float32 a row's probabilities depend on the rows beside it."""

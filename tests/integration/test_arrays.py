@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import neurona
 from neurona.classifier import Classifier
+from neurona.cli import python
+from neurona.config.hints import CONFIG_DIR
 from neurona.data import embedded
 from neurona.errors import ConfigError, UserError
 
@@ -103,6 +106,14 @@ def test_mistakes(overrides: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         neurona.fit(IRIS, NAMES, overrides)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_with_a_file_does_not_go_with_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = shutil.copytree(CONFIG_DIR, tmp_path / "configs")
+    (configs / "experiment" / "mine.yaml").write_text("# @package _global_\ndata:\n  path: f.csv\n")
+    monkeypatch.setattr(python, "CONFIG_DIR", configs)
+    with pytest.raises(ConfigError, match=r"data\.path=f\.csv: does not go with X and y"):
+        neurona.fit(IRIS, NAMES, ["experiment=mine", *QUIET])
 
 
 def test_labels_without_rows_to_validate() -> None:

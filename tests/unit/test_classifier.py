@@ -155,7 +155,7 @@ def test_equal_weights_change_nothing(rows, make_trainer, make_classifier):
         torch.manual_seed(0)
         network = MLP(10, 4, hidden=[16])
         data = rows(features if weights is None else torch.cat([features, weights[:, None]], dim=1), targets, 32)
-        data.weights = weights
+        data.row_weights = weights
         make_trainer().fit(make_classifier(network, 10, 4, Optimization.of(torch.optim.Adam)), data)
         trained.append([parameter.detach().clone() for parameter in network.parameters()])
     torch.testing.assert_close(*trained, rtol=0, atol=2e-7)

@@ -20,6 +20,7 @@ from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.runs.files import link
 from neurona.runs.folder import PREVIOUS
 from neurona.runs.plain import require_readable
+from neurona.steps.training import scalars
 
 
 class BestAndLast(Checkpoint):
@@ -212,8 +213,3 @@ def may_change_at_epoch_end(trainer: Trainer) -> bool:
     return is_overridden("on_train_epoch_end", trainer.lightning_module, LightningModule) or any(
         is_overridden("on_train_epoch_end", callback, Callback) for callback in others
     )
-
-
-def scalars(trainer: Trainer) -> dict[str, float]:
-    """All figures of the Trainer, as numbers."""
-    return {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -93,6 +93,8 @@ def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None =
         if number := processes.count(cfg):
             problem = f"{number} processes are started by the command line: python train.py …"
             raise ConfigError("trainer.devices", cfg.trainer.devices, problem)
+        if arrays is not None and cfg.stage == "fit" and cfg.data.get("path") is not None:  # an experiment's
+            raise ConfigError("data.path", cfg.data.path, "does not go with X and y, which are the data")
         if arrays is not None and cfg.stage == "lr_find":
             raise ConfigError("stage", cfg.stage, "leaves no network to return; it is of neurona.run, on a file")
         return cfg, execute(cfg, hydra.runtime.choices, task_overrides(hydra), unread, arrays)

@@ -113,8 +113,9 @@ def _is_given(override: Override, config: dict[str, Any], choices: dict[str, Any
     if key(override) in choices:
         return choices[key(override)] == override.value()
     stored = at(config, key(override), ...)
-    is_same = stored == override.value() and type(stored) is type(override.value())
-    return is_same and not override.is_delete()
+    if override.is_delete():
+        return stored is ...
+    return bool(stored == override.value()) and type(stored) is type(override.value())
 
 
 def _check_places(config: dict[str, Any], given: Collection[str], folder: Path, yamls: Yamls) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -133,9 +134,14 @@ class Yamls:
         return hash(self._state)
 
 
-def _files(place: str) -> tuple[tuple[str, int], ...]:
-    """The yamls in a folder, and when each was written; none of what is no folder, as ``pkg://``."""
-    return tuple(sorted((str(file), file.stat().st_mtime_ns) for file in Path(place).rglob("*.yaml")))
+def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """The yamls in a folder, when each was written and its size; none of what is no folder, as ``pkg://``."""
+    files = {}
+    for file in Path(place).rglob("*.yaml"):
+        with contextlib.suppress(FileNotFoundError):  # a link that an editor has left, or one removed just now
+            status = file.stat()
+            files[str(file)] = status.st_mtime_ns, status.st_size
+    return tuple(sorted(files.items()))
 
 
 @functools.lru_cache(maxsize=8)

@@ -48,8 +48,8 @@ class InMemoryData(LightningDataModule):
     shuffle_seed the order in which training takes its rows. scaling: see ``neurona.data.preprocessing.fit``.
 
     After setup: features, targets (the whole data set), train_rows, val_rows, test_rows ((n,) int64, ascending),
-    weights, of mean 1 over the training rows, and preprocessing, fitted on these. Raises ConfigError for a value out of
-    range.
+    row_weights, of mean 1 over the training rows, and preprocessing, fitted on these. Raises ConfigError for a value
+    out of range.
     """
 
     chunk_aware: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class InMemoryData(LightningDataModule):
         check_seed("data.split_seed", self.split_seed)
         check_seed("data.shuffle_seed", self.shuffle_seed)
         self._spec: DataSpec | None = None
-        self.weights: Tensor | None = None
+        self.row_weights: Tensor | None = None
 
     def read(self) -> Table:
         """Reads the whole data set into memory. Raises DataError if it is damaged."""
@@ -102,8 +102,8 @@ class InMemoryData(LightningDataModule):
         self.features, self.targets = table.features, table.targets
         self.train_rows, self.val_rows, self.test_rows = parts.train, parts.val, parts.test
         if table.weights is not None:
-            self.weights = table.weights / table.weights[self.train_rows].mean()
-            if not self.weights.isfinite().all():
+            self.row_weights = table.weights / table.weights[self.train_rows].mean()
+            if not self.row_weights.isfinite().all():
                 raise DataError(type(self).__name__, "the weights of the training rows are all 0; leave such rows out")
         self._spec = self.describe(table)
 
@@ -177,7 +177,7 @@ class InMemoryData(LightningDataModule):
         sizes_and_names = DataSpec(**asdict(self.spec))  # by their values, whatever class has them
         digest = hashlib.sha256(repr((sizes_and_names, self.features.dtype)).encode())
         parts = (self.features, self.targets, self.train_rows, self.val_rows, self.test_rows)
-        for part in parts if self.weights is None else (*parts, self.weights):
+        for part in parts if self.row_weights is None else (*parts, self.row_weights):
             digest.update(repr(tuple(part.shape)).encode())
             digest.update(part.cpu().numpy().data)
         return digest.hexdigest()[:16]
@@ -185,8 +185,8 @@ class InMemoryData(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Where rows have weights, these are the last column of its features, for ``Classifier.loss``."""
         features = self.features
-        if self.weights is not None:
-            features = torch.cat([features, self.weights[:, None].to(features)], dim=1)
+        if self.row_weights is not None:
+            features = torch.cat([features, self.row_weights[:, None].to(features)], dim=1)
         return self._loader(self.train_rows, self.batch_size, self.shuffle_seed, features)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:

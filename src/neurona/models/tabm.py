@@ -115,8 +115,9 @@ def mean_of(logits: Tensor) -> Tensor:
 
 
 def has_members(network: nn.Module) -> bool:
-    """Whether it is a TabM, or one behind whatever embeds."""
-    return isinstance(network[-1] if type(network) is nn.Sequential and len(network) else network, TabM)
+    """Whether it is a TabM, or one behind whatever embeds, with the ``forward`` that the members come from."""
+    last = network[-1] if type(network) is nn.Sequential and len(network) else network
+    return isinstance(last, TabM) and type(last).forward is TabM.forward
 
 
 def members_of(network: Any, features: Tensor) -> Tensor:

@@ -119,13 +119,19 @@ def _check_network(cfg: DictConfig, preprocessing: nn.Module, spec: DataSpec) ->
         raise ConfigError("model", cfg.model["_target_"], problem)
 
 
+KNOW_NO_WEIGHTS = ("loss", "training_step", "on_before_batch_transfer", "on_after_batch_transfer")
+"""Methods that, as somebody's own, would take the weights of rows for a column of the features."""
+
+
 def _check_fit(classifier: Classifier, datamodule: Any) -> None:
     """Refuses what the data cannot give the classifier."""
     if classifier.balanced and not hasattr(datamodule, "class_counts"):
         problem = "needs data that count their classes (class_counts); give one weight per class"
         raise ConfigError("classifier.class_weights", "balanced", problem)
-    if getattr(datamodule, "weights", None) is not None:
-        for name in ("loss", "training_step"):
+    if (classifier.classifier_config or {}).get("calibrate") and classifier.calibration is None:
+        log.info("without calibration, as %s has a forward of its own", type(classifier).__qualname__)
+    if getattr(datamodule, "row_weights", None) is not None:
+        for name in KNOW_NO_WEIGHTS:
             if getattr(type(classifier), name) is not getattr(Classifier, name):
                 problem = (
                     f"has a {name} of its own, which knows no weights of rows (data.weight); leave one of them out"

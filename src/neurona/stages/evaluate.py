@@ -7,7 +7,6 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from neurona.callbacks.checkpoints import scalars
 from neurona.callbacks.predictions import AsGiven, CsvPredictions
 from neurona.classifier import Classifier
 from neurona.devices import distributed
@@ -15,6 +14,7 @@ from neurona.errors import ConfigError
 from neurona.stages import assembly, console, record
 from neurona.stages.request import Request
 from neurona.stages.trainer import build_for_evaluation
+from neurona.steps.training import scalars
 
 EVALUATED_PART = {"validate": "val", "test": "test"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from neurona.callbacks.checkpoints import BestAndLast, scalars
+from neurona.callbacks.checkpoints import BestAndLast
 from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.inspection import trackers
@@ -19,6 +19,7 @@ from neurona.runs.folder import RunFolder, begun_before
 from neurona.stages import assembly, console, first_batch, limits, record, resume
 from neurona.stages.request import Request
 from neurona.stages.trainer import build
+from neurona.steps.training import scalars
 
 log = logging.getLogger("neurona")
 

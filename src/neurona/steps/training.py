@@ -65,7 +65,7 @@ class Training(Callback):
             return
         if pl_module.balanced:
             pl_module.balance(trainer.datamodule.class_counts)  # type: ignore[attr-defined]
-        pl_module.is_weighted = getattr(trainer.datamodule, "weights", None) is not None  # type: ignore[attr-defined]
+        pl_module.is_weighted = getattr(trainer.datamodule, "row_weights", None) is not None  # type: ignore[attr-defined]
         asked_by = who_asks(pl_module, trainer, trainer.datamodule, self.shipped)  # type: ignore[attr-defined]
         self._asked_by = ", ".join(asked_by)
         pl_module.choose_way(asked_by)
@@ -76,6 +76,8 @@ class Training(Callback):
         lightning_internals.look_ahead(trainer)
         # What ends an epoch looks at its last validation, which may have been before the checkpoint.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._reported.items()})
+        if pl_module.calibration is not None and not trainer.enable_validation:
+            pl_module.calibration.fill_(1.0)  # another run's, where the weights are
         if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch and draws_its_order(trainer):
             randomness.restore_rng(self._epoch_rng)
             lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))
@@ -181,7 +183,7 @@ class Training(Callback):
             "rules": RULES,
             "feature_shape": self._feature_shape,
             "sums": pl_module.figures.state(),
-            "reported": {name: value.item() for name, value in trainer.callback_metrics.items()},
+            "reported": scalars(trainer),
             "rng": distributed.gathered(randomness.rng_state()),
             "epoch_rng": distributed.gathered(self._epoch_rng),
             "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
@@ -212,6 +214,12 @@ def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
     classifier.calibration.fill_(temperature(logits, targets, total))
     for logits, targets in pairs:
         classifier.metrics.update(logits / classifier.calibration, targets)
+
+
+def scalars(trainer: Trainer) -> dict[str, float]:
+    """Those of the Trainer's figures that are one number each."""
+    figures = {name: torch.as_tensor(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value.item() for name, value in figures.items() if value.numel() == 1}
 
 
 def draws_its_order(trainer: Any) -> bool:

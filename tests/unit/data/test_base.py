@@ -51,10 +51,10 @@ def test_weights_have_a_mean_of_1_and_are_the_last_training_column() -> None:
     batch, taken = (next(iter(one.train_dataloader())).features for one in (data, plain))
     torch.testing.assert_close(batch[:, :3], taken)
     rows = data.train_dataloader().order(0)[:32]
-    assert data.weights is not None
-    torch.testing.assert_close(batch[:, 3], data.weights[rows])
-    assert data.weights[data.train_rows].mean().item() == pytest.approx(1)
-    torch.testing.assert_close(data.weights, weights / weights[data.train_rows].mean())
+    assert data.row_weights is not None
+    torch.testing.assert_close(batch[:, 3], data.row_weights[rows])
+    assert data.row_weights[data.train_rows].mean().item() == pytest.approx(1)
+    torch.testing.assert_close(data.row_weights, weights / weights[data.train_rows].mean())
     for loader in (data.val_dataloader(), data.test_dataloader()):
         assert next(iter(loader)).features.shape[1] == 3  # type: ignore[union-attr]
     assert data.fingerprint != plain.fingerprint != changed(weights=torch.ones(100)).fingerprint

@@ -86,6 +86,21 @@ def test_the_loss_is_the_mean_of_the_members(make_classifier: Any, is_embedded: 
     torch.testing.assert_close(classifier(features), logits)
 
 
+def test_a_forward_of_ones_own_is_trained(make_classifier: Any) -> None:
+    class Skipping(TabM):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.skip = nn.Linear(5, 3)
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return super().forward(features) + self.skip(features)
+
+    network = Skipping(5, 3, hidden=[8], members=2)
+    loss, _ = make_classifier(network, 5, 3).loss(torch.randn(7, 5), torch.randint(3, (7,)))
+    loss.backward()
+    assert network.skip.weight.grad is not None
+
+
 def test_one_member_without_dropout_is_a_perceptron() -> None:
     layer = MemberLinear(5, 4, 1, is_first=False)
     features = torch.randn(3, 5)

@@ -11,6 +11,7 @@ import sklearn.metrics
 import torch
 from noise import Noise
 
+from neurona.classifier import Classifier
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.steps.calibration import temperature
@@ -82,3 +83,18 @@ def test_a_fit_sets_it_and_reports_with_it(make_trainer: Any, make_classifier: A
     expected = loss_at(classifier.calibration.item(), logits, targets)
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-5)
     assert np.isclose(float(classifier.state_dict()["calibration"]), classifier.calibration.item())
+
+
+def test_a_forward_of_ones_own_is_not_calibrated_as_it_may_not_divide(make_classifier: Any) -> None:
+    class Own(Classifier):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return 5 * self.network(features)
+
+    assert make_classifier(MLP(12, 4, hidden=[8]), 12, 4, calibrate=True, kind=Own).calibration is None
+
+
+def test_without_validation_there_is_none_of_an_earlier_fit(make_trainer: Any, make_classifier: Any) -> None:
+    classifier = make_classifier(MLP(12, 4, hidden=[8]), 12, 4, calibrate=True)
+    classifier.calibration.fill_(3.0)
+    make_trainer(max_epochs=1, limit_val_batches=0).fit(classifier, Noise(330, 12, 4))
+    assert classifier.calibration.item() == 1

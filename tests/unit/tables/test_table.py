@@ -98,9 +98,9 @@ def test_a_column_of_weights(table: Callable[..., TableData], tmp_path: Path) ->
     data.setup()
     assert data.schema is not None
     assert (data.schema.names, data.schema.dropped) == (["a", "b"], {"w": "the weight"})
-    assert data.weights is not None
+    assert data.row_weights is not None
     expected = np.array([*weights, *[1.0] * ROWS]) / np.array(weights)[data.train_rows].mean()
-    np.testing.assert_allclose(data.weights.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(data.row_weights.numpy(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
