@@ -238,8 +238,9 @@ def transfer(contents: dict[str, Any], classifier: Classifier) -> list[str]:
     or shape: it would be another one.
     """
     network, own, stored = classifier.network, classifier.state_dict(), contents["state_dict"]
-    stored = {name: tensor for name, tensor in stored.items() if not name.startswith("preprocessing.")}
-    own = {name: tensor for name, tensor in own.items() if not name.startswith("preprocessing.")}
+    of_data = ("preprocessing.", "calibration")  # of the rows that the other run had
+    stored = {name: tensor for name, tensor in stored.items() if not name.startswith(of_data)}
+    own = {name: tensor for name, tensor in own.items() if not name.startswith(of_data)}
     fitting = {name for name in own.keys() & stored.keys() if _shape(own[name]) == _shape(stored[name])}
     differing = {name.removeprefix("network.") for name in _of_network(own.keys() | stored.keys()) - fitting}
     layers = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]

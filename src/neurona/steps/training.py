@@ -76,8 +76,6 @@ class Training(Callback):
         lightning_internals.look_ahead(trainer)
         # What ends an epoch looks at its last validation, which may have been before the checkpoint.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._reported.items()})
-        if pl_module.calibration is not None and not trainer.enable_validation:
-            pl_module.calibration.fill_(1.0)  # another run's, where the weights are
         if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch and draws_its_order(trainer):
             randomness.restore_rng(self._epoch_rng)
             lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))
