@@ -576,7 +576,7 @@ def test_a_time_budget_ends_a_fit_like_early_stopping(train: Any, newest: Any) -
     done = train("data=iris", "trainer.max_epochs=-1", "trainer.max_time=00:00:00:01", "logger=none")
     metrics = newest().metrics
     assert (done.status, metrics["status"], metrics["stopped_by"]) == (0, "finished", "max_time")
-    assert f"{metrics['epochs']} epochs, {metrics['steps']} steps in " in done.out
+    assert f"{metrics['epochs']:,} epochs, {metrics['steps']:,} steps in " in done.out
     assert "the time of trainer.max_time is up" in done.out
     assert {"val/loss", "test/accuracy", "best_epoch"} <= metrics.keys()
     assert "is finished" in train(f"run={newest().folder}").out
