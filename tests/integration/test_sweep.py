@@ -278,9 +278,8 @@ def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_job: Any
 def test_jobs_of_two_processes_each(train: Any, read_job: Any, fit: Any) -> None:
     done = train(*SWEEP, "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep")
     assert (done.status, done.err) == (0, "")
-    assert [line.split()[:3] for line in done.out.splitlines()[-2:]] == [
-        [str(seed), f"seed={seed}", "finished"] for seed in (0, 1)
-    ]
+    rows = [line.split()[:3] for line in done.out.splitlines()]
+    assert all([str(seed), f"seed={seed}", "finished"] in rows for seed in (0, 1))
     assert folders("sweep") == ["0_seed0", "1_seed1"]
     assert states("sweep") == {"0": "finished", "1": "finished"}
     for seed in (0, 1):
