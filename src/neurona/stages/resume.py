@@ -60,13 +60,9 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
         if value != former:
             problem = f"was {former} when the run began and stays so; for a new run from its weights use init_from="
             raise ConfigError(f"trainer.{key}", value, problem)
-    limits = [name for name in LIMITS if before[name] != now[name]]
-    stopped_early = figures.get("stopped_by") == "early_stopping"
-    patience, former = (OmegaConf.select(node, PATIENCE) for node in (now, before))
-    if stopped_early and former is not None and (patience is None or patience > former):
-        limits.append(PATIENCE)
+    limits = [key for key in (*LIMITS, PATIENCE) if OmegaConf.select(before, key) != OmegaConf.select(now, key)]
     if figures.get("status") == "finished" and not limits:
-        more = PATIENCE if stopped_early else "max_epochs"
+        more = PATIENCE if figures.get("stopped_by") == "early_stopping" else "max_epochs"
         log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
         return None
     return limits

@@ -54,8 +54,8 @@ def test_a_run_that_came_to_none_begins_anew_unless_it_has_lost_it(folder: RunFo
         ({"trainer.max_steps": 9, "trainer.max_time": "00:01:00:00"}, "max_epochs", ["max_steps", "max_time"]),
         ({PATIENCE: 5}, "early_stopping", [resume.PATIENCE]),
         ({PATIENCE: None}, "early_stopping", [resume.PATIENCE]),
-        ({PATIENCE: 2}, "early_stopping", None),
-        ({PATIENCE: 5}, "max_epochs", None),
+        ({PATIENCE: 2}, "early_stopping", [resume.PATIENCE]),  # which is refused, as there is no room
+        ({PATIENCE: 5}, "max_epochs", [resume.PATIENCE]),
         ({"trainer.log_every_n_steps": 7}, "max_epochs", None),
     ],
     ids=str,
