@@ -165,9 +165,15 @@ def test_what_gives_other_bits_is_told(
 
     for name in ("last", "best"):
         torch.save(contents, iris_run.folder / "checkpoints" / f"{name}.ckpt")
-    done = train(f"run={iris_run.folder}", "trainer.max_epochs=3", "quiet=false")
+    given = ["trainer.max_epochs=3", "trainer.precision=bf16-mixed"]
+    done = train(f"run={iris_run.folder}", *given, "quiet=false")
     assert done.status == 0, done.err
-    for line in (f"torch: 2.0.1 when the run began or was last stopped, {torch.__version__} now", "devices: 2 when"):
+    for line in (
+        "trainer.max_epochs: 2 before, 3 from now on",
+        "trainer.precision: 32-true before, bf16-mixed from now on",
+        f"torch: 2.0.1 when the run began or was last stopped, {torch.__version__} now",
+        "devices: 2 when",
+    ):
         assert line in done.out
     assert "rules of steps: 0 when" in done.out
 

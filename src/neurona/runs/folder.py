@@ -11,6 +11,7 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -29,6 +30,8 @@ from neurona.errors import ConfigError, did_you_mean
 from neurona.runs import configuration
 from neurona.runs.files import is_below, make_new, read_json, write_atomically
 from neurona.runs.provenance import now, provenance
+
+log = logging.getLogger(__name__)
 
 PREVIOUS = "previous.ckpt"
 """The ``last.ckpt`` before the present one."""
@@ -157,6 +160,9 @@ class RunFolder:
             self.write_overrides(lines, absolute_paths(cfg, kept), of_groups)  # first: it can be begun again with them
             self._write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
         elif changed := self._changed(settings):
+            before = configuration.read(self.path)
+            for key in (key for key in changed if not key.startswith(("logger", "inspect"))):
+                log.info("%s: %s before, %s from now on", key, configuration.at(before, key), changed[key])
             given = lines[len(configuration.overrides(self.path)) :]
             entry = {"time": now(), "overrides": given, "changes": changed}
             entries = [*configuration.changes(self.path), entry]

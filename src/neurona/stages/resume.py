@@ -57,7 +57,7 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
     before, figures = folder.settings().trainer, folder.metrics()
     for key in FIXED:
         value, former = OmegaConf.select(now, key), OmegaConf.select(before, key)
-        if value != former:
+        if value != former or (value and type(value) is not type(former)):  # 1 is a mini-batch, 1.0 all of them
             problem = f"was {former} when the run began and stays so; for a new run from its weights use init_from="
             raise ConfigError(f"trainer.{key}", value, problem)
     limits = [key for key in (*LIMITS, PATIENCE) if OmegaConf.select(before, key) != OmegaConf.select(now, key)]
@@ -95,10 +95,8 @@ def start(
             classifier.load_state_dict(contents["state_dict"], strict=classifier.strict_loading)
     except Exception:
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
-    before = folder.settings().trainer
-    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in limits)
     epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    log.info("going on after %d epochs, %d steps%s", epochs, contents["global_step"], more)
+    log.info("going on after %d epochs, %d steps", epochs, contents["global_step"])
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]

@@ -74,7 +74,12 @@ def test_one_that_is_not_goes_on_as_it_is(composed: Any, folder: RunFolder) -> N
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("limit_train_batches", 0.5), ("overfit_batches", 1), ("callbacks.checkpoints.monitor", "val/macro_f1")],
+    [
+        ("limit_train_batches", 0.5),
+        ("limit_val_batches", 1),
+        ("overfit_batches", 1),
+        ("callbacks.checkpoints.monitor", "val/macro_f1"),
+    ],
 )
 def test_what_the_figures_mean_stays(composed: Any, folder: RunFolder, key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match="when the run began and stays so") as caught:
