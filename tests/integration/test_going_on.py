@@ -116,6 +116,12 @@ def test_no_file_of_a_run_holds_a_text_of_the_environment(
     assert train("run=logs/r", "stage=test", "quiet=true").status == 0
     holding = [path for path in Path("logs").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
     assert not holding
+    sweep = ["-m", "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=logs/sweep", "logger=none"]
+    done = train(*sweep, "data=table", "data.path=${oc.env:S}.parquet", "data.target=target")
+    assert (done.status, "s3cr3t.parquet: does not exist" in done.err) == (2, True)
+    assert "${oc.env:S}.parquet: does" in Path("logs/sweep/1_seed1/metrics.json").read_text()
+    holding = [path for path in Path("logs").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert not holding
     monkeypatch.delenv("S")
     before = sorted(Path("logs").rglob("*"))
     done = train("run=logs/r", "trainer.max_epochs=3", "logger=tensorboard")

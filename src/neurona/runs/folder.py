@@ -23,6 +23,7 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from neurona.config.check import MAX_THREADS
 from neurona.config.interpolations import storable
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
@@ -107,12 +108,12 @@ class RunFolder:
 
     def threads(self) -> int | None:
         """The number of CPU threads with which the run began; None if it is unknown."""
-        threads = self.begun_with().get("hardware", {}).get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else None
+        threads = self.begun_with("hardware", "threads")
+        return threads if isinstance(threads, int) and 0 < threads <= MAX_THREADS else None
 
-    def begun_with(self) -> dict[str, Any]:
-        """The contents of ``provenance.json``; nothing if it is missing or damaged."""
-        return read_json(self.path / "provenance.json")
+    def begun_with(self, part: str, name: str) -> Any:
+        """What ``provenance.json`` has under a name in one of its parts; None if it is missing or damaged."""
+        return configuration.at(read_json(self.path / "provenance.json"), f"{part}.{name}")
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""

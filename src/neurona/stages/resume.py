@@ -114,7 +114,7 @@ def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> N
     """Tells of what gives other bits than the run would have had, and is nobody's mistake."""
     now = {"torch": torch.__version__, "devices": trainer.world_size, "rules of steps": RULES}
     before = {
-        "torch": folder.begun_with().get("versions", {}).get("torch", now["torch"]),
+        "torch": folder.begun_with("versions", "torch") or now["torch"],
         "devices": len(contents["neurona"]["rng"]),
         "rules of steps": contents["neurona"].get("rules", 0),
     }
