@@ -95,8 +95,7 @@ def start(
             classifier.load_state_dict(contents["state_dict"], strict=classifier.strict_loading)
     except Exception:
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
-    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    log.info("going on after %d epochs, %d steps", epochs, contents["global_step"])
+    log.info("going on after %d epochs, %d steps", checkpoint.epochs(contents), contents["global_step"])
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]
@@ -136,9 +135,8 @@ def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence
                 raise ConfigError(f"trainer.{PATIENCE}", callback.patience, problem)
     seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
     timer = next((callback for callback in callbacks if isinstance(callback, Timer)), None)
-    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     limits = {
-        "max_epochs": (trainer.max_epochs, epochs),
+        "max_epochs": (trainer.max_epochs, checkpoint.epochs(contents)),
         "max_steps": (trainer.max_steps, contents["global_step"]),
         "max_time": (timer and timer.time_remaining(), seconds),
     }
