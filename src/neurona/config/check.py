@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -16,11 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, registry, signatures
-from neurona.config.annotations import check_type
+from neurona.config.annotations import check_type, closed
 from neurona.config.hints import key_paths
 from neurona.config.interpolations import resolved, settle, typed
-from neurona.config.make import check_permitted, import_target, join, targets
-from neurona.config.signatures import Signature
+from neurona.config.make import PACKAGES, check_permitted, import_target, is_within, join, targets
+from neurona.config.signatures import Reader, Signature
 from neurona.errors import ConfigError, check_seed
 
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
@@ -46,6 +46,7 @@ ROOT: dict[str, Any] = {  # the types of keys that code reads before any import,
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 """What is reported of every part of the data, as val/loss."""
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
+PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 MAX_THREADS = 4096
 _KINDS = {bool: bool, int: float, float: float, str: str | float | bool, list: list, dict: dict}  # by the yaml's own
@@ -66,6 +67,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         if key not in cfg:
             raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
     values = resolved(cfg)
+    _check_nested("", values, declared)
     for key, value in values.items():
         if key not in declared:
             if key in DELTAS:
@@ -78,13 +80,42 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
     if values["run"] is not None and from_groups(choices, config_name, ()).get("run") is not None:
         raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
+    is_shipped = True
     for key, node in targets("", values):
         check_permitted(key, node, values["allow"])
-    unread: Unread = []
+        is_shipped &= is_within(node["_target_"], PACKAGES)
+    nodes = Nodes([], _with_closed_tables if is_shipped else signatures.from_source)
     for key, value in values.items():
-        _check_node(key, value, declared[key], unread)
+        _check_node(key, value, declared[key], nodes)
     settle(cfg, values)
-    return unread
+    return nodes.unread
+
+
+def _check_nested(key: str, mapping: dict[str, Any], base: Any) -> None:
+    """Raises ConfigError for a key of a yaml that is a path, such as ``model.hidden``, and should be nested."""
+    for name, child in mapping.items() if isinstance(base, dict) and key not in PATTERNS else ():
+        path = join(key, str(name))
+        if "." in str(name) and str(name).partition(".")[0] in base:
+            problem = f"is how the command line names it; in the yaml write {hints.nested(path, child)}"
+            raise ConfigError(path, child, problem)
+        if isinstance(child, dict):
+            _check_nested(path, child, base.get(name))
+
+
+class Nodes(NamedTuple):
+    """What is noted of nodes while they are checked, and how the signatures of their targets are read."""
+
+    unread: Unread
+    read: Reader
+
+
+def _with_closed_tables(target: str) -> Signature | None:
+    """As the source tells, where no code of one's own can have added a name to a table such as ``ACTIVATIONS``."""
+    signature = signatures.from_source(target)
+    if signature is None:
+        return None
+    parameters = {name: closed(kind) for name, kind in signature.parameters.items()}
+    return Signature(parameters, signature.required, signature.is_open)
 
 
 def check_imported(unread: Unread, cfg: DictConfig | None = None) -> None:
@@ -167,21 +198,21 @@ def _from_groups(
     return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
 
 
-def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: bool = False) -> None:
+def _check_node(key: str, value: Any, base: Any, nodes: Nodes, *, is_free: bool = False) -> None:
     """base: what the yaml declares at this key; is_free: whether a mapping may have other keys than those."""
     if value == "???":
         raise ConfigError(key, value, "has no value yet: set it")
     if not isinstance(value, dict):
-        _check_leaf(key, value, base, unread, is_free)
+        _check_leaf(key, value, base, nodes, is_free)
     elif "_target_" in value:
-        _check_target(key, value, base if isinstance(base, dict) else {}, unread)
+        _check_target(key, value, base if isinstance(base, dict) else {}, nodes)
     elif key in COMPONENTS:
-        _check_components(key, value, base if isinstance(base, dict) else {}, unread)
+        _check_components(key, value, base if isinstance(base, dict) else {}, nodes)
     else:
-        _check_mapping(key, value, base if isinstance(base, dict) else {}, unread, is_free)
+        _check_mapping(key, value, base if isinstance(base, dict) else {}, nodes, is_free)
 
 
-def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) -> None:
+def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) -> None:
     if key in COMPONENTS:
         raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
     if isinstance(base, dict) and "." not in key:
@@ -190,7 +221,7 @@ def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) 
     if value is not None and not is_free:
         check_type(key, value, _kind(base))
     for index, entry in enumerate(value if isinstance(value, list) else []):
-        _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+        _check_node(f"{key}[{index}]", entry, None, nodes, is_free=True)
 
 
 def _kind(base: Any) -> Any:
@@ -198,36 +229,36 @@ def _kind(base: Any) -> Any:
     return _KINDS.get(type(base), Any)
 
 
-def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], nodes: Nodes) -> None:
     for name, component in components.items():
         path = join(key, name)
         if component is not None and not (isinstance(component, dict) and "_target_" in component):
             raise ConfigError(path, component, "needs a _target_, the class to make; null leaves it out")
-        _check_node(path, component, base.get(name), unread, is_free=True)
+        _check_node(path, component, base.get(name), nodes, is_free=True)
 
 
-def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], unread: Unread, is_free: bool) -> None:
+def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], nodes: Nodes, is_free: bool) -> None:
     for name, child in mapping.items():
         path = join(key, name)
         if base and not is_free and name not in base:
             raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
         if not is_free:
             mapping[name] = child = typed(child, _kind(base.get(name)))
-        _check_node(path, child, base.get(name), unread, is_free=is_free)
+        _check_node(path, child, base.get(name), nodes, is_free=is_free)
 
 
-def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], nodes: Nodes) -> None:
     target = node["_target_"]
     try:
-        signature = signatures.at(key, registry.current(target), signatures.from_source)
+        signature = signatures.at(key, registry.current(target), nodes.read)
     except LookupError as error:
         raise ConfigError(join(key, "_target_"), target, str(error)) from None
-    unread.append((key, node, base))
+    nodes.unread.append((key, node, base))
     if signature is not None:
         check_arguments(key, node, base, signature)
     for name, value in node.items():
         if name not in hints.ATTRIBUTES:
-            _check_node(join(key, name), value, base.get(name), unread, is_free=True)
+            _check_node(join(key, name), value, base.get(name), nodes, is_free=True)
 
 
 def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,6 +11,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
+from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
 
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
@@ -52,6 +54,18 @@ def task_overrides(hydra: HydraConf) -> list[str]:
     up anew, and kept in no file.
     """
     return list(OmegaConf.to_container(hydra.overrides.task, resolve=False))  # type: ignore[arg-type]
+
+
+def choice(override: Override) -> str:
+    """The name of what is chosen; of several, as in experiment=[a,b], a+b."""
+    chosen = override.value()
+    return "+".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)
+
+
+def with_lists(choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The choices of groups that Hydra tells, and those made with a list, of which it tells nothing."""
+    lists = [override for override in parse(overrides) if isinstance(override.value(), list)]
+    return {**choices, **{o.key_or_group: choice(o) for o in lists if (CONFIG_DIR / o.key_or_group).is_dir()}}
 
 
 def root(override: Override) -> str:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 
 from neurona.config.nodes import leaves
-from neurona.config.overrides import written
+from neurona.config.overrides import choice, written
 from neurona.config.places import leads_out
 from neurona.devices import scheduler
 from neurona.errors import ConfigError
@@ -138,9 +138,11 @@ def _claim(overrides: Sequence[Override]) -> Path:
     this job that Slurm has restarted.
     """
     choices = {override.key_or_group: override for override in overrides if not override.is_sweep_override()}
-    choice = choices.get("experiment") or choices.get("data")
-    swept = any(override.key_or_group == "data" for override in overrides if override.is_sweep_override())
-    name = str(choice.value()) if choice else "sweep" if swept else "digits"
+    chosen = choices.get("experiment") or choices.get("data")
+    swept = any(
+        override.key_or_group in ("data", "experiment") for override in overrides if override.is_sweep_override()
+    )
+    name = choice(chosen) if chosen else "sweep" if swept else "digits"
     if any(override.key_or_group == "debug" for override in overrides):
         name = "debug"
     parent = Path("logs", name)
