@@ -10,10 +10,13 @@ SUMS = ("loss", "correct", "samples")
 
 
 class StepFigures:
-    """samples: training samples taken since this process was started, by all processes."""
+    """samples: training samples taken since this process was started, by all processes. rates: the learning rate of
+    each group of parameters in the last step, none before the first.
+    """
 
     def __init__(self) -> None:
         self.samples = 0
+        self.rates: list[Any] = []
         self._epoch = dict.fromkeys(SUMS, 0.0)
         self._since_logged = dict.fromkeys(SUMS, 0.0)
 
@@ -41,13 +44,14 @@ class StepFigures:
         self._since_logged = dict.fromkeys(SUMS, 0.0)
         return loss
 
-    def state(self) -> list[dict[str, float]]:
+    def state(self) -> list[Any]:
         """For a checkpoint."""
-        return [self._epoch, self._since_logged]
+        return [self._epoch, self._since_logged, self.rates]
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
-        """Goes on from what ``state`` gave."""
-        self._epoch, self._since_logged = state
+    def restore(self, state: list[Any]) -> None:
+        """Goes on from what ``state`` gave, which had no rates in earlier versions."""
+        self._epoch, self._since_logged, *rates = state
+        self.rates = rates[0] if rates else []
 
 
 def _means(sums: dict[str, float]) -> tuple[float, float]:

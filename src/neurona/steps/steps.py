@@ -57,6 +57,7 @@ class DirectSteps:
         """
         if self.optimizer is not self.classifier.trainer.optimizers[0]:
             self.optimizer, self._has_stepped = self.classifier.trainer.optimizers[0], False
+        self._note_rates()  # which stay as they are until the end of the chunk, unless a scheduler moves them
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         updates.begin_momentum(self.optimizer)
         self._update = None  # looked for anew in every chunk: who listens may have changed in between
@@ -92,7 +93,11 @@ class DirectSteps:
         """An optimiser step has been made."""
         lightning_internals.count_step(self.classifier.trainer)
         if self.scheduler is not None:
+            self._note_rates()
             self.scheduler.step()
+
+    def _note_rates(self) -> None:
+        self.classifier.figures.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def end(self) -> None:
         """The fit is over: what was kept for it may go."""

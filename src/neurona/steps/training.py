@@ -113,6 +113,8 @@ class Training(Callback):
             self._feature_shape = list(features.shape[1:])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Classifier, optimizer: Any) -> None:
+        if optimizer is trainer.optimizers[0]:
+            pl_module.figures.rates = [group["lr"] for group in optimizer.param_groups]
         if pl_module.norms is not None and pl_module.is_logged(trainer.global_step + 1):
             pl_module.norms.before()
 
@@ -156,7 +158,7 @@ class Training(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         self._flush(trainer, pl_module)
         loss, accuracy = pl_module.figures.epoch_means()
-        figures = {"train/loss": loss, "train/accuracy": accuracy, "train/lr": pl_module.next_rate}
+        figures = {"train/loss": loss, "train/accuracy": accuracy, **pl_module.rates()}
         pl_module.report({name: value for name, value in figures.items() if not math.isnan(value)})
         pl_module.log_to_loggers({"epoch": trainer.current_epoch})
         for logger in trainer.loggers:
