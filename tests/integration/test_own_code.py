@@ -380,3 +380,55 @@ def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
         assert done.status == 0, done.err
     assert begun.weights() == whole.weights()
     assert begun.metrics["steps"] == whole.metrics["steps"]
+
+
+WEIGHTED = """
+import torch
+
+from neurona.classifier import Classifier
+from neurona.data.base import InMemoryData, Table
+
+
+class Weighted(InMemoryData):
+    def __init__(self, *, flipped: bool = False, **settings):
+        super().__init__(**settings)
+        self.flipped = flipped
+
+    def read(self):
+        features = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+        targets = (features[:, 0] > 0).long()
+        weights = (torch.arange(300) % 3 > 0).float()
+        if self.flipped:
+            targets = torch.where(weights == 0, 1 - targets, targets)
+        return Table(features, targets, ("left", "right"), weights=weights)
+
+
+class Before(Classifier):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+class After(Classifier):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+"""
+
+
+def test_weights_of_rows_of_a_data_set_of_ones_own(train: Any, newest: Any, project: Path) -> None:
+    """Rows of weight 0 may have any label; batch hooks of one's own would take the weights for features."""
+    (project / "mine.py").write_text(WEIGHTED)
+    (project / "configs" / "data" / "weighted.yaml").write_text(
+        "_target_: mine.Weighted\nbatch_size: 16\neval_batch_size: 64\nval_fraction: 0\ntest_fraction: 0.2\n"
+        "folds: null\nfold: null\nsplit_seed: 0\nshuffle_seed: ${seed}\nflipped: false\n"
+    )
+    settings = ["data=weighted", "trainer.max_epochs=3", "quiet=true", "model.hidden=[4]"]
+    weights = []
+    for flipped in ("false", "true"):
+        done = train(*settings, f"data.flipped={flipped}", "data.test_fraction=0")
+        assert done.status == 0, done.err
+        weights.append(newest().weights())
+    assert weights[0] == weights[1]
+    assert newest().checkpoint()["state_dict"]["network.linear1.weight"].shape == (4, 2)
+    for kind, hook in (("Before", "on_before_batch_transfer"), ("After", "on_after_batch_transfer")):
+        done = train(*settings, f"classifier._target_=mine.{kind}")
+        assert (done.status, f"has a {hook} of its own, which knows no weights of rows" in done.err) == (2, True)

@@ -40,6 +40,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         return _unknown_choice(error.missing_cfg_file, error.options)
     if (grouped := _of_group(str(error))) is not None:
         return grouped
+    if match := re.match(r"Could not delete from config\. '(.+)' does not exist", str(error)):
+        is_twice = sum(line.partition("=")[0] == f"~{match[1]}" for line in overrides) > 1
+        return UserError(f"~{match[1]}: " + ("is given twice; leave one out" if is_twice else "does not exist"))
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (override := _at(cause.full_key, overrides)):
         assert cause.parent_node is not None
         composed: Any = OmegaConf.to_container(root_of(cause.parent_node))

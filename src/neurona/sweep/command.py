@@ -82,9 +82,7 @@ def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
     """
     yamls: dict[str, bytes] = {}
     for source in reversed(sources):
-        names = {
-            str(file.relative_to(source)): file for file in source.rglob("*.yaml") if not is_below(file, copy.parent)
-        }
+        names = {str(file.relative_to(source)): file for file in _yamls(source) if not is_below(file, copy.parent)}
         yamls |= {name: file.read_bytes() for name, file in names.items() if not name.startswith("logs/")}
     if not copy.exists():
         part = copy.with_name(f".{copy.name}.tmp")
@@ -94,8 +92,13 @@ def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
             (part / name).write_bytes(contents)
         with contextlib.suppress(FileExistsError):  # another worker of a search was faster
             part.rename(copy)
-    stored = {str(file.relative_to(copy)): file.read_bytes() for file in copy.rglob("*.yaml")}
+    stored = {str(file.relative_to(copy)): file.read_bytes() for file in _yamls(copy)}
     return sorted(name for name in stored.keys() | yamls.keys() if stored.get(name) != yamls.get(name))
+
+
+def _yamls(folder: Path) -> Iterator[Path]:
+    """The yamls in a folder, without links that lead nowhere, as an editor leaves while a file is open in it."""
+    return (file for file in folder.rglob("*.yaml") if file.is_file())
 
 
 def _check_places(path: Path, sources: Sequence[Path], edited: Sequence[str]) -> None:
