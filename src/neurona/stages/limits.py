@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
