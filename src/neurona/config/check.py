@@ -103,7 +103,7 @@ def _check_nested(key: str, mapping: dict[str, Any], base: Any) -> None:
 
 
 class Nodes(NamedTuple):
-    """What is noted of nodes while they are checked, and how the signatures of their targets are read."""
+    """unread: the nodes to be looked at again. read: how the signatures of their targets are found."""
 
     unread: Unread
     read: Reader
@@ -140,16 +140,16 @@ def from_groups(choices: Mapping[str, Any], config_name: str, without: Collectio
     """The plain configuration, interpolations as they are, that choices of groups give by themselves; not to be
     changed.
     """
-    given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
+    pairs = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
     # The choices may come from there.
     places = [*(HydraConfig.get().searchpath or [])] if HydraConfig.initialized() else []
     searched = str(places) if places else None
     yamls = Yamls(GlobalHydra.instance().config_loader(), config_name, searched)
-    return _from_groups(yamls, config_name, given, searched)
+    return _from_groups(yamls, config_name, pairs, searched)
 
 
 class Yamls:
-    """What one of Hydra's loaders reads: equal to that of another as long as the same files are as they were."""
+    """The yamls that one of Hydra's loaders reads; equal to those of another loader while no file has changed."""
 
     def __init__(self, loader: ConfigLoader, config_name: str, searched: str | None) -> None:
         self.loader = loader
@@ -166,7 +166,7 @@ class Yamls:
 
 
 def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
-    """The yamls in a folder, when each was written and its size; none of what is no folder, as ``pkg://``."""
+    """The yamls in a folder, with time and size of each; empty if it is not a folder, as ``pkg://``."""
     files = {}
     for file in Path(place).rglob("*.yaml"):
         with contextlib.suppress(FileNotFoundError):  # a link that an editor has left, or one removed just now
@@ -177,21 +177,21 @@ def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _from_groups(
-    yamls: Yamls, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
+    yamls: Yamls, config_name: str, pairs: tuple[tuple[str, str], ...], searched: str | None
 ) -> dict[str, Any]:
-    """Remembered, as the jobs of a sweep share them, and the runs of a process. given: groups and choices; searched:
+    """Remembered, as the jobs of a sweep share them, and the runs of a process. pairs: groups and choices; searched:
     further places of yamls.
     """
     loader = yamls.loader
 
     def composed(groups: Collection[str]) -> DictConfig:
-        overrides = [f"{group}={choice}" for group, choice in given if group in groups]
+        overrides = [f"{group}={choice}" for group, choice in pairs if group in groups]
         if searched is not None:
             overrides.append(f"hydra.searchpath={searched}")
         return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
 
     try:
-        cfg = composed(dict(given))
+        cfg = composed(dict(pairs))
     except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
         cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
     base = OmegaConf.to_container(cfg)
@@ -225,7 +225,7 @@ def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) ->
 
 
 def _kind(base: Any) -> Any:
-    """The type of what a yaml declares, of a text any that it may stand for."""
+    """The type of a value that a yaml declares; a text may stand for several."""
     return _KINDS.get(type(base), Any)
 
 
@@ -288,7 +288,7 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
 
 
 def _check_groups(node: dict[str, Any], signature: Signature) -> None:
-    """Groups of parameters take the arguments that the optimiser takes, each as it likes."""
+    """Checks that groups of parameters have only arguments that the optimiser takes."""
     own = signatures.from_source(registry.OPTIMIZATION)
     assert own is not None
     names = {name: kind for name, kind in signature.parameters.items() if name not in own.parameters}

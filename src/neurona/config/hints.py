@@ -1,4 +1,4 @@
-"""What somebody may have meant who has given a key or a value that there is not."""
+"""Suggestions for keys and values that do not exist."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def unknown_key(key: str, declared: Collection[str]) -> str:
-    """What is wrong with a key that nothing declares, with the declared one it is closest to."""
+    """The message for a key that does not exist, with the most similar one that does."""
     parent, _, leaf = key.rpartition(".")
     if (known_here := ELSEWHERE.get(leaf)) in declared:
         return f"no such key; here it is {known_here}"
@@ -85,7 +85,7 @@ def other_choice(key: str) -> str:
 
 
 def choice(key: str, value: object) -> str:
-    """How a choice of a group is made, where a key is one's and a word stands in its place."""
+    """How to choose from a group, if a key is a group's and its value the name of a choice."""
     group = key.replace(".", "/")
     there = [file.stem for file in CONFIG_DIR.glob(f"{group}/*.yaml")]
     near = get_close_matches(str(value), there, n=1)

@@ -1,5 +1,5 @@
-"""What classes and functions take: read from their source while nothing may be imported, or what Python tells of them
-once they are.
+"""The arguments of classes and functions, read from their source before anything is imported, or from the imported
+objects.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ LISTS = ("list", "List", "tuple", "Tuple", "Sequence")
 
 
 def at(key: str, target: str, read: Reader) -> Signature | None:
-    """What a node at a key may have beside its ``_target_``. What the node ``optimizer`` names takes its ``params``
-    from code; beside its arguments stand those of the step, which have defaults where code does not provide them.
+    """The keys that a node may have beside its ``_target_``. The node ``optimizer`` also has those of ``Optimization``,
+    but not ``params``, which the code provides.
     """
     signature = read(target)
     if key != "optimizer" or signature is None:
@@ -96,7 +96,7 @@ def _of_classes(lineage: Sequence[type]) -> Signature | None:
 
 
 def _as_called(target: Callable[..., Any]) -> Signature | None:
-    """What Python itself tells."""
+    """The signature that Python itself gives."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -124,7 +124,7 @@ class Handing(NamedTuple):
 
 
 def _handing(function: ast.stmt | None) -> Handing | None:
-    """None where they are not handed on, or the source does not tell."""
+    """None if they are not handed on, or the source does not show it."""
     if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
         return None
     rest = function.args.kwarg.arg

@@ -21,8 +21,8 @@ class StepFigures:
         self._since_logged = dict.fromkeys(SUMS, 0.0)
 
     def add(self, losses: Sequence[float], samples: Sequence[int], correct: float) -> None:
-        """Adds those of some mini-batches: the mean loss and the number of samples of each, and of all together the
-        samples that were classified rightly.
+        """Adds the figures of some mini-batches. losses, samples: mean loss and number of samples of each. correct: how
+        many samples of all were classified correctly.
         """
         loss_sum = sum(loss * number for loss, number in zip(losses, samples, strict=True))
         for sums in (self._epoch, self._since_logged):
@@ -35,11 +35,11 @@ class StepFigures:
         return _means(self._epoch)
 
     def begin_epoch(self) -> None:
-        """Leaves the epoch before behind."""
+        """Starts the sums of a new epoch."""
         self._epoch = dict.fromkeys(SUMS, 0.0)
 
     def logged_loss(self) -> float:
-        """The mean loss since this was asked last."""
+        """The mean loss since the last call."""
         loss, _ = _means(self._since_logged)
         self._since_logged = dict.fromkeys(SUMS, 0.0)
         return loss

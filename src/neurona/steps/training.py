@@ -141,8 +141,8 @@ class Training(Callback):
         if is_logged:
             pl_module.log_step()
 
-    def _flush(self, trainer: Trainer, pl_module: Classifier, seen: Sequence[tuple[int, Any]] = ()) -> None:
-        """Adds the figures that are pending to the sums; stops at a NaN. seen: the mini-batch at hand."""
+    def _flush(self, trainer: Trainer, pl_module: Classifier, batches: Sequence[tuple[int, Any]] = ()) -> None:
+        """Adds the figures that are pending to the sums; stops at a NaN. batches: the mini-batch at hand."""
         pending, self._pending = self._pending, []
         if not pending:
             return
@@ -151,7 +151,7 @@ class Training(Callback):
         figures = torch.stack([*(one.loss.float() for one in pending), correct.float()])
         *losses, mean_correct = trainer.strategy.reduce(figures, reduce_op="mean").tolist()  # all have as many rows
         for one, loss in zip(pending, losses, strict=True):
-            require_finite(loss, one.step, pl_module, seen)
+            require_finite(loss, one.step, pl_module, batches)
         samples = [one.samples * trainer.world_size for one in pending]
         pl_module.figures.add(losses, samples, mean_correct * trainer.world_size)
 

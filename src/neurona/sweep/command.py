@@ -69,9 +69,9 @@ def begin(
 
 def _searched(overrides: Sequence[Override], config_dir: Path) -> list[Path]:
     """The folders of ``hydra.searchpath``; of what is in installed packages, nothing is taken."""
-    given: list[Any] = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    lists: list[Any] = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
     of_yaml = configuration.load(config_dir / "train.yaml").get("hydra", {}).get("searchpath")
-    places = [str(place).removeprefix("file://") for place in (given[-1] if given else of_yaml) or ()]
+    places = [str(place).removeprefix("file://") for place in (lists[-1] if lists else of_yaml) or ()]
     return [Path(place) for place in places if "://" not in place]
 
 

@@ -96,7 +96,7 @@ def test_rows_of_ones_own_validate() -> None:
         ({"X": [[1, 2], [3]]}, "X: is no array"),
         ({"X": ROWS[:, :0]}, "no column is left to predict 'y' from"),
         ({"y": np.eye(2)[np.arange(40) % 2]}, r"y: has the shape \(40, 2\); .* of one-hot rows give y.argmax\(1\)"),
-        ({"y": np.zeros(40)}, "column 'y' has one class only, '0'"),
+        ({"y": np.zeros(40)}, "column 'y' has only one class, '0'"),
         ({"y": ROWS[:, 0]}, "probably regression"),
         ({"X_val": ROWS[:5]}, "y_val: is missing; give one for each row"),
         ({"X_val": ROWS[:5], "y_val": LABELS[:4]}, "y_val: has 4 for the 5 rows of X_val"),
