@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import neurona
 from neurona.report import __main__ as report
 
 ROOT = Path(__file__).parents[2]
@@ -77,48 +78,44 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 
 @pytest.fixture(scope="session")
 def _workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands name: a run, the run of a table, the table, and new rows of it."""
+    """A folder with what the commands name: a table, the run of it, new rows of it."""
     folder = tmp_path_factory.mktemp("pages")
     rows = [f"{number % 7},{number % 5},{'yes' if number % 7 > 3 else 'no'}" for number in range(80)]
     (folder / "my.csv").write_text("\n".join(["a,b,label", *rows]) + "\n")
     (folder / "labelled.csv").write_text("\n".join(["a,b,label", *rows[:20]]) + "\n")
     (folder / "new.csv").write_text("a,b\n1,2\n6,3\n")
+    table = ["data=table", f"data.path={folder}/my.csv", "data.target=label"]
+    neurona.run([*table, f"folder={folder}/logs/table/run", "trainer.max_epochs=1", "quiet=true"])
     return folder
 
 
-@pytest.fixture
-def workplace(_workplace: Path, fit: Any, tmp_path: Path) -> Path:
-    shutil.copytree(_workplace, tmp_path, dirs_exist_ok=True)
-    fit("folder=logs/iris/run", "trainer.max_epochs=1", "optimizer/schedule=constant")
-    return tmp_path
-
-
 @pytest.mark.parametrize("line", TRAINING)
-def test_a_command_runs(line: str, train: Any, fit: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "logs/table/…" in line:
-        fit("data=table", "data.path=my.csv", "data.target=label", "folder=logs/table/run", "trainer.max_epochs=1")
+def test_a_command_runs(
+    line: str, train: Any, iris_run: Any, _workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(_workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("MY_SEED", "3")
     monkeypatch.setenv("PROJECT", "mine")
-    arguments = shlex.split(line.replace("logs/table/…", "logs/table/run").replace("logs/…", "logs/iris/run"))[2:]
+    arguments = shlex.split(line.replace("logs/table/…", "logs/table/run").replace("logs/…", str(iris_run.folder)))[2:]
     if any(words in line for words in COMPOSED_ALONE):
-        if "submitit" not in line and "-sc" not in line:
-            done = train(*(argument for argument in arguments if "init_from" not in argument), "--cfg", "job")
-            assert done.status == 0, done.err
-        return
-    if "-m" in arguments:
-        arguments += ["data=iris", "trainer.max_epochs=1"] + ["hydra.sweeper.trials=2"] * ("sweep=optuna" in arguments)
-    elif not any(argument.startswith(("run=", "init_from=")) for argument in arguments) and "stage=lr_find" not in line:
+        arguments = [argument for argument in arguments if argument != "-m"]
+        arguments = ["--cfg", "job", *arguments] if "submitit" not in line and "-sc" not in line else ["--help"]
+    elif "-m" in arguments:
+        arguments += ["data=iris", "trainer.max_epochs=1", "model.hidden=[4]"] * ("model.hidden" not in line)
+        arguments += ["hydra.sweeper.trials=2"] * ("sweep=optuna" in arguments) + ["trainer.max_epochs=1"]
+    elif "run=" not in line and "stage=" not in line:
         arguments += ["trainer.max_epochs=1"]
-    elif "max_epochs" in line or "patience" in line:
-        arguments = [argument for argument in arguments if "max_epochs" not in argument] + ["trainer.max_epochs=2"]
-    done = train(*arguments)
+    else:
+        arguments = [re.sub("max_epochs=.*", "max_epochs=3", argument) for argument in arguments]
+    done = train(*dict.fromkeys(arguments))
     assert done.status == 0, done.err
 
 
 @pytest.mark.parametrize("line", REPORTS)
 def test_a_report_is_made(line: str, fit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for seed in range(2):
-        fit(f"seed={seed}", "trainer.max_epochs=1", f"folder=logs/activation_study/{seed}")
+    for name in ("activation_study", "digits/2026-01-31_12-00-00"):
+        for seed in range(2):
+            fit(f"seed={seed}", "trainer.max_epochs=1", f"folder=logs/{name}/{seed}")
     monkeypatch.setattr(sys, "argv", ["neurona.report", *shlex.split(line)[3:]])
-    report.main()
+    assert report.main() == 0
     assert list(tmp_path.rglob("report.html"))

@@ -24,7 +24,7 @@ Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 
 
 class Recording(NamedTuple):
-    """module: the calls, with a mini-batch as input and the tensors that they read as attributes. passes: calls them."""
+    """module: the calls; a mini-batch is its input, the tensors that they read its attributes. passes: calls them."""
 
     module: fx.GraphModule
     passes: Passes
