@@ -77,7 +77,7 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 
 
 @pytest.fixture(scope="session")
-def _workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands name: a table, the run of it, new rows of it."""
     folder = tmp_path_factory.mktemp("pages")
     rows = [f"{number % 7},{number % 5},{'yes' if number % 7 > 3 else 'no'}" for number in range(80)]
@@ -91,9 +91,9 @@ def _workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("line", TRAINING)
 def test_a_command_runs(
-    line: str, train: Any, iris_run: Any, _workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, train: Any, iris_run: Any, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(_workplace, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("MY_SEED", "3")
     monkeypatch.setenv("PROJECT", "mine")
     arguments = shlex.split(line.replace("logs/table/…", "logs/table/run").replace("logs/…", str(iris_run.folder)))[2:]
