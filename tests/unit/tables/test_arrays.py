@@ -93,7 +93,7 @@ def test_rows_of_ones_own_validate() -> None:
         ({"X": ROWS[:0], "y": LABELS[:0]}, "X: has no rows"),
         ({"X": ROWS[:, 0]}, r"X: has the shape \(40,\); a table's is \(rows, columns\)"),
         ({"X": None}, r"X: has the shape \(\)"),
-        ({"X": [[1, 2], [3]]}, "X: is no array"),
+        ({"X": [[1, 2], [3]]}, "X: cannot be made an array"),
         ({"X": ROWS[:, :0]}, "no column is left to predict 'y' from"),
         ({"y": np.eye(2)[np.arange(40) % 2]}, r"y: has the shape \(40, 2\); .* of one-hot rows give y.argmax\(1\)"),
         ({"y": np.zeros(40)}, "column 'y' has only one class, '0'"),

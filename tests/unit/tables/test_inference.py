@@ -79,7 +79,7 @@ def test_kinds(values: list[Any], kind: str) -> None:
             "identifier",
             r"60 texts in 60 rows.*data\.categorical=\[x\] keeps it",
         ),
-        (repeated([1, 2], [3]), "x", "holds List", "no single value"),
+        (repeated([1, 2], [3]), "x", "holds List", "instead of single values"),
     ],
 )
 def test_columns_left_out(values: list[Any], name: str, reason: str, warning: str | None) -> None:
