@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.cli.replay import TRAIN, Yamls, replay
+from neurona.cli.usage import usage
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
 from neurona.config.interpolations import masked
@@ -144,7 +145,7 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
     lines = [str(override.input_line) for override in overrides]
     if parsed.config_path and "://" not in parsed.config_path:
         config_dir = config_dir.parent / parsed.config_path
-    if not parsed.multirun:
+    if parsed.help or not parsed.multirun:
         searched = [line for line in lines if line.lstrip("+").startswith("hydra.searchpath=")]
         if parsed.config_dir and not searched:
             place = written("", f"file://{Path(parsed.config_dir).resolve()}")
@@ -153,6 +154,9 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
         if parsed.config_name and name != TRAIN:
             problem = "cannot be used with run=, which has its own configuration; leave it out"
             raise ConfigError("--config-name", parsed.config_name, problem)
+        if parsed.help:
+            print(usage(parsed.config_name or name, [*searched, *lines], config_dir))
+            sys.exit(0)
         return CommandLine(options, lines, name)
     _check_sweep(overrides)
     if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:

@@ -1,5 +1,5 @@
-"""What the interpolations of a configuration come to, for checking it and for keeping it: what is taken from the
-environment is told by the resolver that was asked, not by how it is written.
+"""The values of a configuration's interpolations, for checking and for storing. Texts from the environment are known by
+the resolver that was called, not by the way they are written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOLDER = "<the run's folder>"
 
 
 class EnvironmentText(str):
-    """A text that was taken from the environment, in whole or in part."""
+    """A text that comes from the environment, in whole or in part."""
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Nodes of a configuration: the class they name, what is in them, and their place, which OmegaConf tells by private
-methods alone.
+"""Nodes of a configuration: the class that they name, their contents, and their key, for which OmegaConf has only
+private methods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``compile=true``: what was recorded of forward and backward pass, compiled to fewer and larger kernels."""
+"""``compile=true``: the recorded forward and backward pass, compiled to fewer and larger kernels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from neurona.steps.trace import Passes, Unchanged
 
 
 def compiled(module: fx.GraphModule, features: Tensor, targets: Tensor) -> Passes:
-    """The recorded calls, compiled ahead of time for mini-batches of this shape. Nothing is changed, and no random
-    number drawn. Raises whatever the compiler raises.
+    """The recorded calls, compiled ahead of time for mini-batches of this shape. Changes nothing and draws no random
+    number. Raises whatever the compiler raises.
     """
     lifted, tensors = _lifted(module)
 
@@ -47,9 +47,9 @@ def _lifted(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
         tensor = operator.attrgetter(node.target)(module).detach()
         place = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
         if place not in places:
-            given = graph.call_function(operator.getitem, (listed, len(tensors)))
+            argument = graph.call_function(operator.getitem, (listed, len(tensors)))
             # As one element: the compiler would take a float64 scalar for a number that may become a constant.
-            places[place] = given if tensor.ndim else graph.call_function(torch.squeeze, (given,))
+            places[place] = argument if tensor.ndim else graph.call_function(torch.squeeze, (argument,))
             tensors.append(torch.atleast_1d(tensor))
         copies[node] = places[place]
     return fx.GraphModule({}, graph), tensors

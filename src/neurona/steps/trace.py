@@ -24,7 +24,7 @@ Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 
 
 class Recording(NamedTuple):
-    """module: the calls, its inputs a mini-batch and its attributes the tensors that they read. passes: them called."""
+    """module: the calls; a mini-batch is its input, the tensors that they read its attributes. passes: calls them."""
 
     module: fx.GraphModule
     passes: Passes
@@ -103,7 +103,7 @@ def traced(
 
 
 class _NoLooking(TorchFunctionMode):
-    """Within, whoever asks a tensor for a value gets a RuntimeError."""
+    """A context in which reading the value of a tensor raises a RuntimeError."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in LOOKS:
@@ -112,7 +112,7 @@ class _NoLooking(TorchFunctionMode):
 
 
 class Unchanged:
-    """Leaves tensors and random numbers at the end as they were at the beginning."""
+    """A context that restores tensors and random generators at its end."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors, self.before = tensors, [tensor.detach().clone() for tensor in tensors]
@@ -138,13 +138,13 @@ def _owned(
     parameter is, copied where it is not.
     """
     owned: list[Tensor | None] = []
-    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
+    pointers = {tensor.untyped_storage().data_ptr() for tensor in others}
     for gradient, parameter in zip(gradients, parameters, strict=True):
         if gradient is not None:
             place = gradient.untyped_storage().data_ptr()
-            if place in taken or gradient.stride() != parameter.stride():
+            if place in pointers or gradient.stride() != parameter.stride():
                 gradient = torch.empty_like(parameter.detach()).copy_(gradient)
-            taken.add(place)
+            pointers.add(place)
         owned.append(gradient)
     return owned
 
