@@ -117,7 +117,7 @@ def read(path: Path) -> dict[str, Any]:
     raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
 
 
-def epochs(contents: dict[str, Any]) -> int:
+def epochs(contents: Mapping[str, Any]) -> int:
     """How many epochs were over."""
     return int(contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
