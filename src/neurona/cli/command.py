@@ -21,11 +21,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from neurona.cli.replay import TRAIN, Yamls, replay
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
+from neurona.config.interpolations import masked
 from neurona.config.overrides import parse, task_overrides, value, written
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
@@ -97,19 +98,19 @@ class Job:
             return self.task(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return self._note_failure(error)
+                return self._note_failure(error, cfg)
             if isinstance(error, UserError | RunError):
                 sys.exit(show(error, self.full_error))
             self.defect = error
             raise
 
-    def _note_failure(self, error: Exception) -> dict[str, Any]:
+    def _note_failure(self, error: Exception, cfg: DictConfig) -> dict[str, Any]:
         """Says that a job of a sweep has failed. Returns its figures."""
         node = HydraConfig.get()
         status = show(error, self.full_error, f"job {node.job.num}: ")
         if os.getpid() == self.launcher:
             self.statuses.append(status)
-        reason = one_line(str(error)) or type(error).__name__
+        reason = masked(one_line(str(error)) or type(error).__name__, str(OmegaConf.to_container(cfg)))
         return jobs.mark_failed(Path(node.runtime.output_dir), reason, task_overrides(node))
 
 

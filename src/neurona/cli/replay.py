@@ -122,7 +122,8 @@ def _check_places(config: dict[str, Any], given: Collection[str], folder: Path, 
     """Raises ConfigError for a stored setting that writes outside of the run, unless a yaml of today has it too."""
     for name, text in leaves({group: config.get(group) for group in WRITING}):
         if leads_out(name, text) and not is_within(name, given) and text not in _texts(yamls.folder):
-            problem = f"is stored with the run in {folder} and may write outside of it; to trust it, give it again too"
+            harm = "may tell others what is in a variable of yours" if "oc.env" in text else "may write outside of it"
+            problem = f"is stored with the run in {folder} and {harm}; to trust it, give it again too"
             raise ConfigError(name, text, problem)
 
 

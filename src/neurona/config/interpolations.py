@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,6 +53,16 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
         elif not any(FOLDER in text or "${" in text for text in texts):  # those are read again
             plain[name] = value
     return {**values, "folder": cfg.folder}, kept
+
+
+def masked(text: str, settings: str) -> str:
+    """A message with the names of environment variables, which the text of some settings has, in the place of what is
+    in them. Values of up to three letters stay: they would be found in any word.
+    """
+    for name in re.findall(r"oc\.env:\s*([^\s,}]+)", settings):
+        if len(value := os.environ.get(name, "")) > 3:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
 
 
 def settle(cfg: Any, values: Any) -> None:

@@ -11,11 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
 
 
-def target_of(node: DictConfig) -> str:
-    """The dotted path of what a node makes."""
-    return str(node["_target_"])
-
-
 def path_of(kind: type) -> str:
     """The dotted path of a class, by which a node names it."""
     return f"{kind.__module__}.{kind.__qualname__}"

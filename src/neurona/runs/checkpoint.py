@@ -101,8 +101,9 @@ def read(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         lacking = CONTENTS - contents.keys()
         described = contents["neurona"]
-        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and described["rng"]:
+        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and len(described["rng"]):
             spec(contents)
+            epochs(contents)
             return contents
         problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
     except FileNotFoundError:
@@ -112,6 +113,11 @@ def read(path: Path) -> dict[str, Any]:
     except Exception:  # whatever torch finds, its advice to unpickle the file regardless is not to be followed
         problem = "cannot be read as plain data and tensors"
     raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
+
+
+def epochs(contents: dict[str, Any]) -> int:
+    """How many epochs were over."""
+    return int(contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
