@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,17 +121,19 @@ def _is_given(override: Override, config: dict[str, Any], choices: dict[str, Any
 def _check_places(config: dict[str, Any], given: Collection[str], folder: Path, yamls: Yamls) -> None:
     """Raises ConfigError for a stored setting that writes outside of the run, unless a yaml of today has it too."""
     for name, text in leaves({group: config.get(group) for group in WRITING}):
-        if leads_out(name, text) and not is_within(name, given) and text not in _texts(yamls.folder):
+        if leads_out(name, text) and not is_within(name, given) and not _is_todays(name, text, yamls.folder):
             harm = "may tell others what is in a variable of yours" if "oc.env" in text else "may write outside of it"
             problem = f"is stored with the run in {folder} and {harm}; to trust it, give it again too"
             raise ConfigError(name, text, problem)
 
 
-def _texts(folder: Path) -> Iterator[str]:
-    """Every value that stands in one of the yamls of a folder."""
+def _is_todays(name: str, text: str, folder: Path) -> bool:
+    """Whether one of the yamls of a folder has this text at the key of this name."""
     for file in folder.rglob("*.yaml"):
         with contextlib.suppress(Exception):  # nobody has chosen it
-            yield from (text for _, text in leaves(configuration.load(file)))
+            if any(text == other and f".{name}".endswith(f".{key}") for key, other in leaves(configuration.load(file))):
+                return True
+    return False
 
 
 def _use_absolute(config: dict[str, Any], folder: Path, given: Collection[str]) -> None:

@@ -101,10 +101,11 @@ def read(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         lacking = CONTENTS - contents.keys()
         described = contents["neurona"]
-        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and len(described["rng"]):
+        if not lacking and isinstance(described["model"], dict) and described["preprocessing"]:
             spec(contents)
             epochs(contents)
-            return contents
+            if len(described["rng"]):
+                return contents
         problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
     except FileNotFoundError:
         raise ConfigError("checkpoint", path, "does not exist; the run has not saved one yet") from None

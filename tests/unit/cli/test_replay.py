@@ -350,7 +350,8 @@ def test_a_place_outside_that_a_yaml_of_todays_names_is_trusted(begin: Any, resu
     )
     run = begin("data=iris", "logger=lab")
     assert resume(run)[0].logger.board.save_dir == "/lab"
-    (yamls / "logger/lab.yaml").unlink()
+    (yamls / "logger/lab.yaml").rename(yamls / "data/lab.yaml")
+    (yamls / "data/lab.yaml").write_text("root: /lab\n")  # the same text at another key
     with pytest.raises(ConfigError, match=r"logger\.board\.save_dir=/lab: is stored"):
         resume(run)
 
