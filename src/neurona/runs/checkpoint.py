@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -23,7 +22,7 @@ from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.embedding import Embedding
 from neurona.runs.files import is_below, replacing
 from neurona.runs.folder import PREVIOUS
-from neurona.runs.plain import first_unreadable, plain
+from neurona.runs.plain import copied, first_unreadable, plain
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path, checkpoint = Path(path), plain(checkpoint)
         if storage_options and storage_options.get(self.HOLD):
-            self._held = copy.deepcopy(checkpoint), path
+            self._held = copied(checkpoint), path
             return
         if self._held is not None and self._held[1] != path:
             self.write_held()

@@ -122,7 +122,7 @@ class RecordedSteps(DirectSteps, ABC):
             return None
         if self.compiles:
             try:
-                return compiled(recording.module, features, targets)
+                return compiled(recording, features, targets)
             except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
                 self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
                 log.warning("compile=true has no effect, because the compiler gave up: %s", reason)
