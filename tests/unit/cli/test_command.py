@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,10 +228,10 @@ def test_hydras_own_options_go_on_working(call: Call, arguments: list[str], show
     assert shown in done.out
 
 
-def test_help_is_there_at_once(script: Path) -> None:
-    before = time.monotonic()
-    assert started(script, "--help").status == 0
-    assert time.monotonic() - before < 5
+def test_help_imports_no_torch(script: Path) -> None:
+    done = started(script, "--help")  # the script itself asserts it
+    assert done.status == 0, done.err
+    assert "groups and their choices" in done.out
 
 
 def test_shell_completion(script: Path) -> None:
