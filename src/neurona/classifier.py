@@ -257,12 +257,19 @@ class Classifier(LightningModule):
     def log_step(self) -> None:
         """Logs the step that was just made."""
         norms = self.norms.figures() if self.norms is not None else {}
-        self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), "train/lr": self.next_rate, **norms})
+        self.log_to_loggers({"train/step_loss": self.figures.logged_loss(), **self.rates(), **norms})
 
-    @property
-    def next_rate(self) -> float:
-        """The learning rate of the next step, that of the first parameter group."""
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
+    def rates(self) -> dict[str, float]:
+        """The learning rate that the last step was made with, as train/lr; where groups of parameters have different
+        ones, that of each, as train/lr/pg1 or, of a group with a name, train/lr/<name>, as Lightning's
+        LearningRateMonitor calls them.
+        """
+        groups = self.trainer.optimizers[0].param_groups
+        rates = [float(rate) for rate in self.figures.rates or (group["lr"] for group in groups)]
+        if len(set(rates)) == 1:
+            return {"train/lr": rates[0]}
+        names = [group.get("name", f"pg{number}") for number, group in enumerate(groups, start=1)]
+        return {f"train/lr/{name}": rate for name, rate in zip(names, rates, strict=False)}
 
     def step_plateau(self) -> None:
         """Has a schedule of this classifier's own that follows a figure look at it, at the end of each epoch that may
@@ -305,11 +312,8 @@ class Classifier(LightningModule):
 
     def report(self, figures: dict[str, float]) -> None:
         """Reports the figures of an epoch or an evaluation to callbacks and loggers."""
-        if self.trainer.state.fn == "fit":
-            # What self.log_dict(figures, logger=False) comes to, in a fiftieth of the time.
-            self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
-        else:
-            self.log_dict(figures, logger=False, batch_size=1)
+        # What self.log_dict(figures, logger=False) comes to for callbacks, in a fiftieth of the time.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
         self.log_to_loggers(figures)
 
     def log_to_loggers(self, figures: dict[str, Any]) -> None:

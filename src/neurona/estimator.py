@@ -38,14 +38,14 @@ ONE_EPOCH = (
 
 
 class NeuronaClassifier(ClassifierMixin, BaseEstimator):
-    """A multilayer perceptron for tables. X: (rows, columns), numbers, NaN and infinity for missing ones; or a pandas
-    or polars frame, whose columns are typed as a file's are. A missing number is imputed as the encoding does, and
-    whether it was missing is a column of its own where any was in training.
+    """A multilayer perceptron for tables. X is an array of numbers (rows, columns), NaN or infinite where missing, or a
+    pandas or polars frame, whose columns are typed as those of a file. A missing number is imputed, and columns that
+    had missing values in training get an indicator.
 
-    hidden, activation: of ``model=mlp``; where both are None, the network of ``data=arrays``. lr: learning rate.
-    max_epochs: at most; of the rows, ``data.val_fraction`` validate and may end the fit earlier. random_state: seed of
-    weights, dropout and order. folder: of the run, which is then kept whole; temporary without. overrides: as on the
-    command line, before all of these. None leaves a setting to the configuration.
+    hidden, activation: of ``model=mlp``; if both are None, the network of ``data=arrays``. lr: learning rate.
+    max_epochs: at most; a share ``data.val_fraction`` of the rows validates and may end the fit earlier. random_state:
+    seed of weights, dropout and order of rows. folder: where to keep the run; without it, the run is temporary.
+    overrides: as on the command line; they win over all other parameters. None leaves a setting to the configuration.
 
     After ``fit``: classes_, n_features_in_, feature_names_in_ (of a frame), n_iter_ (epochs), metrics_ (what
     ``metrics.json`` has), folder_ (None if it was temporary).
@@ -65,8 +65,8 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         self.overrides, self.folder, self.random_state = overrides, folder, random_state
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> NeuronaClassifier:
-        """sample_weight: what the training loss of each row is multiplied with, once their mean is 1; rows of weight 0
-        are left out. Raises ValueError for what cannot be fitted.
+        """sample_weight: factors for the training loss of each row, scaled to a mean of 1; rows of weight 0 are left
+        out. Raises ValueError for what cannot be fitted.
         """
         X, y, sample_weight = self._validated(X, y, sample_weight)
         self.classes_ = np.unique(y)
@@ -78,8 +78,8 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(
         self, X: Any, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> NeuronaClassifier:
-        """One epoch from the weights that there are, without validation; the optimiser begins anew. Columns, encoding
-        and classes stay those of the first call, which must be given all classes.
+        """Trains one epoch from the present weights, without validation; the optimiser starts afresh. Columns, encoding
+        and classes are those of the first call, which must name all classes.
         """
         is_first = not hasattr(self, "network_")
         if is_first and classes is None:
@@ -104,7 +104,7 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def _validated(self, X: Any, y: Any = None, sample_weight: Any = None, *, reset: bool = True) -> Any:
-        """X, and where there is a y also y and the weights, as scikit-learn checks them."""
+        """X, with y and the weights if there are any, after scikit-learn's checks."""
         is_frame = hasattr(X, "columns")
         checks: dict[str, Any] = {"skip_check_array": True} if is_frame else {"ensure_all_finite": False}
         if y is None and not reset:
@@ -152,7 +152,7 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _lines(self, temporary: str, more: Sequence[str]) -> list[str]:
-        """All settings, as on the command line; the overrides take the place of others of their keys."""
+        """All settings as on the command line; the overrides replace settings of the same key."""
         state = self.random_state
         seed = state if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31)
         hidden = None if self.hidden is None else [int(width) for width in self.hidden]
@@ -169,10 +169,10 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         lines += [*ALL_ROWS, *traces, written("folder", str(self.folder or temporary))]
         if self.folder is None:
             lines.append("trainer.callbacks.importance=null")
-        given = {key(override) for override in parse([*more, *self.overrides])}
-        is_own = "model" in given  # which may have other settings
+        own_keys = {key(override) for override in parse([*more, *self.overrides])}
+        is_own = "model" in own_keys  # which may have other settings
         names = [(line, line.partition("=")[0]) for line in lines]
-        kept = [line for line, name in names if name not in given and not (is_own and name.startswith("model."))]
+        kept = [line for line, name in names if name not in own_keys and not (is_own and name.startswith("model."))]
         return [*kept, *self.overrides, *more]
 
     def _prepare(self) -> None:

@@ -23,15 +23,14 @@ BATCH_ROWS = 4096
 
 
 class Predictor:
-    """The best checkpoint of a run. Features are raw, as the data set holds them: scaling is part of the model.
+    """A trained run that predicts, from its best checkpoint. Features are raw: scaling is part of the model.
 
-    features: anything that ``numpy.asarray`` makes numbers of, (rows, num_features) or, images, (rows, height, width).
-    Of a run on a table: a polars or pandas frame, a mapping of columns, or a list of mappings, with the run's columns
-    in any order among others; or an array (rows, columns) of the columns used (``columns``).
-    classes_: the class names, (num_classes,), in the order of the probabilities' columns; integers where all of them
-    are.
-    feature_shape: of a row as the run's loader had it, where that is not (num_features,). folder, metrics: of the run,
-    and what its ``metrics.json`` tells.
+    features: numbers, (rows, num_features), or images, (rows, height, width), as anything that ``numpy.asarray`` takes.
+    For a run on a table: a polars or pandas frame, a mapping of columns, or a list of mappings that has the run's
+    columns, in any order; or an array (rows, columns) of the columns used (``columns``).
+    classes_: the class names, (num_classes,), in the order of the probabilities; integers if all names are.
+    feature_shape: the shape of one row in the run's loader, if it is not (num_features,). folder: the run's. metrics:
+    the contents of its ``metrics.json``.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Predictor:
             self.classes_ = self.classes_.astype(np.int64)
 
     def predict_proba(self, features: Any) -> NDArray[Any]:
-        """Probabilities, (rows, num_classes). Raises DataError for other features than the run's, naming columns."""
+        """Probabilities, (rows, num_classes). Raises DataError, naming columns, if the features are not the run's."""
         rows = torch.from_numpy(self.spec.rows(features))
         rows = rows if self.feature_shape is None else rows.reshape(-1, *self.feature_shape)
         with torch.inference_mode():
@@ -75,7 +74,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
-    """The predictor of a run's best checkpoint, on the CPU: the run's own classifier, network and preprocessing.
+    """A run's best checkpoint as a predictor on the CPU, with the run's own classifier, network and preprocessing.
 
     allow: modules of your own whose classes the run names. Raises ConfigError if the folder is not a run's, its
     checkpoint is missing or damaged, or it names a class that is not allowed.
@@ -90,7 +89,7 @@ def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
 
 
 def _stored_config(contents: dict[str, Any], run: Path) -> dict[str, Any] | None:
-    """What the classifier of a checkpoint from before there was a description of it in there is made from."""
+    """The configuration of a run whose checkpoint, of an earlier version, does not describe its classifier."""
     if "classifier_config" in contents["neurona"] or not (run / "config.yaml").is_file():
         return None
     settings: Any = OmegaConf.to_container(OmegaConf.create(configuration.read(run)).classifier, resolve=True)

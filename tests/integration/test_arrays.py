@@ -155,7 +155,11 @@ def test_weights_count_in_the_training_loss_alone_and_the_same_either_way(read_r
         ({"sample_weight": WEIGHTS[1:]}, [], "sample_weight: has 149 for the 150 rows of X"),
         ({"sample_weight": -WEIGHTS}, [], "needs a number of 0 or more"),
         ({"sample_weight": WEIGHTS}, ["data.weight=x0"], "data.weight=x0: does not go with sample_weight"),
-        ({"sample_weight": WEIGHTS, "X": IRIS.reshape(-1, 2, 2)}, [], "sample_weight: is of tables, not of images"),
+        (
+            {"sample_weight": WEIGHTS, "X": IRIS.reshape(-1, 2, 2)},
+            [],
+            "sample_weight: works with tables, not with images",
+        ),
         (
             {"sample_weight": WEIGHTS},
             [f"allow=[{__name__}]", f"classifier._target_={__name__}.Own"],

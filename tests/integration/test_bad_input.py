@@ -58,7 +58,7 @@ def call(server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Any]:
         server.stdin.write(json.dumps([str(folder), str(ROOT / "train.py"), arguments]) + "\n")
         server.stdin.flush()
         status = int(server.stdout.readline())
-        assert list(folder.iterdir()) == []
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
         return status, *(folder.with_suffix(f".{name}").read_text() for name in ("out", "err"))
 
     return run
@@ -82,6 +82,14 @@ def call(server: subprocess.Popen[str], tmp_path: Path) -> Callable[..., Any]:
         (["+trainer.max_epocs=1"], "did you mean trainer.max_epochs?"),
         (["+model.hiden=[3]"], "did you mean model.hidden?"),
         (["stage=tset"], "did you mean test?"),
+        (["model.activation=tahn"], "did you mean tanh?"),
+        (["model=tabm", "model.activation=Relu"], "did you mean relu?"),
+        (["model.activation=[relu,tahn]"], "did you mean tanh?"),
+        (["model.normalization=bach"], "did you mean batch?"),
+        (["data.scaling=unity"], "must be one of standard, unit, none; did you mean unit?"),
+        (["model.hidden=[a]"], "must be a list (each entry a whole number)"),
+        (["trainer.max_epochs=many"], "must be a whole number or null"),
+        (["trainer.precision=bf16mixed"], "did you mean bf16-mixed?"),
         (["run=logs/none"], "run=logs/none: is not a run folder"),
     ],
 )
@@ -94,13 +102,27 @@ def test_mistakes_are_answered_before_torch_is_imported(call: Any, arguments: li
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["seed=0,1", "model.activation=relu,tahn"],
+        ["model.activation=relu,tahn", "seed=range(0,200)"],
+        ["hydra/launcher=basic", "model.activation=relu,tahn"],
+        ["sweep=optuna", "model.activation=relu,tahn"],
+    ],
+)
+def test_a_sweep_answers_for_every_job_before_torch_is_imported(call: Any, arguments: list[str]) -> None:
+    status, out, err = call("-m", *arguments)
+    assert status == 2, err
+    assert "did you mean tanh?" in err
+    assert len(err.splitlines()) == 1
+    assert out.splitlines()[1:] == ["torch imported: False"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["optimizer.schedule=cosine"], "a choice is made with a slash: optimizer/schedule=cosine"),
         (["optimizer.lr=abc"], "optimizer.lr=abc: must be a number"),
-        (["model.hidden=[a]"], "must be a list (each entry a whole number)"),
-        (["trainer.max_epochs=many"], "must be a whole number or null"),
-        (["model.normalization=bach"], "did you mean batch?"),
         (["model.hidden=[-3]"], "model.hidden"),
         (["model.dropout=1.5"], "model.dropout=1.5"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: must be above 0"),

@@ -262,3 +262,15 @@ def test_debug_fast_runs_three_mini_batches(fit: Callable[..., Any], newest: Any
 def test_debug_profile_leaves_a_table(newest: Any) -> None:
     neurona.run(["data=iris", "debug=profile", "quiet=true"])
     assert "training_step" in (newest().folder / "fit-profile.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "number"), [("limit_train_batches", 2), ("limit_train_batches", 0.5), ("overfit_batches", 1)]
+)
+def test_an_epoch_of_some_mini_batches_is_told_at_both_ends(train: Any, key: str, number: float) -> None:
+    done = train("data=iris", f"trainer.{key}={number}", "trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    made = number if isinstance(number, int) else int(7 * number)  # 98 training rows at batch size 16
+    assert f"\nepochs   each takes {made} of 7 mini-batches (trainer.{key})\n" in done.out
+    assert f"\n2 epochs of {made} of 7 mini-batches each, {2 * made} steps in " in done.out
+    assert "mini-batches each" not in train("data=iris", "trainer.max_epochs=1", "trainer.limit_train_batches=50").out

@@ -116,6 +116,12 @@ def test_no_file_of_a_run_holds_a_text_of_the_environment(
     assert train("run=logs/r", "stage=test", "quiet=true").status == 0
     holding = [path for path in Path("logs").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
     assert not holding
+    sweep = ["-m", "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=logs/sweep", "logger=none"]
+    done = train(*sweep, "data=table", "data.path=${oc.env:S}.parquet", "data.target=target")
+    assert (done.status, "s3cr3t.parquet: does not exist" in done.err) == (2, True)
+    assert "${oc.env:S}.parquet: does" in Path("logs/sweep/1_seed1/metrics.json").read_text()
+    holding = [path for path in Path("logs").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert not holding
     monkeypatch.delenv("S")
     before = sorted(Path("logs").rglob("*"))
     done = train("run=logs/r", "trainer.max_epochs=3", "logger=tensorboard")
@@ -165,9 +171,15 @@ def test_what_gives_other_bits_is_told(
 
     for name in ("last", "best"):
         torch.save(contents, iris_run.folder / "checkpoints" / f"{name}.ckpt")
-    done = train(f"run={iris_run.folder}", "trainer.max_epochs=3", "quiet=false")
+    given = ["trainer.max_epochs=3", "trainer.precision=bf16-mixed"]
+    done = train(f"run={iris_run.folder}", *given, "quiet=false")
     assert done.status == 0, done.err
-    for line in (f"torch: 2.0.1 when the run began or was last stopped, {torch.__version__} now", "devices: 2 when"):
+    for line in (
+        "trainer.max_epochs: 2 before, 3 from now on",
+        "trainer.precision: 32-true before, bf16-mixed from now on",
+        f"torch: 2.0.1 when the run began or was last stopped, {torch.__version__} now",
+        "devices: 2 when",
+    ):
         assert line in done.out
     assert "rules of steps: 0 when" in done.out
 

@@ -264,7 +264,7 @@ def test_clipping_of_ones_own_is_called_at_every_step(fit: Any) -> None:
 def test_warm_up_in_a_step_of_the_optimiser_is_called_at_every_step(fit: Any) -> None:
     run = fit(*own("Warmup"))
     assert list(range(2 * STEPS)) == NOTES  # counted by Lightning once the hook returns
-    assert run.metrics["train/lr"] == pytest.approx(2 * STEPS / 500 * 1e-3)
+    assert run.metrics["train/lr"] == pytest.approx((2 * STEPS - 1) / 500 * 1e-3)  # of the last step, not the next
 
 
 class Penalty(Classifier):
@@ -587,3 +587,25 @@ def test_a_checkpoint_of_lightnings_may_follow_the_step(fit: Any) -> None:
     keeps = f"+trainer.callbacks.c._target_={LIGHTNINGS}.ModelCheckpoint"
     run = fit(keeps, "+trainer.callbacks.c.monitor=step", "+trainer.callbacks.c.mode=max")
     assert len(list((run.folder / "checkpoints").glob("epoch=*.ckpt"))) == 1
+
+
+def test_the_rates_that_are_logged_are_those_of_the_steps(fit: Any) -> None:
+    """Both ways of stepping, and what Lightning's own monitor logs before each step."""
+    settings = ["optimizer/schedule=one_cycle", "trainer.log_every_n_steps=1", "logger=csv"]
+    settings += ["optimizer.groups={head.*:{lr:0.01}}", "trainer.max_epochs=2"]
+    monitor = (
+        "+trainer.callbacks.rates={_target_:lightning.pytorch.callbacks.LearningRateMonitor,logging_interval:step}"
+    )
+    figures = []
+    for more in ([], [monitor]):
+        run = fit(*settings, *more)
+        rows = [line.split(",") for line in (run.folder / "metrics.csv").read_text().splitlines()]
+        figures.append([(int(step), name, float(value)) for step, name, value in rows[1:] if "lr" in name])
+        assert run.metrics["train/lr/pg2"] == pytest.approx(10 * run.metrics["train/lr/pg1"])
+    fast, lightnings = figures
+    assert {name for _, name, _ in fast} == {"train/lr/pg1", "train/lr/pg2"}
+    assert fast == [row for row in lightnings if row[1] in ("train/lr/pg1", "train/lr/pg2")]
+    for group in ("pg1", "pg2"):
+        monitored = {step: rate for step, name, rate in lightnings if name == f"lr-Adam/{group}"}
+        assert monitored == {step: rate for step, name, rate in fast if name == f"train/lr/{group}"}
+        assert len(monitored) == 2 * STEPS

@@ -168,8 +168,7 @@ def test_a_schedule_of_ones_own(train: Any, newest: Any) -> None:
     assert done.status == 0, done.err
     rows = [line.split(",") for line in (newest().folder / "metrics.csv").read_text().splitlines()]
     rates = {int(step): float(value) for step, name, value in rows[1:] if name == "train/lr"}
-    of_next = [1e-3 * min((step + 2) / 10, 1) for step in range(14)]  # the rate of the step after the one logged
-    assert [rates[step] for step in range(14)] == pytest.approx(of_next)
+    assert [rates[step] for step in range(14)] == pytest.approx([1e-3 * min((step + 1) / 10, 1) for step in range(14)])
     done = train(f"run={newest().folder}", "trainer.max_epochs=3")
     assert done.status == 0, done.err
     done = train("optimizer/schedule=warmup", "optimizer.schedule.warmup_steps=0", "data=iris")
@@ -201,8 +200,8 @@ def test_a_head_that_learns_faster_than_the_body(train: Any, newest: Any) -> Non
     assert done.status == 0, done.err
     (state,) = newest().checkpoint()["optimizer_states"]
     assert [(group["lr"], len(group["params"])) for group in state["param_groups"]] == [(1e-4, 4), (1e-3, 2)]
-    rates = re.findall(r"^\d+,train/lr,(.+)$", (newest().folder / "metrics.csv").read_text(), re.MULTILINE)
-    assert {float(rate) for rate in rates} == {1e-4}
+    rates = re.findall(r"^\d+,train/lr/(\w+),(.+)$", (newest().folder / "metrics.csv").read_text(), re.MULTILINE)
+    assert {(name, float(rate)) for name, rate in rates} == {("pg1", 1e-4), ("pg2", 1e-3)}
 
 
 def test_a_typo_in_ones_own_network_gets_a_suggestion(train: Any) -> None:
@@ -381,3 +380,55 @@ def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
         assert done.status == 0, done.err
     assert begun.weights() == whole.weights()
     assert begun.metrics["steps"] == whole.metrics["steps"]
+
+
+WEIGHTED = """
+import torch
+
+from neurona.classifier import Classifier
+from neurona.data.base import InMemoryData, Table
+
+
+class Weighted(InMemoryData):
+    def __init__(self, *, flipped: bool = False, **settings):
+        super().__init__(**settings)
+        self.flipped = flipped
+
+    def read(self):
+        features = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+        targets = (features[:, 0] > 0).long()
+        weights = (torch.arange(300) % 3 > 0).float()
+        if self.flipped:
+            targets = torch.where(weights == 0, 1 - targets, targets)
+        return Table(features, targets, ("left", "right"), weights=weights)
+
+
+class Before(Classifier):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+class After(Classifier):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+"""
+
+
+def test_weights_of_rows_of_a_data_set_of_ones_own(train: Any, newest: Any, project: Path) -> None:
+    """Rows of weight 0 may have any label; batch hooks of one's own would take the weights for features."""
+    (project / "mine.py").write_text(WEIGHTED)
+    (project / "configs" / "data" / "weighted.yaml").write_text(
+        "_target_: mine.Weighted\nbatch_size: 16\neval_batch_size: 64\nval_fraction: 0\ntest_fraction: 0.2\n"
+        "folds: null\nfold: null\nsplit_seed: 0\nshuffle_seed: ${seed}\nflipped: false\n"
+    )
+    settings = ["data=weighted", "trainer.max_epochs=3", "quiet=true", "model.hidden=[4]"]
+    weights = []
+    for flipped in ("false", "true"):
+        done = train(*settings, f"data.flipped={flipped}", "data.test_fraction=0")
+        assert done.status == 0, done.err
+        weights.append(newest().weights())
+    assert weights[0] == weights[1]
+    assert newest().checkpoint()["state_dict"]["network.linear1.weight"].shape == (4, 2)
+    for kind, hook in (("Before", "on_before_batch_transfer"), ("After", "on_after_batch_transfer")):
+        done = train(*settings, f"classifier._target_=mine.{kind}")
+        assert (done.status, f"has a {hook} of its own, which knows no weights of rows" in done.err) == (2, True)

@@ -79,3 +79,35 @@ def test_an_experiment_in_a_folder_and_its_first_line(train: Any) -> None:
     assert (done.status, "write experiment=of_mine/first without a +" in done.err) == (2, True)
     done = train(*arguments)
     assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "model.hidden: [32]",
+            "model.hidden=[32]: is how the command line names it; in the yaml write model: {hidden: [32]}",
+        ),
+        (
+            "trainer:\n  callbacks.early_stopping.patience: 3",
+            "in the yaml write trainer: {callbacks: {early_stopping: {patience: 3}}}",
+        ),
+    ],
+)
+def test_a_key_with_dots_in_a_yaml_is_answered_with_the_nested_one(train: Any, text: str, message: str) -> None:
+    done = train(*experiment(f"# @package _global_\n{text}"))
+    assert (done.status, message in done.err, len(done.err.splitlines())) == (2, True, 1)
+    remedy = message.rpartition("write ")[2]
+    assert train(*experiment(f"# @package _global_\n{remedy}")).status == 0
+
+
+def test_several_experiments_name_their_run_together(train: Any, read_run: Any) -> None:
+    done = train("experiment=[lesson,two_moons]", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    (folder,) = Path("logs/lesson+two_moons").iterdir()
+    assert str(folder) in done.out
+    assert "experiment: lesson+two_moons" in (folder / "overrides.yaml").read_text()
+    assert train(f"run={folder}", "trainer.max_epochs=2").status == 0
+    assert read_run(folder).metrics["epochs"] == 2
+    done = train("-m", "experiment=[lesson,two_moons]", "trainer.max_epochs=1", "seed=0,1", "quiet=true")
+    assert (done.status, len(list(Path("logs/lesson+two_moons").iterdir()))) == (0, 2)

@@ -543,6 +543,8 @@ def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
     assert f"is finished; to train on, give it more: {PATIENCE}=…" in done.out
     with pytest.raises(ConfigError, match="ended the run after 2 validations without improvement; give it more"):
         neurona.run([f"run={run.folder}", "trainer.max_epochs=40", "quiet=true"])
+    with pytest.raises(ConfigError, match="ended the run after 2 validations without improvement; give it more"):
+        neurona.run([f"run={run.folder}", f"{PATIENCE}=1", "quiet=true"])
     assert run.metrics == stopped
     done = train(f"run={run.folder}", f"{PATIENCE}=4")
     assert done.status == 0
@@ -550,6 +552,8 @@ def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
     assert_same_figures(run, reference)
     neurona.run([f"run={run.folder}", f"{PATIENCE}=null", f"trainer.max_epochs={run.metrics['epochs'] + 1}"])
     assert (run.metrics["epochs"], run.metrics["stopped_by"]) == (reference.metrics["epochs"] + 1, "max_epochs")
+    with pytest.raises(ConfigError, match="epochs already; give it more"):
+        neurona.run([f"run={run.folder}", f"{PATIENCE}=9", "quiet=true"])
 
 
 def test_a_run_that_was_stopped_early_and_interrupted_in_its_test_is_not_trained_on(

@@ -235,6 +235,14 @@ def test_partial_fits_start_where_a_fit_has_ended() -> None:
     np.testing.assert_array_equal(went_on.classes_, [0, 1, 2])
 
 
+def test_a_partial_fit_takes_all_mini_batches_of_many_rows() -> None:
+    """An epoch of a table has 500 mini-batches at most (128,000 rows at 256 a mini-batch); one of these has all."""
+    rows, labels = np.tile(X, (5, 1)), np.tile(Y, 5)
+    estimator = short(overrides=["data.batch_size=1", "trainer.max_epochs=1"])
+    assert estimator.fit(rows, labels).metrics_["steps"] == 500
+    assert estimator.partial_fit(rows, labels).metrics_["steps"] == len(rows) == 750
+
+
 @pytest.mark.parametrize(
     ("first", "arguments", "message"),
     [

@@ -156,3 +156,13 @@ def test_files_and_functions_are_of_a_size_to_take_in_at_once() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 assert node.end_lineno - node.lineno < 50, f"{module}.{node.name}"
+
+
+def test_the_tests_that_the_page_on_exactness_names_are_there() -> None:
+    root = SOURCE.parent
+    page = (root / "docs/exactness.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*(?:tests/|test_).*\|$", page.partition("## Which test holds what")[2], re.MULTILINE)
+    assert len(rows) > 15
+    files, tests = set(re.findall(r"tests/[\w/]+\.py", page)), set(re.findall(r"(?:::|`)(test_\w+)", page))
+    written = "".join((root / file).read_text(encoding="utf-8") for file in sorted(files))
+    assert not [test for test in tests if f"def {test}(" not in written]

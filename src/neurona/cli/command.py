@@ -21,11 +21,13 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from neurona.cli.replay import TRAIN, Yamls, replay
+from neurona.cli.usage import usage
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
+from neurona.config.interpolations import masked
 from neurona.config.overrides import parse, task_overrides, value, written
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
@@ -97,19 +99,19 @@ class Job:
             return self.task(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return self._note_failure(error)
+                return self._note_failure(error, cfg)
             if isinstance(error, UserError | RunError):
                 sys.exit(show(error, self.full_error))
             self.defect = error
             raise
 
-    def _note_failure(self, error: Exception) -> dict[str, Any]:
+    def _note_failure(self, error: Exception, cfg: DictConfig) -> dict[str, Any]:
         """Says that a job of a sweep has failed. Returns its figures."""
         node = HydraConfig.get()
         status = show(error, self.full_error, f"job {node.job.num}: ")
         if os.getpid() == self.launcher:
             self.statuses.append(status)
-        reason = one_line(str(error)) or type(error).__name__
+        reason = masked(one_line(str(error)) or type(error).__name__, str(OmegaConf.to_container(cfg)))
         return jobs.mark_failed(Path(node.runtime.output_dir), reason, task_overrides(node))
 
 
@@ -143,7 +145,7 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
     lines = [str(override.input_line) for override in overrides]
     if parsed.config_path and "://" not in parsed.config_path:
         config_dir = config_dir.parent / parsed.config_path
-    if not parsed.multirun:
+    if parsed.help or not parsed.multirun:
         searched = [line for line in lines if line.lstrip("+").startswith("hydra.searchpath=")]
         if parsed.config_dir and not searched:
             place = written("", f"file://{Path(parsed.config_dir).resolve()}")
@@ -152,6 +154,9 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
         if parsed.config_name and name != TRAIN:
             problem = "cannot be used with run=, which has its own configuration; leave it out"
             raise ConfigError("--config-name", parsed.config_name, problem)
+        if parsed.help:
+            print(usage(parsed.config_name or name, [*searched, *lines], config_dir))
+            sys.exit(0)
         return CommandLine(options, lines, name)
     _check_sweep(overrides)
     if parsed.cfg or parsed.info or parsed.help or parsed.hydra_help:

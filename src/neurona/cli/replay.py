@@ -1,10 +1,10 @@
-"""``run=``: the configuration of the run that goes on, or is worked on, as it is stored, in the place of today's."""
+"""``run=``: the stored configuration of a run takes the place of the one that today's yamls give."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ WRITING = ("trainer", "logger")
 
 
 class Yamls(NamedTuple):
-    """Today's: their folder, and the overrides that tell Hydra of further ones."""
+    """The yamls of today: their folder, and the overrides that name further folders to Hydra."""
 
     folder: Path
     searched: Sequence[str] = ()
@@ -56,24 +56,24 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     Raises ConfigError if one given has several values, if the folder is not a run's, if one given changes what belongs
     to the run, or if a stored setting could make this run write elsewhere.
     """
-    given = {key(override): override for override in parse(overrides)}  # the last of each key counts
-    check_single(given.values())
-    if "retry_failed" in given and given["retry_failed"].value():
+    by_key = {key(override): override for override in parse(overrides)}  # the last of each key counts
+    check_single(by_key.values())
+    if "retry_failed" in by_key and by_key["retry_failed"].value():
         problem = "is for a sweep that goes on (-m); a run that has failed goes on by run=<its folder>"
-        raise ConfigError("retry_failed", value(given["retry_failed"]), problem)
-    if "run" not in given or not given["run"].value():
+        raise ConfigError("retry_failed", value(by_key["retry_failed"]), problem)
+    if "run" not in by_key or not by_key["run"].value():
         return TRAIN, overrides
-    folder = Path(str(given["run"].value()))
+    folder = Path(str(by_key["run"].value()))
     require_run(folder, "run")
     today: dict[str, Any] = configuration.load(yamls.folder / f"{TRAIN}.yaml")
     config, choices, lines = _stored(folder, yamls, today)
-    is_fit = "stage" not in given or given["stage"].value() == "fit"
+    is_fit = "stage" not in by_key or by_key["stage"].value() == "fit"
     free = ("trainer", *(() if is_fit else ("data",)), *BESIDE_RUN)
-    given = {name: o for name, o in given.items() if root(o) in free or o.input_line not in lines}
+    by_key = {name: o for name, o in by_key.items() if root(o) in free or o.input_line not in lines}
 
     def changing() -> list[Override]:
-        """Those that give something else than the run has."""
-        return [override for override in given.values() if not _is_given(override, config, choices)]
+        """The overrides that differ from the run's own settings."""
+        return [override for override in by_key.values() if not _is_given(override, config, choices)]
 
     for override in changing():
         if root(override) not in free and root(override) in {*config, *(name.partition("/")[0] for name in choices)}:
@@ -83,13 +83,16 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
             raise ConfigError(str(override.key_or_group), value(override), problem)
     if not is_fit:
         config |= {name: unused for name, unused in (("init_from", None), ("logger", {})) if name in config}
-    _check_places(config, given, folder, yamls)
-    _use_absolute(config, folder, given)
+    _check_places(config, by_key, folder, yamls)
+    _use_absolute(config, folder, by_key)
     groups = [o for o in changing() if o.key_or_group in GROUPS and not o.is_delete()]
     _choose(config, choices, groups, yamls)
-    told = {"overrides": {"task": [*lines, *(str(o.input_line) for o in groups)]}, "runtime": {"choices": choices}}
+    hydra_node = {
+        "overrides": {"task": [*lines, *(str(o.input_line) for o in groups)]},
+        "runtime": {"choices": choices},
+    }
     defaults = ["_self_", *(entry for entry in today["defaults"] if "override hydra/" in str(entry))]
-    node = {**config, "defaults": defaults, "hydra": {**today.get("hydra", {}), **told}}
+    node = {**config, "defaults": defaults, "hydra": {**today.get("hydra", {}), **hydra_node}}
     ConfigStore.instance().store(OF_RUN, node)
     return OF_RUN, [_written(override, config) for override in changing()]
 
@@ -109,7 +112,7 @@ def _stored(folder: Path, yamls: Yamls, today: dict[str, Any]) -> tuple[dict[str
 
 
 def _is_given(override: Override, config: dict[str, Any], choices: dict[str, Any]) -> bool:
-    """Whether a configuration, or its choices of groups, have what an override gives."""
+    """Whether a configuration, or its choices of groups, already has the value of an override."""
     if key(override) in choices:
         return choices[key(override)] == override.value()
     stored = at(config, key(override), ...)
@@ -118,26 +121,29 @@ def _is_given(override: Override, config: dict[str, Any], choices: dict[str, Any
     return bool(stored == override.value()) and type(stored) is type(override.value())
 
 
-def _check_places(config: dict[str, Any], given: Collection[str], folder: Path, yamls: Yamls) -> None:
+def _check_places(config: dict[str, Any], by_key: Collection[str], folder: Path, yamls: Yamls) -> None:
     """Raises ConfigError for a stored setting that writes outside of the run, unless a yaml of today has it too."""
     for name, text in leaves({group: config.get(group) for group in WRITING}):
-        if leads_out(name, text) and not is_within(name, given) and text not in _texts(yamls.folder):
-            problem = f"is stored with the run in {folder} and may write outside of it; to trust it, give it again too"
+        if leads_out(name, text) and not is_within(name, by_key) and not _is_todays(name, text, yamls.folder):
+            harm = "may tell others what is in a variable of yours" if "oc.env" in text else "may write outside of it"
+            problem = f"is stored with the run in {folder} and {harm}; to trust it, give it again too"
             raise ConfigError(name, text, problem)
 
 
-def _texts(folder: Path) -> Iterator[str]:
-    """Every value that stands in one of the yamls of a folder."""
+def _is_todays(name: str, text: str, folder: Path) -> bool:
+    """Whether one of the yamls of a folder has this text at the key of this name."""
     for file in folder.rglob("*.yaml"):
         with contextlib.suppress(Exception):  # nobody has chosen it
-            yield from (text for _, text in leaves(configuration.load(file)))
+            if any(text == other and f".{name}".endswith(f".{key}") for key, other in leaves(configuration.load(file))):
+                return True
+    return False
 
 
-def _use_absolute(config: dict[str, Any], folder: Path, given: Collection[str]) -> None:
-    """Has data and weights be found where they were, if they are there, or nowhere else."""
+def _use_absolute(config: dict[str, Any], folder: Path, by_key: Collection[str]) -> None:
+    """Replaces relative paths of data and weights by absolute ones, if those exist, or the relative ones do not."""
     for name, path in configuration.origin(folder).absolute.items():
         relative = at(config, name)
-        is_free = re.fullmatch(r"data\.\w+|init_from", name) and not is_within(name, given)
+        is_free = re.fullmatch(r"data\.\w+|init_from", name) and not is_within(name, by_key)
         if not is_free or not isinstance(relative, str) or "$" in relative:
             continue
         if Path(path).exists() or (name != "data.root" and not Path(relative).exists()):
@@ -145,8 +151,8 @@ def _use_absolute(config: dict[str, Any], folder: Path, given: Collection[str]) 
 
 
 def _choose(config: dict[str, Any], choices: dict[str, Any], groups: Sequence[Override], yamls: Yamls) -> None:
-    """Puts groups of today's in the place of the run's. Of a trainer, its devices and what else it decides itself:
-    how long the run is to be stays as it was.
+    """Replaces groups of the run by today's. A trainer brings only its devices and the settings that its yaml changes:
+    the length of the run stays as it was.
     """
     chosen: dict[str, Any] = yamls.compose([str(override.input_line) for override in groups])[0] if groups else {}
     for override in groups:
@@ -162,7 +168,7 @@ def _choose(config: dict[str, Any], choices: dict[str, Any], groups: Sequence[Ov
 
 
 def _written(override: Override, config: dict[str, Any]) -> str:
-    """As it was given; what adds a key that the run has already replaces it."""
+    """The override as it is passed on: one that adds a key which the run already has replaces it."""
     line = str(override.input_line)
     is_there = line.startswith("+") and not line.startswith("++") and at(config, key(override)) is not None
     return f"+{line}" if is_there else line

@@ -34,10 +34,21 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     choices = list(dict.fromkeys(str(choice) for kind in kinds for choice in kind.choices))
     words = dict.fromkeys(kind.words for kind in kinds if not kind.choices)
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
-    hint = hints.choice(key, value) or did_you_mean(value, choices)
+    wrong = next((entry for entry in value if entry not in choices), value) if isinstance(value, list) else value
+    hint = hints.choice(key, value) or did_you_mean(wrong, choices)
     if isinstance(value, bool | None) and any(kind.accepts("text") for kind in kinds):
         hint = f"; \"{key}='{json.dumps(value)}'\" is that as text"
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
+
+
+def closed(annotation: Any) -> Any:
+    """An annotation with the names in ``Annotated[str, names]`` as the only choices, which it leaves open by itself."""
+    outer, inner = get_origin(annotation), get_args(annotation)
+    if outer is Annotated:
+        return Literal[inner[1]]
+    if outer in (Union, UnionType):
+        return Union[tuple(map(closed, inner))]  # noqa: UP007  (of any objects)
+    return list[closed(inner[0])] if outer is list and inner else annotation  # type: ignore[misc]
 
 
 def alternatives(annotation: Any) -> list[Alternative]:

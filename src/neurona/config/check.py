@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -16,11 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, registry, signatures
-from neurona.config.annotations import check_type
+from neurona.config.annotations import check_type, closed
 from neurona.config.hints import key_paths
 from neurona.config.interpolations import resolved, settle, typed
-from neurona.config.make import check_permitted, import_target, join, targets
-from neurona.config.signatures import Signature
+from neurona.config.make import PACKAGES, check_permitted, import_target, is_within, join, targets
+from neurona.config.signatures import Reader, Signature
 from neurona.errors import ConfigError, check_seed
 
 Unread = list[tuple[str, dict[str, Any], dict[str, Any]]]
@@ -46,6 +46,7 @@ ROOT: dict[str, Any] = {  # the types of keys that code reads before any import,
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 """What is reported of every part of the data, as val/loss."""
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
+PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 MAX_THREADS = 4096
 _KINDS = {bool: bool, int: float, float: float, str: str | float | bool, list: list, dict: dict}  # by the yaml's own
@@ -66,6 +67,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         if key not in cfg:
             raise ConfigError(key, "", "must be given; python train.py --help shows the choices")
     values = resolved(cfg)
+    _check_nested("", values, declared)
     for key, value in values.items():
         if key not in declared:
             if key in DELTAS:
@@ -78,13 +80,42 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
     if values["run"] is not None and from_groups(choices, config_name, ()).get("run") is not None:
         raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
+    is_shipped = True
     for key, node in targets("", values):
         check_permitted(key, node, values["allow"])
-    unread: Unread = []
+        is_shipped &= is_within(node["_target_"], PACKAGES)
+    nodes = Nodes([], _with_closed_tables if is_shipped else signatures.from_source)
     for key, value in values.items():
-        _check_node(key, value, declared[key], unread)
+        _check_node(key, value, declared[key], nodes)
     settle(cfg, values)
-    return unread
+    return nodes.unread
+
+
+def _check_nested(key: str, mapping: dict[str, Any], base: Any) -> None:
+    """Raises ConfigError for a key of a yaml that is a path, such as ``model.hidden``, and should be nested."""
+    for name, child in mapping.items() if isinstance(base, dict) and key not in PATTERNS else ():
+        path = join(key, str(name))
+        if "." in str(name) and str(name).partition(".")[0] in base:
+            problem = f"is how the command line names it; in the yaml write {hints.nested(path, child)}"
+            raise ConfigError(path, child, problem)
+        if isinstance(child, dict):
+            _check_nested(path, child, base.get(name))
+
+
+class Nodes(NamedTuple):
+    """unread: the nodes to be looked at again. read: how the signatures of their targets are found."""
+
+    unread: Unread
+    read: Reader
+
+
+def _with_closed_tables(target: str) -> Signature | None:
+    """As the source tells, where no code of one's own can have added a name to a table such as ``ACTIVATIONS``."""
+    signature = signatures.from_source(target)
+    if signature is None:
+        return None
+    parameters = {name: closed(kind) for name, kind in signature.parameters.items()}
+    return Signature(parameters, signature.required, signature.is_open)
 
 
 def check_imported(unread: Unread, cfg: DictConfig | None = None) -> None:
@@ -109,16 +140,16 @@ def from_groups(choices: Mapping[str, Any], config_name: str, without: Collectio
     """The plain configuration, interpolations as they are, that choices of groups give by themselves; not to be
     changed.
     """
-    given = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
+    pairs = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
     # The choices may come from there.
     places = [*(HydraConfig.get().searchpath or [])] if HydraConfig.initialized() else []
     searched = str(places) if places else None
     yamls = Yamls(GlobalHydra.instance().config_loader(), config_name, searched)
-    return _from_groups(yamls, config_name, given, searched)
+    return _from_groups(yamls, config_name, pairs, searched)
 
 
 class Yamls:
-    """What one of Hydra's loaders reads: equal to that of another as long as the same files are as they were."""
+    """The yamls that one of Hydra's loaders reads; equal to those of another loader while no file has changed."""
 
     def __init__(self, loader: ConfigLoader, config_name: str, searched: str | None) -> None:
         self.loader = loader
@@ -135,7 +166,7 @@ class Yamls:
 
 
 def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
-    """The yamls in a folder, when each was written and its size; none of what is no folder, as ``pkg://``."""
+    """The yamls in a folder, with time and size of each; empty if it is not a folder, as ``pkg://``."""
     files = {}
     for file in Path(place).rglob("*.yaml"):
         with contextlib.suppress(FileNotFoundError):  # a link that an editor has left, or one removed just now
@@ -146,42 +177,42 @@ def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _from_groups(
-    yamls: Yamls, config_name: str, given: tuple[tuple[str, str], ...], searched: str | None
+    yamls: Yamls, config_name: str, pairs: tuple[tuple[str, str], ...], searched: str | None
 ) -> dict[str, Any]:
-    """Remembered, as the jobs of a sweep share them, and the runs of a process. given: groups and choices; searched:
+    """Remembered, as the jobs of a sweep share them, and the runs of a process. pairs: groups and choices; searched:
     further places of yamls.
     """
     loader = yamls.loader
 
     def composed(groups: Collection[str]) -> DictConfig:
-        overrides = [f"{group}={choice}" for group, choice in given if group in groups]
+        overrides = [f"{group}={choice}" for group, choice in pairs if group in groups]
         if searched is not None:
             overrides.append(f"hydra.searchpath={searched}")
         return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
 
     try:
-        cfg = composed(dict(given))
+        cfg = composed(dict(pairs))
     except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
         cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
     base = OmegaConf.to_container(cfg)
     return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
 
 
-def _check_node(key: str, value: Any, base: Any, unread: Unread, *, is_free: bool = False) -> None:
+def _check_node(key: str, value: Any, base: Any, nodes: Nodes, *, is_free: bool = False) -> None:
     """base: what the yaml declares at this key; is_free: whether a mapping may have other keys than those."""
     if value == "???":
         raise ConfigError(key, value, "has no value yet: set it")
     if not isinstance(value, dict):
-        _check_leaf(key, value, base, unread, is_free)
+        _check_leaf(key, value, base, nodes, is_free)
     elif "_target_" in value:
-        _check_target(key, value, base if isinstance(base, dict) else {}, unread)
+        _check_target(key, value, base if isinstance(base, dict) else {}, nodes)
     elif key in COMPONENTS:
-        _check_components(key, value, base if isinstance(base, dict) else {}, unread)
+        _check_components(key, value, base if isinstance(base, dict) else {}, nodes)
     else:
-        _check_mapping(key, value, base if isinstance(base, dict) else {}, unread, is_free)
+        _check_mapping(key, value, base if isinstance(base, dict) else {}, nodes, is_free)
 
 
-def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) -> None:
+def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) -> None:
     if key in COMPONENTS:
         raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
     if isinstance(base, dict) and "." not in key:
@@ -190,44 +221,44 @@ def _check_leaf(key: str, value: Any, base: Any, unread: Unread, is_free: bool) 
     if value is not None and not is_free:
         check_type(key, value, _kind(base))
     for index, entry in enumerate(value if isinstance(value, list) else []):
-        _check_node(f"{key}[{index}]", entry, None, unread, is_free=True)
+        _check_node(f"{key}[{index}]", entry, None, nodes, is_free=True)
 
 
 def _kind(base: Any) -> Any:
-    """The type of what a yaml declares, of a text any that it may stand for."""
+    """The type of a value that a yaml declares; a text may stand for several."""
     return _KINDS.get(type(base), Any)
 
 
-def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+def _check_components(key: str, components: dict[str, Any], base: dict[str, Any], nodes: Nodes) -> None:
     for name, component in components.items():
         path = join(key, name)
         if component is not None and not (isinstance(component, dict) and "_target_" in component):
             raise ConfigError(path, component, "needs a _target_, the class to make; null leaves it out")
-        _check_node(path, component, base.get(name), unread, is_free=True)
+        _check_node(path, component, base.get(name), nodes, is_free=True)
 
 
-def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], unread: Unread, is_free: bool) -> None:
+def _check_mapping(key: str, mapping: dict[str, Any], base: dict[str, Any], nodes: Nodes, is_free: bool) -> None:
     for name, child in mapping.items():
         path = join(key, name)
         if base and not is_free and name not in base:
             raise ConfigError(path, child, hints.unknown_key(path, [*key_paths(base, f"{key}.")]))
         if not is_free:
             mapping[name] = child = typed(child, _kind(base.get(name)))
-        _check_node(path, child, base.get(name), unread, is_free=is_free)
+        _check_node(path, child, base.get(name), nodes, is_free=is_free)
 
 
-def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], unread: Unread) -> None:
+def _check_target(key: str, node: dict[str, Any], base: dict[str, Any], nodes: Nodes) -> None:
     target = node["_target_"]
     try:
-        signature = signatures.at(key, registry.current(target), signatures.from_source)
+        signature = signatures.at(key, registry.current(target), nodes.read)
     except LookupError as error:
         raise ConfigError(join(key, "_target_"), target, str(error)) from None
-    unread.append((key, node, base))
+    nodes.unread.append((key, node, base))
     if signature is not None:
         check_arguments(key, node, base, signature)
     for name, value in node.items():
         if name not in hints.ATTRIBUTES:
-            _check_node(join(key, name), value, base.get(name), unread, is_free=True)
+            _check_node(join(key, name), value, base.get(name), nodes, is_free=True)
 
 
 def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signature: Signature) -> None:
@@ -257,7 +288,7 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
 
 
 def _check_groups(node: dict[str, Any], signature: Signature) -> None:
-    """Groups of parameters take the arguments that the optimiser takes, each as it likes."""
+    """Checks that groups of parameters have only arguments that the optimiser takes."""
     own = signatures.from_source(registry.OPTIMIZATION)
     assert own is not None
     names = {name: kind for name, kind in signature.parameters.items() if name not in own.parameters}

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, in this project's words."""
+"""Hydra's and OmegaConf's errors in this project's words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slur
 
 
 def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
-    """What Hydra or OmegaConf could not compose, in this project's words. overrides: those that it was given."""
+    """An error of Hydra or OmegaConf in this project's words. overrides: those that were being composed."""
     cause = error.__cause__
     if isinstance(cause, UserError):  # a launcher's, of its arguments
         return cause
@@ -40,6 +40,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         return _unknown_choice(error.missing_cfg_file, error.options)
     if (grouped := _of_group(str(error))) is not None:
         return grouped
+    if match := re.match(r"Could not delete from config\. '(.+)' does not exist", str(error)):
+        is_twice = sum(line.partition("=")[0] == f"~{match[1]}" for line in overrides) > 1
+        return UserError(f"~{match[1]}: " + ("is given twice; leave one out" if is_twice else "does not exist"))
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and (override := _at(cause.full_key, overrides)):
         assert cause.parent_node is not None
         composed: Any = OmegaConf.to_container(root_of(cause.parent_node))
@@ -111,7 +114,7 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
 
 
 def show(error: Exception, full_error: str | None = None, job: str = "") -> int:
-    """Prints a mistake as one line, a defect with its traceback. Returns the exit status."""
+    """Prints a mistake of the user as one line, any other error with its traceback. Returns the exit status."""
     if full_error == "1" or not isinstance(error, UserError | RunError):
         traceback.print_exception(error)
     if job or full_error != "1":

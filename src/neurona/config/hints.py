@@ -1,12 +1,14 @@
-"""What somebody may have meant who has given a key or a value that there is not."""
+"""Suggestions for keys and values that do not exist."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
@@ -43,7 +45,7 @@ def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def unknown_key(key: str, declared: Collection[str]) -> str:
-    """What is wrong with a key that nothing declares, with the declared one it is closest to."""
+    """The message for a key that does not exist, with the most similar one that does."""
     parent, _, leaf = key.rpartition(".")
     if (known_here := ELSEWHERE.get(leaf)) in declared:
         return f"no such key; here it is {known_here}"
@@ -57,6 +59,13 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
     return f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}"
 
 
+def nested(key: str, value: Any) -> str:
+    """A dotted key and its value as a yaml has them, in one line: ``model: {hidden: [32]}``."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True).strip()[1:-1]
+
+
 def other_choice(key: str) -> str:
     """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone. Of a
     group within another the key is ``optimizer.schedule.name``, and a choice ``optimizer/schedule=cosine``.
@@ -64,20 +73,20 @@ def other_choice(key: str) -> str:
     group, _, name = key.rpartition(".")
     path = group.replace(".", "/")
     having = []
-    for yaml in sorted(CONFIG_DIR.glob(f"{path}/*.yaml")) if path else ():
-        if group == "data" and yaml.stem in OF_PYTHON:
+    for file in sorted(CONFIG_DIR.glob(f"{path}/*.yaml")) if path else ():
+        if group == "data" and file.stem in OF_PYTHON:
             continue
-        declared: Any = OmegaConf.load(yaml)
-        is_global = yaml.read_text(encoding="utf-8").startswith("# @package _global_")
+        declared: Any = OmegaConf.load(file)
+        is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
         if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
-            having.append(f"{path}={yaml.stem}")
+            having.append(f"{path}={file.stem}")
     *others, last = having or [""]
     return f"no such key here; it belongs to {', '.join(others) + ' and ' if others else ''}{last}" if last else ""
 
 
 def choice(key: str, value: object) -> str:
-    """How a choice of a group is made, where a key is one's and a word stands in its place."""
+    """How to choose from a group, if a key is a group's and its value the name of a choice."""
     group = key.replace(".", "/")
-    there = [yaml.stem for yaml in CONFIG_DIR.glob(f"{group}/*.yaml")]
+    there = [file.stem for file in CONFIG_DIR.glob(f"{group}/*.yaml")]
     near = get_close_matches(str(value), there, n=1)
     return f"; a choice is made with a slash: {group}={near[0]}" if near else ""

@@ -1,11 +1,12 @@
-"""What the interpolations of a configuration come to, for checking it and for keeping it: what is taken from the
-environment is told by the resolver that was asked, not by how it is written.
+"""The values of a configuration's interpolations, for checking and for storing. Texts from the environment are known by
+the resolver that was called, not by the way they are written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ FOLDER = "<the run's folder>"
 
 
 class EnvironmentText(str):
-    """A text that was taken from the environment, in whole or in part."""
+    """A text that comes from the environment, in whole or in part."""
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -52,6 +53,16 @@ def storable(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
         elif not any(FOLDER in text or "${" in text for text in texts):  # those are read again
             plain[name] = value
     return {**values, "folder": cfg.folder}, kept
+
+
+def masked(text: str, settings: str) -> str:
+    """A message with the names of environment variables, which the text of some settings has, in the place of what is
+    in them. Values of up to three letters stay: they would be found in any word.
+    """
+    for name in re.findall(r"oc\.env:\s*([^\s,}]+)", settings):
+        if len(value := os.environ.get(name, "")) > 3:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
 
 
 def settle(cfg: Any, values: Any) -> None:

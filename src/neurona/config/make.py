@@ -150,7 +150,7 @@ def _make(
 
 
 def _not_taken(target: Any, names: Collection[str]) -> list[str]:
-    """The names among these of which a class or function takes no argument."""
+    """Those of these names that a class or function does not take as arguments."""
     try:
         parameters = inspect.signature(target).parameters
     except (ValueError, TypeError):  # of what is written in C
@@ -161,7 +161,7 @@ def _not_taken(target: Any, names: Collection[str]) -> list[str]:
 
 
 def _arguments(key: str, node: Mapping[str, Any], allow: Collection[str]) -> dict[str, Any]:
-    """What a node gives beside its ``_target_``, what is described in it made."""
+    """The arguments of a node, with the objects that are described in it."""
     return {name: _with_objects(join(key, name), child, allow) for name, child in node.items() if name != "_target_"}
 
 
@@ -184,7 +184,7 @@ def _permitted_target(key: str, node: Mapping[str, Any], base_class: type | None
 
 
 def _with_objects(key: str, value: Any, allow: Collection[str]) -> Any:
-    """A value, what is described in it made."""
+    """A value, with the objects that are described in it."""
     if isinstance(value, list | tuple):
         return [_with_objects(join(key, index), child, allow) for index, child in enumerate(value)]
     if not isinstance(value, dict):
@@ -195,7 +195,7 @@ def _with_objects(key: str, value: Any, allow: Collection[str]) -> Any:
 
 
 def _components() -> tuple[type, ...]:
-    """What may stand further in: parts of a network, of the Trainer or of a data module."""
+    """The classes that nodes further in may name: parts of a network, of the Trainer or of a data module."""
     from lightning.pytorch import Callback, LightningDataModule
     from lightning.pytorch.accelerators import Accelerator
     from lightning.pytorch.loggers import Logger

@@ -1,5 +1,5 @@
-"""Nodes of a configuration: the class they name, what is in them, and their place, which OmegaConf tells by private
-methods alone.
+"""Nodes of a configuration: the class that they name, their contents, and their key, for which OmegaConf has only
+private methods.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.base import Container
-
-
-def target_of(node: DictConfig) -> str:
-    """The dotted path of what a node makes."""
-    return str(node["_target_"])
 
 
 def path_of(kind: type) -> str:

@@ -1,8 +1,9 @@
-"""Overrides as they are written on the command line: parsed, and taken apart."""
+"""Overrides of the command line, parsed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,13 +11,14 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
+from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
 
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Raises UserError for one that cannot be read."""
+    """The overrides, parsed. Raises UserError for one that cannot be read."""
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -48,10 +50,20 @@ def check_single(overrides: Iterable[Override]) -> None:
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:
-    """The overrides that the node ``hydra`` tells of, as they were given: what they take from the environment is looked
-    up anew, and kept in no file.
-    """
+    """The overrides in the node ``hydra``. Interpolations stay as they are: no value of the environment is stored."""
     return list(OmegaConf.to_container(hydra.overrides.task, resolve=False))  # type: ignore[arg-type]
+
+
+def choice(override: Override) -> str:
+    """The name of a choice; a+b for experiment=[a,b]."""
+    chosen = override.value()
+    return "+".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)
+
+
+def with_lists(choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Hydra's choices of groups, with those made by a list, which Hydra leaves out."""
+    lists = [override for override in parse(overrides) if isinstance(override.value(), list)]
+    return {**choices, **{o.key_or_group: choice(o) for o in lists if (CONFIG_DIR / o.key_or_group).is_dir()}}
 
 
 def root(override: Override) -> str:
@@ -65,7 +77,7 @@ def key(override: Override) -> str:
 
 
 def value(override: Override) -> str:
-    """What stands behind its =, as it is written."""
+    """The text after its =."""
     return str(override.input_line).partition("=")[2]
 
 

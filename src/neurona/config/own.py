@@ -1,4 +1,4 @@
-"""Code of one's own: what the modules beside ``train.py`` define, which a configuration may name without ``allow``.
+"""The user's own code: modules beside ``train.py``, whose classes a configuration may name without ``allow``.
 
 A run folder from a stranger names code, and lies below the project more often than not. So a module counts only where
 Python finds it as a file of the project's own folder, not through a link, nor in what holds runs or data; and of what
@@ -114,9 +114,9 @@ def definition(target: str) -> Definition | None:
 
 
 def load(module: str) -> ModuleType:
-    """A module, imported: of those beside ``train.py``, that very one, wherever Python was started.
+    """A module, imported. A name beside ``train.py`` means that file, wherever Python was started.
 
-    Raises ImportError where another of its name has been imported before.
+    Raises ImportError if another module of this name has been imported before.
     """
     project = folder()
     if project is None or source(module) is None:

@@ -1,4 +1,4 @@
-"""Stored settings that name a place outside of the run that they are stored with."""
+"""Stored settings that point outside of their run's folder."""
 
 from __future__ import annotations
 

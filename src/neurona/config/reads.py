@@ -1,4 +1,4 @@
-"""Which settings a stage that works on a trained network reads: what else is given beside ``run=`` is refused."""
+"""The settings that each stage reads beside ``run=``; all others are refused."""
 
 from __future__ import annotations
 

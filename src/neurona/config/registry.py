@@ -1,6 +1,6 @@
-"""What stands around the core, by name: the core imports none of it but what is asked for, when it is asked for.
+"""Names of the modules around the core, which the core imports only when they are asked for.
 
-Also the names that stored configurations of earlier versions have for what has moved since.
+Also the former names of what has moved, for stored configurations of earlier versions.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What classes and functions take: names, read from their source while nothing may be imported, or what Python tells of
-them once they are.
+"""The arguments of classes and functions, read from their source before anything is imported, or from the imported
+objects.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import sysconfig
 import textwrap
@@ -17,7 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, NamedTuple, Union, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_type_hints
 
 from neurona.config import own, registry
 from neurona.config.own import Definition
@@ -25,9 +26,9 @@ from neurona.config.own import Definition
 
 @dataclass(frozen=True)
 class Signature:
-    """parameters: the annotation of each by its name, Any where the source was read. required: those without a default
-    that are keyword-only (code provides the others). is_open: takes further keywords (``**kwargs``), whichever they
-    are; those that a constructor hands on to its parent's are among the parameters.
+    """parameters: the annotation of each by its name, Any where the source does not tell. required: those without a
+    default that are keyword-only (code provides the others). is_open: takes further keywords (``**kwargs``), whichever
+    they are; those that a constructor hands on to its parent's are among the parameters.
     """
 
     parameters: Mapping[str, Any]
@@ -38,10 +39,13 @@ class Signature:
 Reader = Callable[[str], Signature | None]
 """From a dotted path to the signature of the class or function there."""
 
+BUILTINS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+LISTS = ("list", "List", "tuple", "Tuple", "Sequence")
+
 
 def at(key: str, target: str, read: Reader) -> Signature | None:
-    """What a node at a key may have beside its ``_target_``. What the node ``optimizer`` names takes its ``params``
-    from code; beside its arguments stand those of the step, which have defaults where code does not provide them.
+    """The keys that a node may have beside its ``_target_``. The node ``optimizer`` also has those of ``Optimization``,
+    but not ``params``, which the code provides.
     """
     signature = read(target)
     if key != "optimizer" or signature is None:
@@ -58,13 +62,22 @@ def from_source(target: str) -> Signature | None:
 
     Raises LookupError, in words for the user, if the path certainly leads nowhere.
     """
+    return _of_library(target) if is_library(target) else _from_source(target)
+
+
+@cache
+def _of_library(target: str) -> Signature | None:
+    return _from_source(target)
+
+
+def _from_source(target: str) -> Signature | None:
     place = _locate(target)
     if place is None:
         return None
     module, definition = place
     if isinstance(definition, ast.ClassDef):
         return _constructor(list(_lineage(module, definition)))
-    return _arguments(definition)
+    return _arguments(module, definition)
 
 
 def from_object(target: Callable[..., Any]) -> Signature | None:
@@ -83,7 +96,7 @@ def _of_classes(lineage: Sequence[type]) -> Signature | None:
 
 
 def _as_called(target: Callable[..., Any]) -> Signature | None:
-    """What Python itself tells."""
+    """The signature that Python itself gives."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -111,7 +124,7 @@ class Handing(NamedTuple):
 
 
 def _handing(function: ast.stmt | None) -> Handing | None:
-    """None where they are not handed on, or the source does not tell."""
+    """None if they are not handed on, or the source does not show it."""
     if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
         return None
     rest = function.args.kwarg.arg
@@ -189,7 +202,7 @@ def _constructor(lineage: Lineage) -> Signature | None:
     module, definition = lineage[0]
     for member in definition.body:
         if isinstance(member, ast.FunctionDef) and member.name in ("__init__", "__new__"):
-            signature, handing = _arguments(member, skip=1), _handing(member)
+            signature, handing = _arguments(module, member, skip=1), _handing(member)
             parent = _constructor(lineage[1:]) if handing else None
             if handing and parent:
                 return _with_further(signature, parent, handing)
@@ -198,14 +211,15 @@ def _constructor(lineage: Lineage) -> Signature | None:
         if None in lineage:
             return None
         fields = _fields(module, definition)
-        return Signature(dict.fromkeys(fields, Any), frozenset(name for name in fields if fields[name]))
+        required = frozenset(name for name, (_, is_required) in fields.items() if is_required)
+        return Signature({name: kind for name, (kind, _) in fields.items()}, required)
     if definition.decorator_list:
         return None
     return _constructor(lineage[1:])
 
 
-def _fields(module: str, definition: ast.ClassDef) -> dict[str, bool]:
-    """The fields that a dataclass takes, those it inherits first, and whether they have no default."""
+def _fields(module: str, definition: ast.ClassDef) -> dict[str, tuple[Any, bool]]:
+    """The fields that a dataclass takes, those it inherits first: what each is, and whether it has no default."""
     parent = _class(module, definition.bases[0]) if definition.bases else None
     fields = _fields(*parent) if parent and _is_dataclass(parent[1]) else {}
     for statement in definition.body:
@@ -214,7 +228,7 @@ def _fields(module: str, definition: ast.ClassDef) -> dict[str, bool]:
                 if "init=False" in ast.unparse(statement):
                     fields.pop(name, None)
                 elif "ClassVar" not in ast.unparse(annotation):
-                    fields[name] = value is None
+                    fields[name] = _annotation(module, annotation), value is None
     return fields
 
 
@@ -230,13 +244,63 @@ def _class(module: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
     return None
 
 
-def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) -> Signature:
+def _arguments(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, skip: int = 0) -> Signature:
     arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args][skip:]
+    positional = [*arguments.posonlyargs, *arguments.args]
+    without = [None] * (len(positional) - len(arguments.defaults))
+    pairs = [*zip(positional, [*without, *arguments.defaults], strict=True)][skip:]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    parameters = {}
+    for argument, default in pairs:
+        kind = _annotation(module, argument.annotation)
+        is_null = isinstance(default, ast.Constant) and default.value is None
+        parameters[argument.arg] = _any_of([kind, None]) if is_null else kind
     defaults = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     required = frozenset(argument.arg for argument, default in defaults if default is None)
-    names = [argument.arg for argument in (*positional, *arguments.kwonlyargs)]
-    return Signature(dict.fromkeys(names, Any), required, is_open=arguments.kwarg is not None)
+    return Signature(parameters, required, is_open=arguments.kwarg is not None)
+
+
+def _annotation(module: str, expression: ast.expr | None) -> Any:
+    """What an annotation in the source of a module means: numbers, texts, lists of them, and ``Literal``. The names in
+    ``Annotated[str, tuple(TABLE)]``, a dictionary's keys, are kept as its metadata. Any where the source does not tell.
+    """
+    match expression:
+        case ast.Constant(value=None):
+            return None
+        case ast.Constant(value=str(text)):
+            return _annotation(module, ast.parse(text, mode="eval").body)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _any_of([_annotation(module, left), _annotation(module, right)])
+        case ast.Subscript(value=ast.Name(id=outer), slice=inner):
+            members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return _subscripted(module, outer, members)
+        case ast.Name(id=name) if name in BUILTINS and name not in _names(module):
+            return BUILTINS[name]
+        case ast.Name(id=name):
+            match _lookup(module, name):
+                case (where, ast.Assign(value=value)):
+                    return _annotation(where, value)
+    return Any
+
+
+def _subscripted(module: str, outer: str, members: Sequence[ast.expr]) -> Any:
+    constants = [member.value for member in members if isinstance(member, ast.Constant)]
+    if outer == "Literal" and len(constants) == len(members):
+        return Literal[tuple(constants)]
+    if outer == "Annotated" and (table := re.fullmatch(r"tuple\((\w+)\)", ast.unparse(members[1]))):
+        match _lookup(module, table[1]):
+            case (_, ast.Assign(value=ast.Dict(keys=keys))):
+                return Annotated[str, tuple(key.value for key in keys if isinstance(key, ast.Constant))]
+    if outer in (*LISTS, "Optional", "Union"):
+        kinds = [_annotation(module, member) for member in members if ast.unparse(member) != "..."]
+        if outer in LISTS:
+            return list[_any_of(kinds)]  # type: ignore[misc]
+        return _any_of([*kinds, *([None] if outer == "Optional" else [])])
+    return Any
+
+
+def _any_of(kinds: Sequence[Any]) -> Any:
+    return Any if Any in kinds else Union[tuple(kinds)]  # noqa: UP007  (of any objects)
 
 
 def _locate(target: str) -> tuple[str, Definition] | None:

@@ -63,6 +63,11 @@ def is_over(trainer: Trainer) -> bool:
 
 
 def most_steps(num_parameters: int, samples_per_step: int, device_type: str) -> int:
-    """Optimiser steps that a chunk may hold, at 6 operations per parameter and sample (forward 2, backward 4)."""
-    flops_per_step = 6 * num_parameters * samples_per_step
-    return int(max(1, min(MAX_LENGTH, MAX_FLOPS.get(device_type, MAX_FLOPS["cpu"]) // flops_per_step)))
+    """Optimiser steps that a chunk may hold."""
+    most = MAX_FLOPS.get(device_type, MAX_FLOPS["cpu"]) // flops(num_parameters, samples_per_step)
+    return int(max(1, min(MAX_LENGTH, most)))
+
+
+def flops(num_parameters: int, samples: int) -> int:
+    """Of forward and backward pass: 2 and 4 operations per parameter and sample."""
+    return 6 * num_parameters * samples

@@ -26,7 +26,7 @@ CHARTS = {
     "learning": {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy": ["Multiline", ["^train/accuracy$", "^val/accuracy$"]],
-        "learning rate": ["Multiline", ["^train/lr$"]],
+        "learning rate": ["Multiline", ["^train/lr(/|$)"]],
     },
     "layers": {
         "gradient norm": ["Multiline", ["^vitals/gradient_norm/"]],

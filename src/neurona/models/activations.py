@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,9 @@ ACTIVATIONS = {
     "geglu": Activation(lambda: Gated(nn.GELU()), 0.25, gated=True),
     "swiglu": Activation(lambda: Gated(nn.SiLU()), 0.25, gated=True),
 }
+
+ActivationName = Annotated[str, tuple(ACTIVATIONS)]
+"""One of these names: a misspelled one is answered before anything is imported."""
 
 
 def activation_named(name: str) -> Activation:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from neurona.errors import ConfigError
-from neurona.models.activations import Activation, activation_named
+from neurona.models.activations import Activation, ActivationName, activation_named
 from neurona.models.initialization import Scheme, initialize
 
 _NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -60,7 +60,7 @@ class MLP(nn.Sequential):
         num_classes: int,
         *,
         hidden: Sequence[int] | int = (128, 64),
-        activation: str | Sequence[str] = "relu",
+        activation: ActivationName | Sequence[ActivationName] = "relu",
         normalization: Literal["none", "batch", "layer", "rms"] = "none",
         dropout: float | Sequence[float] = 0.0,
         residual: bool = False,

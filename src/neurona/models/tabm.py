@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from neurona.errors import ConfigError, check_range
-from neurona.models.activations import activation_named
+from neurona.models.activations import ActivationName, activation_named
 
 
 class MemberLinear(nn.Module):
@@ -80,7 +80,7 @@ class TabM(nn.Module):
         num_classes: int,
         *,
         hidden: Sequence[int] | int = (128, 128),
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         dropout: float = 0.1,
         members: int = 8,
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -23,7 +22,7 @@ from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.embedding import Embedding
 from neurona.runs.files import is_below, replacing
 from neurona.runs.folder import PREVIOUS
-from neurona.runs.plain import first_unreadable, plain
+from neurona.runs.plain import copied, first_unreadable, plain
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path, checkpoint = Path(path), plain(checkpoint)
         if storage_options and storage_options.get(self.HOLD):
-            self._held = copy.deepcopy(checkpoint), path
+            self._held = copied(checkpoint), path
             return
         if self._held is not None and self._held[1] != path:
             self.write_held()
@@ -102,9 +101,11 @@ def read(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         lacking = CONTENTS - contents.keys()
         described = contents["neurona"]
-        if not lacking and isinstance(described["model"], dict) and described["preprocessing"] and described["rng"]:
+        if not lacking and isinstance(described["model"], dict) and described["preprocessing"]:
             spec(contents)
-            return contents
+            epochs(contents)
+            if len(described["rng"]):
+                return contents
         problem = f"lacks {', '.join(sorted(lacking)) or 'its description'}"
     except FileNotFoundError:
         raise ConfigError("checkpoint", path, "does not exist; the run has not saved one yet") from None
@@ -113,6 +114,11 @@ def read(path: Path) -> dict[str, Any]:
     except Exception:  # whatever torch finds, its advice to unpickle the file regardless is not to be followed
         problem = "cannot be read as plain data and tensors"
     raise ConfigError("checkpoint", path, f"{problem}; it is damaged or not one of neurona's")
+
+
+def epochs(contents: Mapping[str, Any]) -> int:
+    """How many epochs were over."""
+    return int(contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def read_last(last: Path) -> tuple[Path, dict[str, Any]]:

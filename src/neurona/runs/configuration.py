@@ -1,5 +1,5 @@
-"""A run's configuration as it is stored: ``config.yaml``, written once, and over it the entries of ``changes.yaml``,
-what the sessions that went on with the run have changed.
+"""A run's stored configuration: ``config.yaml``, which is written once, and ``changes.yaml``, which holds the changes
+of later sessions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ CHANGEABLE = ("trainer", "logger", "inspect", "threads")
 
 
 class Origin(NamedTuple):
-    """What ``overrides.yaml`` tells. absolute: paths of data and weights, made absolute, by their keys. choices: of
-    groups.
-    """
+    """The contents of ``overrides.yaml``. absolute: absolute paths of data and weights, by key. choices: of groups."""
 
     overrides: list[str]
     absolute: dict[str, str]
@@ -32,20 +30,20 @@ class Origin(NamedTuple):
 
 
 def origin(folder: Path, key: str = "run") -> Origin:
-    """What the run in a folder was begun with. Raises ConfigError for ``key`` if that is damaged; FileNotFoundError."""
+    """How a run was begun. Raises FileNotFoundError, or ConfigError for ``key`` if the file is damaged."""
     with _readable(folder / "overrides.yaml", key) as stored:
         absolute = {str(name): str(path) for name, path in stored.get("absolute", {}).items()}
         return Origin([str(line) for line in stored["overrides"]], absolute, dict(stored.get("choices", {})))
 
 
 def overrides(folder: Path) -> list[str]:
-    """Those that the run was begun with, and those that it was gone on with since, in their order."""
+    """The overrides with which a run was begun, then those of later sessions, in order."""
     since = (str(line) for entry in changes(folder) for line in entry["overrides"])
     return without_run([*origin(folder).overrides, *since])
 
 
 def without_run(lines: Iterable[str]) -> list[str]:
-    """Overrides but for ``run=``."""
+    """Overrides without ``run=``."""
     return [line for line in lines if not line.lstrip("+").startswith("run=")]
 
 
@@ -79,7 +77,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _readable(file: Path, key: str = "run") -> Iterator[Any]:
-    """What a yaml file of a run's folder holds. Raises ConfigError for ``key`` where that, or its use, fails."""
+    """The contents of a yaml file of a run. Raises ConfigError for ``key`` if it cannot be read or used."""
     try:
         yield load(file)
     except FileNotFoundError:
@@ -104,7 +102,7 @@ def overlaid(config: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) ->
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Puts a value at a dotted key, in the place of what is there; mappings on the way are copied."""
+    """Sets a dotted key to a value; mappings on the way are copied."""
     *parents, name = key.split(".")
     for parent in parents:
         config[parent] = config = dict(config.get(parent) or {})
@@ -112,14 +110,14 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def at(config: Any, key: str, default: Any = None) -> Any:
-    """What a plain configuration has at a dotted key, or the default."""
+    """The value of a plain configuration at a dotted key, or the default."""
     for name in key.split("."):
         config = config.get(name, default) if isinstance(config, dict) else default
     return config
 
 
 def differences(before: Any, now: Any, key: str = "") -> dict[str, Any]:
-    """The values that are other now, by dotted keys; a mapping as a whole where a key is gone or has a dot in it."""
+    """The values that differ now, by dotted key; a whole mapping if a key is gone or contains a dot."""
     are_mappings = isinstance(before, dict) and isinstance(now, dict)
     if are_mappings and before.keys() <= now.keys() and not any("." in str(name) for name in now):
         pairs = ((f"{key}.{name}" if key else str(name), before.get(name), now[name]) for name in now)
@@ -128,8 +126,8 @@ def differences(before: Any, now: Any, key: str = "") -> dict[str, Any]:
 
 
 def take_over(cfg: DictConfig, folder: Path) -> None:
-    """Makes a configuration, in place, that of the run in a folder, and has it name that run: whatever has been edited
-    since it began is as it was. What belongs to the session stays.
+    """Replaces a configuration, in place, by that of the run in a folder, whatever was edited since, and sets ``run``.
+    Keys that belong to the session stay.
     """
     stored = read(folder) if (folder / "config.yaml").is_file() else {}
     with open_dict(cfg):

@@ -11,6 +11,7 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -22,6 +23,7 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from neurona.config.check import MAX_THREADS
 from neurona.config.interpolations import storable
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
@@ -29,6 +31,8 @@ from neurona.errors import ConfigError, did_you_mean
 from neurona.runs import configuration
 from neurona.runs.files import is_below, make_new, read_json, write_atomically
 from neurona.runs.provenance import now, provenance
+
+log = logging.getLogger(__name__)
 
 PREVIOUS = "previous.ckpt"
 """The ``last.ckpt`` before the present one."""
@@ -104,12 +108,12 @@ class RunFolder:
 
     def threads(self) -> int | None:
         """The number of CPU threads with which the run began; None if it is unknown."""
-        threads = self.begun_with().get("hardware", {}).get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else None
+        threads = self.begun_with("hardware", "threads")
+        return threads if isinstance(threads, int) and 0 < threads <= MAX_THREADS else None
 
-    def begun_with(self) -> dict[str, Any]:
-        """The contents of ``provenance.json``; nothing if it is missing or damaged."""
-        return read_json(self.path / "provenance.json")
+    def begun_with(self, part: str, name: str) -> Any:
+        """What ``provenance.json`` has under a name in one of its parts; None if it is missing or damaged."""
+        return configuration.at(read_json(self.path / "provenance.json"), f"{part}.{name}")
 
     def has_data(self, path: str) -> bool:
         """Whether a ``data.path`` is the one that the run was fitted on, as it was given then or absolute."""
@@ -157,6 +161,9 @@ class RunFolder:
             self.write_overrides(lines, absolute_paths(cfg, kept), of_groups)  # first: it can be begun again with them
             self._write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
         elif changed := self._changed(settings):
+            before = configuration.read(self.path)
+            for key in (key for key in changed if not key.startswith(("logger", "inspect"))):
+                log.info("%s: %s before, %s from now on", key, configuration.at(before, key), changed[key])
             given = lines[len(configuration.overrides(self.path)) :]
             entry = {"time": now(), "overrides": given, "changes": changed}
             entries = [*configuration.changes(self.path), entry]

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from neurona.config.interpolations import masked
 from neurona.devices import launch
 from neurona.errors import ConfigError, RunError
 from neurona.runs import configuration
@@ -108,7 +109,7 @@ def mark_failed(folder: Path, error: str, overrides: Sequence[str]) -> dict[str,
 
     A job that has failed before it was a run becomes one, which can be begun.
     """
-    failed = {"status": "failed", "error": error}
+    failed = {"status": "failed", "error": masked(error, " ".join(overrides))}
     with contextlib.suppress(ConfigError, RunError, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with RunFolder(folder) as held:  # one that is held is still at work

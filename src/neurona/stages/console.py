@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from neurona.classifier import Classifier
 from neurona.config.nodes import path_of
 from neurona.runs.folder import RunFolder
+from neurona.stages import limits
 
 log = logging.getLogger("neurona")
 
@@ -122,6 +123,9 @@ def way(classifier: Classifier, trainer: Trainer, datamodule: Any) -> str:
 def introduce(cfg: DictConfig, classifier: Classifier, trainer: Trainer, datamodule: Any, folder: Path) -> str:
     """The opening lines: what the run is, how its steps are taken, and where. Returns the ``summary``."""
     text = f"{summary(cfg, classifier, trainer)}\nsteps    {way(classifier, trainer, datamodule)}"
+    if epoch := limits.shortened(cfg.trainer, datamodule):
+        key = "overfit_batches" if cfg.trainer.overfit_batches else "limit_train_batches"
+        text += f"\nepochs   each takes {epoch} (trainer.{key})"
     log.info("%s\nfolder   %s", text, folder)
     return text
 
@@ -140,8 +144,8 @@ def show_card(datamodule: Any, folder: RunFolder) -> str:
     return text
 
 
-def conclude(figures: Mapping[str, Any], folder: Path, ending: str = "") -> None:
-    """The closing table and lines. ending: why a fit ended, and where it was made."""
+def conclude(figures: Mapping[str, Any], folder: Path, ending: str = "", epoch: str = "") -> None:
+    """The closing table and lines. ending: why a fit ended, and where it was made. epoch: what one took, if not all."""
     parts = [part for part in ("train", "val", "test") if any(name.startswith(f"{part}/") for name in figures)]
     if parts:
         log.info("\n%-20s%s", "", "".join(f"{part:>12}" for part in parts))
@@ -153,7 +157,10 @@ def conclude(figures: Mapping[str, Any], folder: Path, ending: str = "") -> None
         if isinstance(value, float) and "/" not in name and name != "seconds":  # of one's own
             log.info("%-20s%12s", name, _short(value))
     if "samples_per_second" in figures:
-        made = f"{figures['epochs']:,} epochs, {figures['steps']:,} steps in {figures['seconds']:.1f} s"
+        made, steps = (
+            f"{figures[name]:,} {name[: -1 if figures[name] == 1 else None]}" for name in ("epochs", "steps")
+        )
+        made += f" of {epoch} each" * bool(epoch) + f", {steps} in {figures['seconds']:.1f} s"
         log.info("\n%s (%s samples/s)%s", made, f"{figures['samples_per_second']:,}", ending)
     log.info("%s", folder)
     if figures["stage"] == "predict":

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from neurona.config import registry
 from neurona.config.check import Unread, check_imported
+from neurona.config.overrides import with_lists
 from neurona.devices import cpu, distributed, launch, waiting
 from neurona.devices.preemption import Preemption
 from neurona.errors import RunError
@@ -36,7 +37,7 @@ def execute(
     stage = registry.load(registry.STAGES[cfg.stage])
     with cpu.prepared(), waiting.adapted(), Preemption() as preemption, contextlib.ExitStack() as on_exit:
         try:
-            figures = stage.run(Request(cfg, choices, overrides, on_exit, preemption, arrays))
+            figures = stage.run(Request(cfg, with_lists(choices, overrides), overrides, on_exit, preemption, arrays))
         except MemoryError as error:
             problem = "needs more memory than there is; take fewer rows, or a smaller network"
             raise RunError(f"stage={cfg.stage}: {problem} ({str(error) or 'MemoryError'})") from error

@@ -65,7 +65,8 @@ def run(request: Request) -> dict[str, Any]:
         if folder.is_written and not checkpoints.keeps_last:
             checkpoints.remove_last()
         best = f"best epoch {figures['best_epoch'] + 1}"  # counted from 1, as the lines of the epochs are
-        console.conclude(figures, folder.path, f" on {console.device(trainer)}; {why}; {best}")
+        ending = f" on {console.device(trainer)}; {why}; {best}"
+        console.conclude(figures, folder.path, ending, limits.shortened(cfg.trainer, datamodule))
     return figures
 
 

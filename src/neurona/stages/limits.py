@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -193,6 +194,15 @@ def _check_shares(node: DictConfig, data: InMemoryData) -> int:
             problem = f"leaves none of the {total} mini-batches of the {part} part; give a larger share, or a number"
             raise ConfigError(f"trainer.{key}", node[key], problem)
     return limited(train, node.overfit_batches or node.limit_train_batches)
+
+
+def shortened(node: DictConfig, datamodule: Any) -> str:
+    """How many of its mini-batches an epoch takes, in words; nothing where it takes all, or the data do not tell."""
+    if not isinstance(datamodule, InMemoryData):
+        return ""
+    total = math.ceil(len(datamodule.train_rows) / datamodule.batch_size)
+    number = limited(total, node.overfit_batches or node.limit_train_batches)
+    return f"{number:,} of {total:,} mini-batches" if number < total else ""
 
 
 def limited(total: int, limit: int | float) -> int:

@@ -13,9 +13,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from omegaconf import OmegaConf
 
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier
+from neurona.config.interpolations import masked
 from neurona.config.nodes import path_of
 from neurona.devices import distributed
 from neurona.errors import HopelessRun, RunError, UserError
@@ -56,6 +58,7 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
         figures["status"] = "failed" if isinstance(error, Exception) else "interrupted"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
+        figures["error"] = masked(figures["error"], str(OmegaConf.to_container(request.cfg)))
         remedy = f"; to continue: {request.command([f'run={folder.path}'])}"
         goes_on = stage == "fit" and _goes_on(folder, error)
         log.info("%s%s", figures["status"], remedy if goes_on else f": {folder.path}")

@@ -57,16 +57,12 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
     before, figures = folder.settings().trainer, folder.metrics()
     for key in FIXED:
         value, former = OmegaConf.select(now, key), OmegaConf.select(before, key)
-        if value != former:
+        if value != former or (value and type(value) is not type(former)):  # 1 is a mini-batch, 1.0 all of them
             problem = f"was {former} when the run began and stays so; for a new run from its weights use init_from="
             raise ConfigError(f"trainer.{key}", value, problem)
-    limits = [name for name in LIMITS if before[name] != now[name]]
-    stopped_early = figures.get("stopped_by") == "early_stopping"
-    patience, former = (OmegaConf.select(node, PATIENCE) for node in (now, before))
-    if stopped_early and former is not None and (patience is None or patience > former):
-        limits.append(PATIENCE)
+    limits = [key for key in (*LIMITS, PATIENCE) if OmegaConf.select(before, key) != OmegaConf.select(now, key)]
     if figures.get("status") == "finished" and not limits:
-        more = PATIENCE if stopped_early else "max_epochs"
+        more = PATIENCE if figures.get("stopped_by") == "early_stopping" else "max_epochs"
         log.info("%s is finished; to train on, give it more: trainer.%s=…", folder.path, more)
         return None
     return limits
@@ -99,10 +95,7 @@ def start(
             classifier.load_state_dict(contents["state_dict"], strict=classifier.strict_loading)
     except Exception:
         raise ConfigError("checkpoint", path, "its weights do not fit the run's network; it is damaged") from None
-    before = folder.settings().trainer
-    more = "".join(f"; trainer.{key} was {OmegaConf.select(before, key)}" for key in limits)
-    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    log.info("going on after %d epochs, %d steps%s", epochs, contents["global_step"], more)
+    log.info("going on after %d epochs, %d steps", checkpoint.epochs(contents), contents["global_step"])
     if folder.is_written:
         link(path, last)  # a damaged one is not to become the previous
     return contents["global_step"]
@@ -120,7 +113,7 @@ def _warn(contents: Mapping[str, Any], folder: RunFolder, trainer: Trainer) -> N
     """Tells of what gives other bits than the run would have had, and is nobody's mistake."""
     now = {"torch": torch.__version__, "devices": trainer.world_size, "rules of steps": RULES}
     before = {
-        "torch": folder.begun_with().get("versions", {}).get("torch", now["torch"]),
+        "torch": folder.begun_with("versions", "torch") or now["torch"],
         "devices": len(contents["neurona"]["rng"]),
         "rules of steps": contents["neurona"].get("rules", 0),
     }
@@ -142,9 +135,8 @@ def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence
                 raise ConfigError(f"trainer.{PATIENCE}", callback.patience, problem)
     seconds = contents["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0)
     timer = next((callback for callback in callbacks if isinstance(callback, Timer)), None)
-    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     limits = {
-        "max_epochs": (trainer.max_epochs, epochs),
+        "max_epochs": (trainer.max_epochs, checkpoint.epochs(contents)),
         "max_steps": (trainer.max_steps, contents["global_step"]),
         "max_time": (timer and timer.time_remaining(), seconds),
     }

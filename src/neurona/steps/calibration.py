@@ -20,9 +20,9 @@ def temperature(logits: Tensor, targets: Tensor, total: Callable[[Tensor], Any] 
     """The temperature t with the least summed cross-entropy of softmax(logits / t), plus (log t)² / (2 · SPREAD²).
 
     logits: (rows, num_classes). targets: (rows,) int64. total: sums a tensor over all processes. Source: Guo et al.
-    2017, arXiv:1706.04599, section 4.2, to which the second term adds a normal prior: a few rows that are all right
-    would otherwise make it as small as may be, and the first mistake elsewhere as dear. The derivative with respect to
-    -log t has its zero found by halving. 1 where there is no row or a logit is not finite.
+    2017, arXiv:1706.04599, section 4.2, to which the second term adds a normal prior; without it, a few rows, if all
+    are classified correctly, would make t as small as possible, and a later mistake costly. Bisection finds the zero of
+    the derivative with respect to -log t. Returns 1 if there is no row or a logit is not finite.
     """
     logits = logits.double()
     of_targets = logits.gather(1, targets.unsqueeze(1)).sum()

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def steps_of(classifier: Classifier) -> DirectSteps:
-    """How a fit takes its steps. Says so where they cannot be compiled, if that was asked for."""
+    """The way in which a fit takes its steps. Logs the reason if compile=true was given and they cannot be compiled."""
     obstacles = [*recorded.obstacles(classifier)]
     against = [*obstacles, *(["several devices are not compiled"] if classifier.trainer.world_size > 1 else [])]
     compiles = classifier.compile_steps and not against

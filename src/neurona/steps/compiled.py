@@ -1,25 +1,27 @@
-"""``compile=true``: what was recorded of forward and backward pass, compiled to fewer and larger kernels."""
+"""``compile=true``: the recorded forward and backward pass, compiled to fewer and larger kernels."""
 
 from __future__ import annotations
 
-import operator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from neurona.steps.trace import Passes, Unchanged
+from neurona.steps.trace import Passes, Recording, Unchanged
 
 
-def compiled(module: fx.GraphModule, features: Tensor, targets: Tensor) -> Passes:
-    """The recorded calls, compiled ahead of time for mini-batches of this shape. Nothing is changed, and no random
-    number drawn. Raises whatever the compiler raises.
+def compiled(recording: Recording, features: Tensor, targets: Tensor) -> Passes:
+    """The recorded calls, compiled ahead of time for mini-batches of this shape. Changes nothing and draws no random
+    number. Raises whatever the compiler raises.
     """
-    lifted, tensors = _lifted(module)
+    module = fx.GraphModule({}, recording.graph)
+    # As one element: the compiler would take a float64 scalar for a number that may become a constant.
+    tensors, are_scalars = [*map(torch.atleast_1d, recording.tensors)], [not one.ndim for one in recording.tensors]
 
     def function(tensors: list[Tensor], features: Tensor, targets: Tensor) -> Any:
-        return lifted(tensors, features, targets)
+        read = [one.squeeze() if is_scalar else one for one, is_scalar in zip(tensors, are_scalars, strict=True)]
+        return module(features, targets, *read)
 
     # No guards and assertions: all that they would look at in every step is fixed for as long as the recording holds.
     unsafe = torch.compiler.skip_all_guards_unsafe
@@ -34,25 +36,6 @@ def compiled(module: fx.GraphModule, features: Tensor, targets: Tensor) -> Passe
     if len(set(places)) < len(places):
         raise RuntimeError("the gradients of two parameters are one tensor")
     return passes
-
-
-def _lifted(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
-    """The calls as a function of (tensors, features, targets), and the tensors: the module's attributes."""
-    graph, tensors = fx.Graph(), list[Tensor]()
-    listed, copies, places = graph.placeholder("tensors"), dict[fx.Node, fx.Node](), dict[Any, fx.Node]()
-    for node in module.graph.nodes:
-        if node.op != "get_attr":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            continue
-        tensor = operator.attrgetter(node.target)(module).detach()
-        place = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-        if place not in places:
-            given = graph.call_function(operator.getitem, (listed, len(tensors)))
-            # As one element: the compiler would take a float64 scalar for a number that may become a constant.
-            places[place] = given if tensor.ndim else graph.call_function(torch.squeeze, (given,))
-            tensors.append(torch.atleast_1d(tensor))
-        copies[node] = places[place]
-    return fx.GraphModule({}, graph), tensors
 
 
 def _allow_ahead_of_time() -> None:

@@ -1,4 +1,4 @@
-"""Why a loss is NaN or infinite: the data are looked at first, then the precision; else the learning rate is named."""
+"""Why a loss is NaN or infinite: first the data are examined, then the precision; else the learning rate is named."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class NonFiniteLoss(HopelessRun):
 
 
 class NonFiniteData(NonFiniteLoss):
-    """It did because a feature is."""
+    """The loss is not finite because a feature is not."""
 
 
 def require_finite(loss: float, step: int, classifier: Any, seen: Numbered = ()) -> None:
-    """Raises NonFiniteLoss for the loss of a training step that is none. seen: the mini-batches that may be the cause,
-    where their loader is one's own.
+    """Raises NonFiniteLoss if the loss of a training step is not finite. seen: the mini-batches that may be the cause,
+    if the loader is the user's own.
     """
     if not math.isfinite(loss):
         trainer = classifier.trainer
@@ -45,24 +45,24 @@ def require_finite(loss: float, step: int, classifier: Any, seen: Numbered = ())
 
 
 def require_finite_evaluation(loss: float, part: str, classifier: Any) -> None:
-    """Raises NonFiniteLoss for the loss of a validation or a test that is none. part: val or test."""
+    """Raises NonFiniteLoss if the loss of a validation or a test is not finite. part: val or test."""
     if not math.isfinite(loss):
         loaders = getattr(classifier.trainer, f"{part}_dataloaders")
-        found = ""
+        place = ""
         for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-            found = found or _in_data(classifier, loader if isinstance(loader, BatchLoader) else _numbered(loader))
-        raise _failure(f"{part}/loss is {loss}", classifier, found)
+            place = place or _in_data(classifier, loader if isinstance(loader, BatchLoader) else _numbered(loader))
+        raise _failure(f"{part}/loss is {loss}", classifier, place)
 
 
-def _failure(what: str, classifier: Any, found: str) -> NonFiniteLoss:
-    """found: what the data have to do with it."""
-    if found:
-        return NonFiniteData(f"{what}; {found}")
+def _failure(what: str, classifier: Any, place: str) -> NonFiniteLoss:
+    """place: where in the data the cause is, in words, if it is there."""
+    if place:
+        return NonFiniteData(f"{what}; {place}")
     return NonFiniteLoss(f"{what}; {of_precision(str(classifier.trainer.precision), classifier.trainer.optimizers)}")
 
 
 def of_precision(precision: str, optimizers: Iterable[torch.optim.Optimizer]) -> str:
-    """What half precision may have to do with it, and the remedies there are."""
+    """How half precision may be the cause, and the remedies."""
     if not precision.startswith("16-"):
         return REMEDIES
     wider = f"trainer.precision=bf16-{precision.removeprefix('16-')}"
@@ -80,17 +80,17 @@ def of_precision(precision: str, optimizers: Iterable[torch.optim.Optimizer]) ->
 
 
 def _in_data(classifier: Any, loader: BatchLoader | Numbered) -> str:
-    """Where in the data there is a NaN or an infinity; nothing where there is none, or it cannot be found."""
+    """The place of a NaN or an infinity in the data, in words; nothing if there is none or it cannot be found."""
     try:
         if isinstance(loader, BatchLoader):
             for rows in loader.rows.split(ROWS):
-                if found := _first(classifier, loader.features[rows.to(loader.features.device)]):
-                    return _words(f"row {int(rows[found[0]])} of the data set", *found[1:])
+                if place := _first(classifier, loader.features[rows.to(loader.features.device)]):
+                    return _words(f"row {int(rows[place[0]])} of the data set", *place[1:])
             return ""
         for number, batch in loader:
             features = batch[0] if isinstance(batch, list | tuple) and batch else batch
-            if isinstance(features, Tensor) and (found := _first(classifier, features)):
-                return _words(f"row {found[0]} of mini-batch {number}", *found[1:])
+            if isinstance(features, Tensor) and (place := _first(classifier, features)):
+                return _words(f"row {place[0]} of mini-batch {number}", *place[1:])
     except Exception:  # a loader or a preprocessing of one's own has trouble of its own
         return ""
     return ""
@@ -105,7 +105,7 @@ def _numbered(loader: Iterable[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _first(classifier: Any, features: Tensor) -> tuple[int, int, float] | None:
-    """Row, column and value of the first number that is none and that the preprocessing does not fill in."""
+    """Row, column and value of the first number that is not finite and that the preprocessing does not replace."""
     if not features.is_floating_point():
         return None
     is_bad = ~features.isfinite().flatten(1)

@@ -54,11 +54,11 @@ class FastWay:
         self._record(records)
 
     def end(self) -> None:
-        """The fit is over."""
+        """Called at the end of a fit."""
         self.steps.end()
 
     def _record(self, records: list[StepRecord]) -> None:
-        """Adds a chunk's figures to the sums, the only place that waits for the device; stops at a NaN."""
+        """Adds a chunk's figures to the sums. Only here the fit waits for the device. Raises NonFiniteLoss at a NaN."""
         classifier, trainer = self.classifier, self.classifier.trainer
         logits, targets = torch.cat([r.logits for r in records]), torch.cat([r.targets for r in records])
         correct = (logits.argmax(1) == targets).sum()

@@ -1,6 +1,6 @@
-"""CUDA graphs: the kernels of a step recorded once, and from then on launched as one.
+"""CUDA graphs: the kernels of a step are recorded once and then launched together.
 
-A small network's kernels take a GPU a microsecond or two each, and Python many times as long to launch one by one.
+Each kernel of a small network takes a GPU a microsecond or two; launching them one by one takes Python much longer.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ def recorded(function: Callable[[], Any]) -> tuple[Any, Any]:
 
 @functools.cache
 def _recording_stream(device: int) -> Any:
-    """Torch's own would be the first device's, for all of them."""
+    """A stream of the present device; torch's default one belongs to the first device."""
     return torch.cuda.Stream(device)
 
 
 class Slots:
-    """Where the steps of every chunk find their rows, one mini-batch after the other, and leave loss and logits.
+    """Buffers from which the steps of a chunk read their rows, and to which they write loss and logits.
 
-    length: most mini-batches of a chunk. dtype: of loss and logits.
+    length: largest number of mini-batches in a chunk. dtype: of loss and logits.
     """
 
     def __init__(self, chunk: Chunk, length: int, num_classes: int, dtype: torch.dtype) -> None:
@@ -130,12 +130,12 @@ class Slots:
         self._logits = torch.zeros(length, self.batch_size, num_classes, dtype=dtype, device=device)
 
     def suits(self, chunk: Chunk) -> bool:
-        """Whether the chunk is of the same data, in mini-batches of the same size, and no longer than there is room."""
+        """Whether a chunk has the same data and batch size, and fits into the buffers."""
         is_same = chunk.features is self.features and chunk.targets is self.targets
         return is_same and chunk.batch_size == self.batch_size and len(chunk) <= self._length
 
     def begin(self, chunk: Chunk) -> None:
-        """The whole mini-batches of a chunk are next."""
+        """Prepares for the whole mini-batches of a chunk."""
         number = len(chunk.rows) // self.batch_size
         rows = chunk.rows[: number * self.batch_size]
         self._rows[:number].copy_(rows.view(number, self.batch_size))
@@ -152,7 +152,7 @@ class Slots:
         return gradients
 
     def results(self) -> tuple[Tensor, Tensor]:
-        """Loss and logits of the mini-batch that ``call``, or a replay of it, has just had."""
+        """Loss and logits of the mini-batch of the last ``call``, or of its replay."""
         return next(self._next)
 
 

@@ -1,4 +1,4 @@
-"""Whether anybody watches a module, a parameter or an optimiser.
+"""Whether a module, a parameter or an optimiser has hooks.
 
 Torch takes hooks by public methods and lists them under private names; all that the project knows of those is here.
 They are those of torch 2.11 to 2.14: an empty list, or None, while there is no hook.
@@ -15,7 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 
 def watch_modules(modules: Iterable[nn.Module]) -> bool:
-    """Whether hooks are to see a pass through any of these modules, or through any module at all."""
+    """Whether any of these modules has hooks on its passes, or hooks on all modules are registered."""
     return bool(_has_any_global_hook()) or any(
         module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
         for module in modules
@@ -23,11 +23,11 @@ def watch_modules(modules: Iterable[nn.Module]) -> bool:
 
 
 def watch_gradients(parameters: Iterable[Tensor]) -> bool:
-    """Whether hooks are to see a gradient come to any of these parameters."""
+    """Whether any of these parameters has hooks on its gradient."""
     return any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in parameters)
 
 
 def watch_updates(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether hooks are to see every update of this optimiser, or of any."""
+    """Whether this optimiser, or all of them, have hooks on their steps."""
     own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     return bool(own or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)

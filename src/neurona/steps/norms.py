@@ -1,4 +1,4 @@
-"""How large a step is: norms of its gradient and of what it changes, layer by layer."""
+"""The size of a step: norms of its gradient and of the change of the weights, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class StepNorms:
-    """Takes the norms of single steps of a network, told when one is about to be made and when it has been.
+    """Measures the norms of single steps; ``before`` and ``after`` are called around the update.
 
     ``gradient_norm/<layer>``: Euclidean norm of the gradient over all parameters of a layer, before any clipping;
     ``gradient_norm/all``: over all layers.
     ``update_ratio/<layer>``: norm of the change of a layer's weights (its parameters of two dimensions or more) over
     the norm of the weights; about 1e-3 is usual (Karpathy, Stanford CS231n, "Ratio of weights:updates").
 
-    keeps_gradients: whether ``gradients`` is for others too, who look at it when further steps have been made.
+    keeps_gradients: whether ``gradients`` must stay valid for others while further steps are made.
     """
 
     def __init__(self, network: nn.Module, *, keeps_gradients: bool = False) -> None:
@@ -30,7 +30,7 @@ class StepNorms:
 
     @torch.no_grad()
     def before(self) -> None:
-        """The gradients are there, the update is to come."""
+        """To be called with the gradients computed, before the update."""
         self.gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         self._before = [weight.clone() for weight in self.weights.values()]
         self._norms = _norms([*self.gradients.values(), *self._before])
@@ -39,7 +39,7 @@ class StepNorms:
 
     @torch.no_grad()
     def after(self) -> None:
-        """The update has been made; nothing where nobody told of it before, as where another optimiser made it."""
+        """To be called after the update; does nothing without ``before``, as with another optimiser."""
         if not self._before:
             return
         changes = [weight - before for weight, before in zip(self.weights.values(), self._before, strict=True)]
@@ -47,7 +47,7 @@ class StepNorms:
         self._before = []
 
     def figures(self) -> dict[str, float]:
-        """What the last step gave; nothing before the first. Waits for the device."""
+        """The figures of the last step; empty before the first. Waits for the device."""
         if not self._norms:
             return {}
         values = iter(torch.stack([norm.float() for norm in self._norms]).tolist())

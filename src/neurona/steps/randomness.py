@@ -36,6 +36,6 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 
 def drawn() -> tuple[Any, ...]:
-    """Another one after every number that is drawn in Python: from its own generator, or NumPy's."""
+    """A value that changes with every number drawn in Python, from its own generator or NumPy's."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  (a module may draw from the global one)
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest

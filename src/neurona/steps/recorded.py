@@ -1,4 +1,4 @@
-"""Steps by what was recorded of a mini-batch, while all that was taken for fixed stays so."""
+"""Steps that call a recorded forward and backward pass, as long as everything it relies on stays the same."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ BOOKKEEPING = (vars(LightningModule()).keys() - {"training"}) | {"confusion_matr
 
 
 class Recorded(NamedTuple):
-    """What a recording gives of a mini-batch. gradients: one for each parameter that is trained, None where the loss
-    does not depend on it.
+    """The result of a recording for a mini-batch. gradients: one for each trained parameter, None if the loss does not
+    depend on it.
     """
 
     loss: Tensor
@@ -47,9 +47,9 @@ class Recorded(NamedTuple):
 
 
 class RecordedSteps(DirectSteps, ABC):
-    """Steps by recordings of forward and backward pass where there is one, and else directly.
+    """Uses recordings of forward and backward pass where possible, and direct steps elsewhere.
 
-    compiles: whether what is recorded is compiled as well; not once the compiler has given up.
+    compiles: whether recordings are compiled; False once the compiler has failed.
     """
 
     def __init__(self, classifier: Classifier, *, compiles: bool) -> None:
@@ -62,11 +62,11 @@ class RecordedSteps(DirectSteps, ABC):
 
     @abstractmethod
     def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
-        """Forward and backward pass of a mini-batch; None where they are not recorded."""
+        """Forward and backward pass of a mini-batch; None if there is no recording."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Something has changed that recordings take for fixed: there are none any more."""
+        """Drops all recordings, because something that they rely on has changed."""
 
     def begin(self, chunk: Chunk) -> None:
         super().begin(chunk)
@@ -122,20 +122,20 @@ class RecordedSteps(DirectSteps, ABC):
             return None
         if self.compiles:
             try:
-                return compiled(recording.module, features, targets)
+                return compiled(recording, features, targets)
             except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
                 self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
                 log.warning("compile=true has no effect, because the compiler gave up: %s", reason)
         return recording.passes
 
     def give_up(self, reason: str) -> None:
-        """Takes all further steps directly."""
-        asked = "compile=true: " if self.compiles else ""
-        log.warning("%ssteps are not recorded: %s", asked, reason)
+        """Makes all further steps directly."""
+        prefix = "compile=true: " if self.compiles else ""
+        log.warning("%ssteps are not recorded: %s", prefix, reason)
         self.has_given_up = self.is_off = True
 
     def fixed(self) -> tuple[Any, ...]:
-        """What recordings take for fixed: where tensors lie, which are trained, and settings."""
+        """Everything that recordings rely on: addresses of tensors, which of them are trained, and settings."""
         tensors = [*self.classifier.parameters(), *self.classifier.buffers()]
         methods = (type(self.classifier).loss, type(self.classifier).forward)
         has_own = any(not method.__module__.startswith("neurona.") for method in methods)
@@ -156,7 +156,7 @@ class RecordedSteps(DirectSteps, ABC):
 
 
 class _NoTrainer:
-    """Stands for the Trainer where a loss is to compute with tensors only: whatever it is asked for is refused."""
+    """Stands in for the Trainer while a loss is recorded; every access raises an error."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -169,7 +169,7 @@ class _NoTrainer:
 
 @contextlib.contextmanager
 def without_trainer(classifier: Classifier) -> Iterator[None]:
-    """What is recorded of a loss here holds for all later steps. Raises ConfigError if it asks for the Trainer."""
+    """A context for recording a loss, which holds for all steps. Raises ConfigError if the loss uses the Trainer."""
     trainer: Any = classifier.trainer
     classifier.trainer = _NoTrainer(type(classifier).__qualname__)
     try:
@@ -179,7 +179,7 @@ def without_trainer(classifier: Classifier) -> Iterator[None]:
 
 
 def modules_of(classifier: Classifier) -> list[nn.Module]:
-    """All that a loss may call: the classifier's own, but for metrics."""
+    """The modules that a loss may call: the classifier's own, without metrics."""
     children = [child for name, child in classifier.named_children() if name != "metrics"]
     return [
         module for child in children for module in child.modules() if not isinstance(module, Metric | MetricCollection)
@@ -187,7 +187,7 @@ def modules_of(classifier: Classifier) -> list[nn.Module]:
 
 
 def obstacles(classifier: Classifier) -> Iterable[str]:
-    """Why the steps of a fit cannot be recorded, if they cannot."""
+    """The reasons why the steps of a fit cannot be recorded; empty if they can."""
     if torch.is_anomaly_enabled():
         yield "trainer.detect_anomaly looks at every operation"
     kinds = {type(module) for module in modules_of(classifier)} | {*_owners(classifier)}
@@ -206,7 +206,7 @@ def _owners(classifier: Classifier) -> Iterable[type]:
 
 
 def is_compilable(kind: type) -> bool:
-    """Whether a class, not one that it is derived from, promises that it but computes with tensors."""
+    """Whether a class itself, not its parent, promises with ``compilable`` that it only computes with tensors."""
     return kind.__module__.partition(".")[0] == "torch" or vars(kind).get("compilable", False)
 
 

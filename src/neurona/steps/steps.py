@@ -23,7 +23,7 @@ Outcome = tuple[Tensor, Tensor, Tensor]
 
 
 def loss_of(classifier: Classifier, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What the classifier's ``loss`` gives. Raises ConfigError unless that is a loss and logits."""
+    """The loss and the logits of the classifier's ``loss``. Raises ConfigError if it returns anything else."""
     pair = classifier.loss(features, targets)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         problem = "its loss must return two tensors: the loss, a scalar, and the logits (batch, num_classes)"
@@ -33,9 +33,7 @@ def loss_of(classifier: Classifier, features: Tensor, targets: Tensor) -> tuple[
 
 
 class DirectSteps:
-    """Steps through mini-batches one after the other on the tensors themselves, as nobody listens between the ends of
-    chunks.
-    """
+    """Makes the steps of a chunk one after the other, without Lightning's hooks, which only run between chunks."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
@@ -48,15 +46,14 @@ class DirectSteps:
         self._has_stepped = False
 
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """What the steps of a chunk are taken within."""
+        """The context in which the steps of a chunk run."""
         return contextlib.nullcontext()
 
     def begin(self, chunk: Chunk) -> None:
-        """Called before the mini-batches of a chunk; a callback may have added parameters before it, or have put
-        another optimiser in place.
-        """
+        """Called before each chunk, as a callback may have added parameters or replaced the optimiser."""
         if self.optimizer is not self.classifier.trainer.optimizers[0]:
             self.optimizer, self._has_stepped = self.classifier.trainer.optimizers[0], False
+        self._note_rates()  # which stay as they are until the end of the chunk, unless a scheduler moves them
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         updates.begin_momentum(self.optimizer)
         self._update = None  # looked for anew in every chunk: who listens may have changed in between
@@ -77,7 +74,7 @@ class DirectSteps:
         return loss, logits, targets
 
     def complete(self, norms: StepNorms | None) -> None:
-        """Makes a step of the gradients."""
+        """Clips the gradients and updates the parameters."""
         if self.is_shared:
             distributed.sum_gradients(self.parameters)
         if norms is not None:
@@ -89,13 +86,17 @@ class DirectSteps:
         self.count()
 
     def count(self) -> None:
-        """An optimiser step has been made."""
+        """Counts an optimiser step and moves the schedule on."""
         lightning_internals.count_step(self.classifier.trainer)
         if self.scheduler is not None:
+            self._note_rates()
             self.scheduler.step()
 
+    def _note_rates(self) -> None:
+        self.classifier.figures.rates = [group["lr"] for group in self.optimizer.param_groups]
+
     def end(self) -> None:
-        """The fit is over: what was kept for it may go."""
+        """Called at the end of a fit, to free memory."""
 
     def forward_and_backward(self, features: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Loss and logits, detached; the gradients are added to the parameters' ``grad``."""
@@ -120,8 +121,8 @@ class DirectSteps:
             parameter.grad = None
 
     def apply(self, gradients: list[Any]) -> bool:
-        """Makes the optimiser's step by one function, where that is possible and every parameter has a gradient. To be
-        called where no gradients are taken.
+        """Makes the optimiser's step with ``functional_update``, if there is one and every parameter has a gradient.
+        Returns whether it was made. To be called without autograd.
         """
         update = self.functional_update()
         is_complete = len(gradients) == len(self.parameters) and not any(gradient is None for gradient in gradients)
@@ -131,8 +132,8 @@ class DirectSteps:
         return True
 
     def functional_update(self) -> updates.Update | None:
-        """The optimiser's step as one function, if that is possible yet. The first step of a fit is its own: a schedule
-        of torch's asks whether there was one.
+        """The optimiser's step as one function, or None. The first step of a fit is always the optimiser's own, because
+        torch's schedules check for it.
         """
         if self._update is None and self._has_stepped:
             self._update = updates.functional(self.optimizer, self.parameters)

@@ -1,8 +1,8 @@
 """A mini-batch's forward and backward pass as the calls of torch's operations that autograd makes, without autograd.
 
 Two thirds of a small network's step are autograd and the Python of modules around kernels of a few microseconds. Here
-both are done once, while ``make_fx`` records which operations they call; what is left is a flat function that calls
-them: the same kernels in the same order, hence the same bits and the same random numbers.
+both are done once, while it is noted which operations they call; what is left is a flat function that calls them: the
+same kernels in the same order, hence the same bits and the same random numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from neurona.steps import randomness
 
@@ -24,9 +26,10 @@ Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 
 
 class Recording(NamedTuple):
-    """module: the calls, its inputs a mini-batch and its attributes the tensors that they read. passes: them called."""
+    """graph: the calls; its inputs are features, targets and the ``tensors`` that they read. passes: calls them."""
 
-    module: fx.GraphModule
+    graph: fx.Graph
+    tensors: list[Tensor]
     passes: Passes
 
 
@@ -35,8 +38,10 @@ SEED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 aten = torch.ops.aten
 
-LOOKS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__}
-"""Methods whose result would be recorded for good."""
+LOOKS_AT_VALUE = "it looks at a value that it computes or holds"
+
+LOOKS = {Tensor.tolist, Tensor.numpy, Tensor.__array__}
+"""Methods whose result would be recorded for good, and that call no operation."""
 
 BINDINGS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: torch.addmm,
@@ -81,12 +86,11 @@ def traced(
         return value.detach(), logits.detach(), *_owned(gradients, parameters, others)
 
     with Unchanged([*parameters, *buffers]) as unchanged:
-        with _NoLooking():
-            module = make_fx(passes)(features, targets)
+        graph, tensors = _recorded(passes, features, targets)
         if unchanged.drawn != randomness.drawn():
             raise RuntimeError("numbers are drawn in Python")
-        _prune(module.graph)
-        function = _function(module)
+        _prune(graph)
+        function = _function(graph, tensors)
         outcomes = []
         for recorded_or_not in (function, passes):
             unchanged.restore()
@@ -99,20 +103,75 @@ def traced(
             raise RuntimeError("what was recorded gives other bits")
         if not all(map(torch.equal, parameters, unchanged.before)):
             raise RuntimeError("a parameter is changed in place")
-    return Recording(module, function)
+    return Recording(graph, tensors, function)
+
+
+def _recorded(
+    passes: Callable[..., tuple[Any, ...]], features: Tensor, targets: Tensor
+) -> tuple[fx.Graph, list[Tensor]]:
+    """The operations that the passes call, and the tensors that they read."""
+    recorder, keeps_casts = _Recorder(features, targets), torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)  # of weights, which would be read as they are now
+    try:
+        with _NoLooking(), recorder:
+            results = passes(features, targets)
+    finally:
+        torch.set_autocast_cache_enabled(keeps_casts)
+    recorder.graph.output(tuple(map(recorder.node, results)))
+    return recorder.graph, recorder.tensors
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes the operations that are called within, below autograd. What they read that none of them has made becomes an
+    input of the graph. Whoever asks a tensor for a value gets a RuntimeError.
+    """
+
+    def __init__(self, features: Tensor, targets: Tensor) -> None:
+        super().__init__()
+        self.graph, self.tensors = fx.Graph(), list[Tensor]()
+        self._nodes: Any = WeakTensorKeyDictionary()
+        self._nodes[features], self._nodes[targets] = map(self.graph.placeholder, ("features", "targets"))
+        self._places = dict[Any, fx.Node]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.data_dependent_output in func.tags:
+            raise RuntimeError(LOOKS_AT_VALUE)
+        results = func(*args, **(kwargs or {}))
+        called: Any = [map_aggregate(part, self.node) for part in (args, kwargs or {})]
+        self._note(results, self.graph.call_function(func, *called))
+        return results
+
+    def _note(self, results: Any, node: fx.Node) -> None:
+        if isinstance(results, Tensor):
+            self._nodes[results], node.meta["shape"] = node, results.shape
+        elif isinstance(results, list | tuple):
+            for index, result in enumerate(results):
+                self._note(result, self.graph.call_function(operator.getitem, (node, index)))
+
+    def node(self, value: Any) -> Any:
+        """A tensor's; other values are themselves."""
+        if not isinstance(value, Tensor):
+            return value
+        if value not in self._nodes:
+            place = value.data_ptr(), value.shape, value.stride(), value.dtype
+            if place not in self._places:
+                self._places[place] = self.graph.placeholder(f"tensor_{len(self.tensors)}")
+                self.tensors.append(value.detach())
+            self._nodes[value] = self._places[place]
+        return self._nodes[value]
 
 
 class _NoLooking(TorchFunctionMode):
-    """Within, whoever asks a tensor for a value gets a RuntimeError."""
+    """A context in which reading the value of a tensor without an operation raises a RuntimeError."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in LOOKS:
-            raise RuntimeError("it looks at a value that it computes or holds")
+            raise RuntimeError(LOOKS_AT_VALUE)
         return func(*args, **(kwargs or {}))
 
 
 class Unchanged:
-    """Leaves tensors and random numbers at the end as they were at the beginning."""
+    """A context that restores tensors and random generators at its end."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors, self.before = tensors, [tensor.detach().clone() for tensor in tensors]
@@ -138,13 +197,13 @@ def _owned(
     parameter is, copied where it is not.
     """
     owned: list[Tensor | None] = []
-    taken = {tensor.untyped_storage().data_ptr() for tensor in others}
+    pointers = {tensor.untyped_storage().data_ptr() for tensor in others}
     for gradient, parameter in zip(gradients, parameters, strict=True):
         if gradient is not None:
             place = gradient.untyped_storage().data_ptr()
-            if place in taken or gradient.stride() != parameter.stride():
+            if place in pointers or gradient.stride() != parameter.stride():
                 gradient = torch.empty_like(parameter.detach()).copy_(gradient)
-            taken.add(place)
+            pointers.add(place)
         owned.append(gradient)
     return owned
 
@@ -179,23 +238,24 @@ def _replace(node: fx.Node, by: Any) -> None:
 
 def _without(dimensions: Sequence[int], summed: fx.Node) -> list[int]:
     """The shape of a tensor without some of its dimensions."""
-    shape = summed.meta["val"].shape
+    shape = summed.meta["shape"]
     gone = {dimension % len(shape) for dimension in dimensions}
     return [size for index, size in enumerate(shape) if index not in gone]
 
 
-def _function(module: fx.GraphModule) -> Passes:
-    """The recorded calls as a Python function, whose constants are its globals: a ``GraphModule`` looks each of them,
-    and each operation, up anew, which takes a tenth of the time. Transposes of constants are made once.
+def _function(graph: fx.Graph, tensors: Sequence[Tensor]) -> Passes:
+    """The recorded calls as a Python function, whose constants are its globals: a ``GraphModule`` looks each operation
+    up anew, which takes a tenth of the time. Transposes of constants are made once.
     """
-    *_, output = module.graph.nodes
-    last_use = {used: node for node in module.graph.nodes for used in node.all_input_nodes}
-    last_uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in module.graph.nodes}
+    *_, output = graph.nodes
+    last_use = {used: node for node in graph.nodes for used in node.all_input_nodes}
+    last_uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in graph.nodes}
     for used, node in last_use.items():
         last_uses[node].append(used)  # its memory is free from then on
     names: dict[fx.Node, str] = {}
     scope: dict[str, Any] = {}
-    inputs, lines, made = [], [], set[str]()
+    inputs, lines, made = list[str](), list[str](), set[str]()
+    read = iter(tensors)
 
     def constant(value: Any) -> str:
         name = f"constant_{len(scope)}"
@@ -210,13 +270,13 @@ def _function(module: fx.GraphModule) -> Passes:
         is_literal = isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value))
         return repr(value) if is_literal else constant(value)
 
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
+    for node in graph.nodes:
+        if node.op == "placeholder" and len(inputs) < 2:
             names[node] = node.name
             inputs.append(node.name)
-        elif node.op == "get_attr":
-            names[node] = constant(operator.attrgetter(node.target)(module).detach())
-        elif node.target is aten.t.default and node.args[0].op == "get_attr":
+        elif node.op == "placeholder":
+            names[node] = constant(next(read))
+        elif node.target is aten.t.default and names[node.args[0]] in scope:
             names[node] = constant(scope[names[node.args[0]]].t())
         elif node.op == "call_function":
             names[node] = node.name

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from neurona.data import chunking
 from neurona.data.batches import Chunk, MiniBatch
 from neurona.steps.recorded import Recorded, RecordedSteps
 from neurona.steps.steps import Classifier
 from neurona.steps.trace import Passes
 
-WORTHWHILE_PASSES = 1000
-"""Passes that save the time of recording one, a tenth of a second."""
+WORTHWHILE_PASSES, FLOPS_OF_PASS = 50, 1e7
+"""Passes that save the time of recording one, a hundredth of a second, and the arithmetic for which it takes one
+more: to record a pass is to make it four times.
+"""
 
 
 class TracedSteps(RecordedSteps):
@@ -43,9 +46,10 @@ class TracedSteps(RecordedSteps):
         """Whether so many mini-batches of this size are to come, or those of the usual size are to be compiled."""
         if not rows or not share:
             return False
-        trainer = self.classifier.trainer
+        trainer, flops = self.classifier.trainer, chunking.flops(self.classifier.num_parameters, rows)
         to_come = (self.classifier.total_steps() - trainer.global_step) * self.optimization.accumulate
+        worthwhile = WORTHWHILE_PASSES + flops / FLOPS_OF_PASS
         is_rare = rows != self._batch_size and not self.is_shared  # once in an epoch
         if is_rare:
-            return not self.compiles and to_come / trainer.num_training_batches >= WORTHWHILE_PASSES
-        return self.compiles or to_come >= WORTHWHILE_PASSES
+            return not self.compiles and to_come / trainer.num_training_batches >= worthwhile
+        return self.compiles or to_come >= worthwhile

@@ -113,6 +113,8 @@ class Training(Callback):
             self._feature_shape = list(features.shape[1:])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Classifier, optimizer: Any) -> None:
+        if optimizer is trainer.optimizers[0]:
+            pl_module.figures.rates = [group["lr"] for group in optimizer.param_groups]
         if pl_module.norms is not None and pl_module.is_logged(trainer.global_step + 1):
             pl_module.norms.before()
 
@@ -139,8 +141,8 @@ class Training(Callback):
         if is_logged:
             pl_module.log_step()
 
-    def _flush(self, trainer: Trainer, pl_module: Classifier, seen: Sequence[tuple[int, Any]] = ()) -> None:
-        """Adds the figures that are pending to the sums; stops at a NaN. seen: the mini-batch at hand."""
+    def _flush(self, trainer: Trainer, pl_module: Classifier, batches: Sequence[tuple[int, Any]] = ()) -> None:
+        """Adds the figures that are pending to the sums; stops at a NaN. batches: the mini-batch at hand."""
         pending, self._pending = self._pending, []
         if not pending:
             return
@@ -149,14 +151,14 @@ class Training(Callback):
         figures = torch.stack([*(one.loss.float() for one in pending), correct.float()])
         *losses, mean_correct = trainer.strategy.reduce(figures, reduce_op="mean").tolist()  # all have as many rows
         for one, loss in zip(pending, losses, strict=True):
-            require_finite(loss, one.step, pl_module, seen)
+            require_finite(loss, one.step, pl_module, batches)
         samples = [one.samples * trainer.world_size for one in pending]
         pl_module.figures.add(losses, samples, mean_correct * trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
         self._flush(trainer, pl_module)
         loss, accuracy = pl_module.figures.epoch_means()
-        figures = {"train/loss": loss, "train/accuracy": accuracy, "train/lr": pl_module.next_rate}
+        figures = {"train/loss": loss, "train/accuracy": accuracy, **pl_module.rates()}
         pl_module.report({name: value for name, value in figures.items() if not math.isnan(value)})
         pl_module.log_to_loggers({"epoch": trainer.current_epoch})
         for logger in trainer.loggers:

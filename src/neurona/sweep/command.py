@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 
 from neurona.config.nodes import leaves
-from neurona.config.overrides import written
+from neurona.config.overrides import choice, written
 from neurona.config.places import leads_out
 from neurona.devices import scheduler
 from neurona.errors import ConfigError
@@ -69,9 +69,9 @@ def begin(
 
 def _searched(overrides: Sequence[Override], config_dir: Path) -> list[Path]:
     """The folders of ``hydra.searchpath``; of what is in installed packages, nothing is taken."""
-    given: list[Any] = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    lists: list[Any] = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
     of_yaml = configuration.load(config_dir / "train.yaml").get("hydra", {}).get("searchpath")
-    places = [str(place).removeprefix("file://") for place in (given[-1] if given else of_yaml) or ()]
+    places = [str(place).removeprefix("file://") for place in (lists[-1] if lists else of_yaml) or ()]
     return [Path(place) for place in places if "://" not in place]
 
 
@@ -82,9 +82,7 @@ def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
     """
     yamls: dict[str, bytes] = {}
     for source in reversed(sources):
-        names = {
-            str(file.relative_to(source)): file for file in source.rglob("*.yaml") if not is_below(file, copy.parent)
-        }
+        names = {str(file.relative_to(source)): file for file in _yamls(source) if not is_below(file, copy.parent)}
         yamls |= {name: file.read_bytes() for name, file in names.items() if not name.startswith("logs/")}
     if not copy.exists():
         part = copy.with_name(f".{copy.name}.tmp")
@@ -94,8 +92,13 @@ def _copy(sources: Sequence[Path], copy: Path) -> list[str]:
             (part / name).write_bytes(contents)
         with contextlib.suppress(FileExistsError):  # another worker of a search was faster
             part.rename(copy)
-    stored = {str(file.relative_to(copy)): file.read_bytes() for file in copy.rglob("*.yaml")}
+    stored = {str(file.relative_to(copy)): file.read_bytes() for file in _yamls(copy)}
     return sorted(name for name in stored.keys() | yamls.keys() if stored.get(name) != yamls.get(name))
+
+
+def _yamls(folder: Path) -> Iterator[Path]:
+    """The yamls in a folder, without links that lead nowhere, as an editor leaves while a file is open in it."""
+    return (file for file in folder.rglob("*.yaml") if file.is_file())
 
 
 def _check_places(path: Path, sources: Sequence[Path], edited: Sequence[str]) -> None:
@@ -138,9 +141,11 @@ def _claim(overrides: Sequence[Override]) -> Path:
     this job that Slurm has restarted.
     """
     choices = {override.key_or_group: override for override in overrides if not override.is_sweep_override()}
-    choice = choices.get("experiment") or choices.get("data")
-    swept = any(override.key_or_group == "data" for override in overrides if override.is_sweep_override())
-    name = str(choice.value()) if choice else "sweep" if swept else "digits"
+    chosen = choices.get("experiment") or choices.get("data")
+    swept = any(
+        override.key_or_group in ("data", "experiment") for override in overrides if override.is_sweep_override()
+    )
+    name = choice(chosen) if chosen else "sweep" if swept else "digits"
     if any(override.key_or_group == "debug" for override in overrides):
         name = "debug"
     parent = Path("logs", name)

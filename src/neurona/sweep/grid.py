@@ -19,15 +19,20 @@ from neurona.config.overrides import value
 from neurona.errors import ConfigError
 from neurona.runs.jobs import folders
 from neurona.sweep import names
-from neurona.sweep.launcher import Processes
+from neurona.sweep.launcher import Processes, checked
 
 
 class Grid(BasicSweeper):
     """params: overrides of an experiment, the command line's before them."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        if not isinstance(self.launcher, Processes):  # it checks, and then uses, what it has composed
-            super().validate_batch_is_legal(batch)
+        if isinstance(self.launcher, Processes):  # it checks, and then uses, what it has composed
+            return
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        for overrides in batch:
+            checked(loader, self.config, overrides)
 
     def sweep(self, arguments: list[str]) -> Any:
         result = super().sweep(arguments)

@@ -40,7 +40,7 @@ from neurona.stages import job, processes
 from neurona.sweep.names import SUBDIR, folder_of
 
 MAX_CHECKED_JOBS = 100
-"""Jobs composed and checked before the first begins, those that bring a new value: enough for most sweeps."""
+"""Jobs composed and checked before the first begins, beyond those that bring a new word: enough for most sweeps."""
 
 GRACE_SECONDS = 10.0
 """Time a job has to end by itself once it is late."""
@@ -164,16 +164,27 @@ class Processes(Launcher):
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
 
     def _check_all(self, entries: Sequence[tuple[int, Sequence[str]]]) -> None:
-        """Checks the jobs that will run and have a value that no job before them has."""
-        seen: set[str] = set()
+        """Checks the jobs that will run and have a value that no job before them has: first every word, before anything
+        imports torch, then numbers.
+        """
+        pending: dict[int, tuple[Sequence[str], set[str]]] = {}
         for number, overrides in entries:
             folder, lines = folder_of(self.sweep, number, overrides), filter_overrides(overrides)
             jobs.check_same(folder, lines)
-            if jobs.is_over(read_metrics(folder), self.config.retry_failed) or seen.issuperset(lines):
-                continue
-            if len(self._composed) < MAX_CHECKED_JOBS:
-                self._composed[number] = self.check(overrides, number)
-                seen.update(lines)
+            if not jobs.is_over(read_metrics(folder), self.config.retry_failed):
+                pending[number] = overrides, set(lines)
+        seen: set[str] = set()
+
+        def check(number: int) -> None:
+            self._composed[number] = self.check(pending[number][0], number)
+            seen.update(pending[number][1])
+
+        for number, (_, values) in pending.items():
+            if any(_is_word(line) for line in values - seen):
+                check(number)
+        for number, (_, values) in pending.items():
+            if len(self._composed) < MAX_CHECKED_JOBS and values - seen:
+                check(number)
                 _start_server(self._composed[number][0])  # it imports while the rest is checked
 
     def _begin(self, number: int, overrides: Sequence[str], running: list[Running]) -> dict[str, Any] | None:
@@ -253,6 +264,25 @@ class Processes(Launcher):
     def _tell(self, number: int, figures: dict[str, Any]) -> None:
         if not self.config.quiet:
             print(f"job {number}: {figures.get('status')}", flush=True)
+
+
+def checked(loader: Any, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A job's configuration without Hydra's node, checked. Raises UserError for a mistake."""
+    try:
+        composed: DictConfig = loader.load_sweep_config(config, list(overrides))
+    except HydraException as error:
+        raise explain(error, overrides) from error
+    check_config(task := _task(composed), composed.hydra.runtime.choices)
+    return task
+
+
+def _is_word(override: str) -> bool:
+    """Whether the value of an override is anything but a number, so that it may be misspelled."""
+    try:
+        float(override.partition("=")[2])
+    except ValueError:
+        return True
+    return False
 
 
 def _task(composed: DictConfig) -> DictConfig:

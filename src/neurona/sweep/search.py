@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import signatures
-from neurona.config.check import FIGURES, check, check_arguments
-from neurona.config.explain import explain
+from neurona.config.check import FIGURES, check_arguments
 from neurona.errors import ConfigError, RunError
 from neurona.runs.files import write_atomically
 from neurona.runs.folder import read_metrics
 from neurona.runs.jobs import CHANGEABLE_KEYS, SEARCH, folders
 from neurona.sweep import names
-from neurona.sweep.launcher import Processes
+from neurona.sweep.launcher import Processes, checked
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -89,7 +87,7 @@ class Search(Sweeper):
 
         sampler(0), study.pruner(node["pruner"], node["pruner_arguments"])
         for params in space.samples(searched):
-            composed = self._composed([*fixed, *space.lines(params)])
+            composed = checked(self.loader, self.root, [*fixed, *space.lines(params)])
         _check_metric(node["metric"], node["direction"], composed.classifier._target_)
         lasting = [line for line in fixed if line.partition("=")[0] not in CHANGEABLE_KEYS]
         points = space.size(searched) if node["sampler"] == "grid" else math.inf
@@ -128,17 +126,6 @@ class Search(Sweeper):
                 raise ConfigError(f"hydra.sweeper.{key}", node[key], "must be 1 or more")
         node["callbacks"] = {} if node["pruner"] == "none" else {"pruning": {"_target_": PRUNING}}
         return node
-
-    def _composed(self, overrides: Sequence[str]) -> Any:
-        """A trial's configuration, checked."""
-        try:
-            composed = self.loader.load_sweep_config(self.root, list(overrides))
-        except HydraException as error:
-            raise explain(error, overrides) from error
-        with open_dict(composed):
-            choices = composed.pop("hydra").runtime.choices
-        check(composed, choices)
-        return composed
 
     def _in_batches(self, jobs: Jobs) -> Iterator[tuple[int, dict[str, Any]]]:
         """As ``Processes.stream``, for Hydra's other launchers, which take jobs of consecutive numbers and wait."""

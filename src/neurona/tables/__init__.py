@@ -1,1 +1,1 @@
-"""Tables of one's own: reading, typing, encoding and describing their columns."""
+"""Tables of your own: their columns are read, typed, encoded and described."""

@@ -27,10 +27,12 @@ WEIGHT = "sample_weight"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ArrayTable(TableData):
-    """A table in memory. arrays: X, a polars or pandas frame, a mapping of columns, a list of mappings, or what
-    ``numpy.asarray`` makes (rows, columns) of, then called x0, x1 …; y, one label a row, called ``target``; X_val and
-    y_val; sample_weight, in the place of a column ``weight``; classes, where y holds indices of these. path: a file in
-    their place, for a network that is trained. The other parameters are ``TableData``'s.
+    """A table in memory.
+
+    arrays: X is a polars or pandas frame, a mapping of columns, a list of mappings, or an array (rows, columns), whose
+    columns are then called x0, x1 …; y has a label for each row and is called ``target``; X_val and y_val validate;
+    sample_weight takes the place of a column ``weight``; classes names the classes where y holds indices of them.
+    path: a file instead of the arrays, for a network that is trained already. The other parameters are ``TableData``'s.
     """
 
     takes_arrays: ClassVar[bool] = True
@@ -77,7 +79,7 @@ class ArrayTable(TableData):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ArrayImages(InMemoryData):
-    """Images in memory. arrays: X, (rows, height, width), bytes or other numbers; y, one label a row; X_val and y_val.
+    """Images in memory. arrays: X, (rows, height, width), bytes or other numbers; y, a label a row; X_val and y_val.
     The other parameters are ``InMemoryData``'s.
     """
 
@@ -94,7 +96,9 @@ class ArrayImages(InMemoryData):
     def read(self) -> Table:
         assert self.arrays is not None
         if has(self.arrays, WEIGHT):
-            raise DataError(WEIGHT, "is of tables, not of images; X.reshape(len(X), -1) makes a table of them")
+            raise DataError(
+                WEIGHT, "works with tables, not with images; X.reshape(len(X), -1) turns images into a table"
+            )
         images, labels, reader = [], [], Labels("y", Rules())
         for name, of_rows in (("X", "y"), ("X_val", "y_val")):
             if has(self.arrays, name):
@@ -118,11 +122,11 @@ def has(arrays: Arrays | None, name: str) -> bool:
 
 
 def frame(values: Any, name: str) -> pl.DataFrame:
-    """The columns of a table called ``name``. Raises DataError where it is none."""
+    """The columns of a table, which messages call ``name``. Raises DataError if it is not a table."""
     values, columns = _on_cpu(values, name), list[str]()
     if isinstance(values, np.ndarray):
         if values.ndim != 2:
-            problem = f"has the shape {values.shape}; a table's is (rows, columns), that of images an array's (rows,"
+            problem = f"has the shape {values.shape}; a table needs (rows, columns), an array of images (rows,"
             raise DataError(name, f"{problem} height, width); {name}.reshape(len({name}), -1) makes columns of others")
         columns = _names(values)
     table = reading.from_python(values, [columns], name)
@@ -136,7 +140,7 @@ def _names(values: NDArray[Any]) -> list[str]:
 
 
 def column(values: Any, name: str, title: str) -> pl.Series:
-    """One number or label a row, as a column with a title. Raises DataError naming ``name``."""
+    """A number or label for each row, as a column with a title. Raises DataError naming ``name``."""
     if values is None:
         raise DataError(name, "is missing; give one for each row")
     values = np.asarray(_on_cpu(values, name))
@@ -176,7 +180,7 @@ def _images(values: Any, name: str) -> NDArray[Any]:
 
 
 def _on_cpu(values: Any, name: str) -> Any:
-    """An array of whatever is one; frames, mappings and lists of mappings as they are. Raises DataError for what cannot
+    """Values as an array; frames, mappings and lists of mappings stay as they are. Raises DataError for what cannot
     be made an array.
     """
     if isinstance(values, torch.Tensor):
@@ -191,4 +195,4 @@ def _on_cpu(values: Any, name: str) -> Any:
     try:
         return np.asarray(values)
     except ValueError as error:
-        raise DataError(name, f"is no array: {error}") from error
+        raise DataError(name, f"cannot be made an array: {error}") from error

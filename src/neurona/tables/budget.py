@@ -1,4 +1,4 @@
-"""How much of the columns' importance there is time for, and which columns come first where not all can."""
+"""How much of the columns' importance can be measured in a given time, and which columns come first."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Extent(NamedTuple):
     columns: int
 
     def beside(self, whole: Extent) -> str:
-        """In words: what there is less of than in the whole, and of how much."""
+        """In words, such as "2 of 5 repeats": what there is less of than in the whole."""
         counts = [(name, getattr(self, name), getattr(whole, name)) for name in ("columns", "repeats", "rows")]
         return ", ".join(f"{n:,} {name}" if n == of else f"{n:,} of {of:,} {name}" for name, n, of in counts)
 
 
 def affordable(seconds: float, whole: Extent, each: float) -> Extent:
-    """What of the whole takes no longer than so many seconds, by fewer repeats, 2 at least, then fewer rows, 1,000 at
-    least; where that is still too long, not all columns can be had. each: seconds of a shuffle among all rows.
+    """The part of the whole that takes no longer than so many seconds: fewer repeats, but at least 2, then fewer rows,
+    but at least 1,000, then fewer columns. each: seconds of one shuffle of all rows.
 
-    Rows are cut to two digits that are not 0, so that the smallest differences in time make none.
+    The number of rows is rounded down to two digits, so that it does not depend on small differences in time.
     """
     repeats = min(whole.repeats, FEWEST_REPEATS)
     shuffles = SHARE * seconds / each
@@ -48,9 +48,7 @@ def affordable(seconds: float, whole: Extent, each: float) -> Extent:
 
 
 def seconds_each(items: Iterable[object], *, enough: float, clock: Callable[[], float]) -> float:
-    """What an item takes on average, but for the first; looks at four at least, and at no more after ``enough``
-    seconds.
-    """
+    """The mean time of an item without the first. Takes at least four items, and no more after ``enough`` seconds."""
     times = []
     for _ in items:
         times.append(clock())
@@ -60,7 +58,7 @@ def seconds_each(items: Iterable[object], *, enough: float, clock: Callable[[], 
 
 
 def promise(classifier: Classifier, features: Tensor, targets: Tensor) -> Tensor:
-    """What the loss seems to owe to each column of the raw features, (columns,), from one pass forward and backward.
+    """An estimate of how much the loss depends on each raw column, (columns,), from one forward and backward pass.
 
     The mean over the rows of |∂loss/∂e (e - mean e)|, summed over the numbers e that the encoding makes of the column;
     infinite for ids that are embedded, which have no gradient. Source: gradient times input (Shrikumar et al. 2016,

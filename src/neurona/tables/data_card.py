@@ -33,10 +33,10 @@ def card(
     counts = {part: np.bincount(targets[rows], minlength=len(class_names)).tolist() for part, rows in parts.items()}
     columns = _describe(table, schema, parts["train"])
     unread = [
-        f"in the {part} part, {lost.message(tally.rows)}"
+        f"in the {part} part, {unknown.message(tally.rows)}"
         for part, tally in (tallies or {}).items()
-        for lost in tally.columns.values()
-        if lost.mistakes
+        for unknown in tally.columns.values()
+        if unknown.mistakes
     ]
     return {
         "rows": {**{part: len(rows) for part, rows in parts.items()}, "without_label": int((targets < 0).sum())},
@@ -53,14 +53,16 @@ def _about_labels(
 ) -> Iterator[str]:
     """Warnings of labels that count as none, of many numbers as classes, and of classes not in every part."""
     if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
-        yield f"the classes are {len(names)} numbers; are they amounts? This is not for regression"
+        problem = "if they are amounts, this is regression, which neurona does not do"
+        yield f"the {len(names)} classes are all numbers; {problem}"
     alike = Counter(name.casefold() for name in names)
     if spellings := [repr(name) for name in names if alike[name.casefold()] > 1]:
-        yield f"the classes {_list(spellings, len(spellings))} differ in case alone; data.labels makes one of them"
-    lost = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
-    if len(lost):
-        texts = ", ".join(map(repr, lost.unique().sort()))
-        yield f"{len(lost)} rows are in no part: their label is a word for no value ({texts}), as data.missing has it"
+        classes = _list(spellings, len(spellings))
+        yield f"the classes {classes} differ only in upper and lower case; data.labels can unite them"
+    unknown = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
+    if len(unknown):
+        texts = ", ".join(map(repr, unknown.unique().sort()))
+        yield f"rows without a label, which are left out: {len(unknown)} (data.missing has {texts})"
     for part, count in counts.items():
         absent = [repr(name) for name, number in zip(names, count, strict=True) if not number]
         if 0 < len(absent) < len(names):
@@ -107,9 +109,11 @@ def _describe(table: pl.DataFrame, schema: Schema, rows: NDArray[np.int64]) -> I
 
 def _unread(name: str, tallies: Mapping[str, Tally]) -> dict[str, Any]:
     """How many values of a column are not read in each part, and some of them, where there are any."""
-    lost = {part: tally.columns[name] for part, tally in tallies.items() if name in tally.columns}
-    examples = dict.fromkeys(text for unread in lost.values() for text in unread.examples)
-    return {"unread": {p: u.rows for p, u in lost.items()}, "examples": [*examples][:MOST_EXAMPLES]} if lost else {}
+    unknown = {part: tally.columns[name] for part, tally in tallies.items() if name in tally.columns}
+    examples = dict.fromkeys(text for unread in unknown.values() for text in unread.examples)
+    return (
+        {"unread": {p: u.rows for p, u in unknown.items()}, "examples": [*examples][:MOST_EXAMPLES]} if unknown else {}
+    )
 
 
 def _amounts(figures: pl.Series) -> dict[str, Any]:

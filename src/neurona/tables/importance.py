@@ -41,7 +41,7 @@ class Importance(Callback):
     """Writes ``importance.csv`` and ``importance.png`` for a run on a table, once its best network has been tested.
 
     repeats: shuffles of each column. max_rows: of the validation part, drawn at random. max_columns: those of most
-    promise, see ``neurona.tables.budget.promise``; None takes all. seconds: how long it may take, see
+    promise, see ``neurona.tables.budget.promise``; None measures all. seconds: how long it may take, see
     ``neurona.tables.budget.affordable``; "fit": as long as the fit took, 5 at least; None: as long as it takes.
     Raises ConfigError.
     """
@@ -98,26 +98,26 @@ class Importance(Callback):
         """
         started = self.clock()
         whole = Extent(self.repeats, len(features), len(columns))
-        asked = extent = whole._replace(columns=min(self.max_columns or len(columns), len(columns)))
+        request = extent = whole._replace(columns=min(self.max_columns or len(columns), len(columns)))
         seconds = max(self._fit_seconds, FEWEST_SECONDS) if self.seconds == "fit" else self.seconds or math.inf
         if math.isfinite(seconds):
             some = islice(cycle(columns.values()), MOST_TIMED)
             rises = shuffled_rises(classifier, features, targets, some, 1, torch.Generator())
-            extent = affordable(seconds, asked, seconds_each(rises, enough=seconds / 20, clock=self.clock))
+            extent = affordable(seconds, request, seconds_each(rises, enough=seconds / 20, clock=self.clock))
         features, targets = features[: extent.rows], targets[: extent.rows]
         end = math.inf
-        if extent != asked or self.max_columns is not None:
+        if extent != request or self.max_columns is not None:
             names = by_promise(classifier, features[:BLOCK_ROWS], targets[:BLOCK_ROWS], columns)
             columns, end = {name: columns[name] for name in names[: extent.columns]}, started + seconds
         importances = permutation_importance(
             classifier, features, targets, columns, extent.repeats, generator, lambda: self.clock() >= end
         )
-        taken = extent._replace(columns=len(importances))
-        if taken != asked:
+        actual = extent._replace(columns=len(importances))
+        if actual != request:
             is_fit = self.seconds == "fit" and seconds > FEWEST_SECONDS
             limit = "the fit took" if is_fit else f"{seconds:g} s"
-            remedy = "trainer.callbacks.importance.seconds=null takes all"
-            log.info("importance of %s: no longer than %s; %s", taken.beside(whole), limit, remedy)
+            remedy = "trainer.callbacks.importance.seconds=null measures all"
+            log.info("importance is measured on %s, to take no longer than %s; %s", actual.beside(whole), limit, remedy)
         return importances
 
 
@@ -130,9 +130,9 @@ def permutation_importance(
     generator: torch.Generator,
     is_over: Callable[[], bool] = lambda: False,
 ) -> dict[str, NDArray[np.float64]]:
-    """By how much the loss rises and the accuracy falls when a column's values are shuffled among the rows, for each
-    name of columns (positions in the features that are shuffled together): (repeats, 2). is_over: asked after each
-    column, whether to leave out the others.
+    """How much the loss rises and the accuracy falls when a column's values are shuffled: (repeats, 2) for each name.
+
+    columns: positions in the features, shuffled together, by name. is_over: asked after each column whether to stop.
 
     Source: Breiman 2001, "Random Forests", section 10; as scikit-learn's permutation_importance with the scorings
     neg_log_loss and accuracy.

@@ -1,4 +1,4 @@
-"""What the columns of a table seem to be, what speaks against using one, and what its owner should look at."""
+"""What kinds the columns of a table have, which of them are left out and why, and what its owner should check."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ IDENTIFIER_NAME = re.compile(r"(^|[\W_])(id|uuid|guid|key|index)$|[a-z](Id|ID)$"
 
 
 class Verdict(NamedTuple):
-    """What a column is, or the reason why it is left out; warnings: what its owner should know."""
+    """A column's kind, or the reason why it is left out; warnings: what its owner should know."""
 
     column: Column | None = None
     reason: str = ""
@@ -54,8 +54,8 @@ class Verdict(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A column's training rows: as the table has them; as words; as words without those for no value in a column of
-    numbers, dates or booleans; and as numbers, NaN where they are none.
+    """The training rows of a column in four forms: as in the table; as words; as words, null for those that stand for a
+    missing number, date or boolean; and as numbers, NaN for anything else.
 
     are_numbers: whether all that are known can be parsed as numbers, infinite or not. are_codes: whether any begins
     with a 0 that numbers do not have, as postal codes do. are_clear: whether not all dots may stand between thousands.
@@ -71,8 +71,8 @@ class Cells(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """The kind of a column by its looks; reading: the pattern of dates, or the marks of numbers, that are text; rival:
-    another that reads as much, and what would choose it.
+    """The likely kind of a column. reading: the date pattern or number marks of its texts. rival: another reading that
+    fits as many texts, and the setting that chooses it.
     """
 
     kind: Kind
@@ -108,7 +108,7 @@ def infer(
     for key, names in (("categorical", categorical), ("numeric", numeric)):
         for name in names:
             if name == target or name in dropped or name in both:
-                raise ConfigError(f"data.{key}", name, "is a column that another setting names too; leave out one")
+                raise ConfigError(f"data.{key}", name, "is named by another setting, too; name it in only one of them")
             if name not in used:
                 raise ConfigError(f"data.{key}", name, f"no such column{did_you_mean(name, table.columns)}")
     overrides: dict[str, Kind] = {**dict.fromkeys(categorical, "categorical"), **dict.fromkeys(numeric, "numeric")}
@@ -129,8 +129,8 @@ def infer(
 
 
 def order_of(column: pl.Series, rules: Rules) -> pl.Series:
-    """The place of each row's value among the column's distinct values, by number or time; null where missing. Raises
-    ConfigError where there are others, or they may be read in two ways.
+    """The rank of each row's value among the column's distinct numbers or times; null where missing. Raises ConfigError
+    for other values, and for those that may be read in two ways.
     """
     (cells,) = _read(column.to_frame(), rules)
     values, guess = cells.text.cast(pl.Int64, strict=False), _guess(cells, rules)
@@ -139,7 +139,7 @@ def order_of(column: pl.Series, rules: Rules) -> pl.Series:
     elif values.null_count() > cells.text.null_count() and guess.kind == "date":
         values = moments(column, guess.reading, rules)
     if odd := cells.known.filter(values.is_null() & cells.known.is_not_null()).unique().sort().to_list()[:3]:
-        problem = f"needs whole numbers, or dates of one pattern, and holds {', '.join(map(repr, odd))}"
+        problem = f"needs whole numbers, or dates of one pattern, but holds {', '.join(map(repr, odd))}"
         raise ConfigError("data.order", column.name, f"{problem}; data.dates or data.missing may read them")
     if guess.rival:
         raise ConfigError("data.order", column.name, f"may be read in two ways, {guess.rival}")
@@ -162,7 +162,7 @@ def _judge(cells: Cells, rules: Rules, override: Kind | None, classes: NDArray[n
     values, text = cells.values, cells.text
     name, dtype = values.name, values.dtype
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Unknown):
-        warning = f"column {name!r} holds {dtype}, which is no single value, and is left out"
+        warning = f"column {name!r} holds {dtype} instead of single values and is left out"
         return Verdict(reason=f"holds {dtype}", warnings=(warning,))
     num_texts = len(text) - text.null_count()
     if not num_texts:
@@ -185,7 +185,9 @@ def _judge(cells: Cells, rules: Rules, override: Kind | None, classes: NDArray[n
             verdict = _judge_categories(name, text.drop_nulls(), may_be_identifier=not override)
     warnings = guess.warnings + verdict.warnings
     if verdict.column and _gives_away(cells, verdict.column, rules, classes):
-        warnings += (f"column {name!r} all but gives the target away; {setting('drop', name)} leaves it out",)
+        warnings += (
+            f"column {name!r} nearly determines the target, which may be a leak; {setting('drop', name)} leaves it out",
+        )
     return Verdict(verdict.column, verdict.reason, warnings)
 
 
@@ -219,10 +221,10 @@ def _judge_categories(name: str, texts: pl.Series, *, may_be_identifier: bool) -
     warnings: tuple[str, ...] = ()
     if len(categories) > MANY_CATEGORIES:
         counts = f"{len(categories):,} categories in {len(texts):,} rows"
-        warnings = (f"column {name!r} has {counts}; is it one to drop?",)
+        warnings = (f"column {name!r} has {counts}; {setting('drop', name)} leaves it out, if it only identifies rows",)
     spellings = Counter(map(fold, categories))
     if alike := ", ".join(repr(each) for each in categories if spellings[fold(each)] > 1):
-        warnings += (f"column {name!r} has categories that differ in spelling alone: {alike[:200]}",)
+        warnings += (f"column {name!r} has categories that differ only in their spelling: {alike[:200]}",)
     return Verdict(Column(name, "categorical", categories=tuple(categories)), "", warnings)
 
 
@@ -274,12 +276,14 @@ def _look(texts: pl.Series, rules: Rules) -> Guess:
         if count == most and other.kind == guess.kind and not others.equals(values):
             place = (others != values).arg_true()[0]
             rival = _rival(distinct[place], (guess, values[place]), (other, others[place]))
-            return guess._replace(rival=rival, warnings=(*warnings, f"column {name!r}: {rival}; the first is taken"))
+            return guess._replace(
+                rival=rival, warnings=(*warnings, f"column {name!r}: {rival}; the first reading is used")
+            )
     return guess._replace(warnings=warnings)
 
 
 def _rival(text: str, first: tuple[Guess, Any], second: tuple[Guess, Any]) -> str:
-    """What two readings make of a text, and the setting that has the second."""
+    """How two readings differ on a text, in words, and the setting that chooses the second."""
     (one, value), (other, another) = first, second
     if one.kind == "date":
         return f"{text!r} may be read as {one.reading} or {other.reading} (with \"data.dates='{other.reading}'\")"
@@ -287,7 +291,7 @@ def _rival(text: str, first: tuple[Guess, Any], second: tuple[Guess, Any]) -> st
 
 
 def _patterns(distinct: pl.Series, rules: Rules) -> Sequence[str]:
-    """The patterns that half of a sample of texts seem to have."""
+    """The date patterns that at least half of a sample of texts seem to follow."""
     if rules.dates:
         return [rules.dates]
     sample = [text.replace(", ", " ") for text in distinct.gather_every(max(1, len(distinct) // SAMPLE))]

@@ -1,4 +1,4 @@
-"""The column to predict: its values as names of classes, and what makes it none."""
+"""The column to predict: its values as class names, and the reasons to refuse it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Labels:
         return labels
 
     def class_names(self, labels: pl.Series, path: str) -> tuple[str, ...]:
-        """Sorted, as numbers where all are. Raises DataError where there is nothing to classify."""
+        """The classes, sorted, as numbers if all are numbers. Raises DataError if there are fewer than two."""
         names = labels.drop_nulls().unique().sort().to_list()
         if len(names) < 2:
-            content = f"one class only, {names[0]!r}" if names else "no label"
-            if lost := labels.null_count():
-                content += f" ({lost} rows hold no value, as data.missing has it)"
+            content = f"only one class, {names[0]!r}" if names else "no label"
+            if num_missing := labels.null_count():
+                content += f" (rows whose label is missing, by data.missing: {num_missing})"
             raise DataError(path, f"column {self.target!r} has {content}; data.target names the one to predict")
         figures = pl.Series(names).cast(pl.Float64, strict=False)
         is_text = figures.is_nan().any() or figures.is_null().any()
@@ -57,7 +57,7 @@ class Labels:
         return tuple(names if is_text else (name for _, name in sorted(zip(figures, names, strict=True))))
 
     def check(self, labels: pl.Series, class_names: tuple[str, ...], path: str) -> None:
-        """Raises DataError naming the labels that are no such class."""
+        """Raises DataError naming the labels that are not among the classes."""
         unknown = labels.filter(labels.is_not_null() & ~labels.is_in(list(class_names))).unique().sort().to_list()
         if not unknown:
             return
@@ -71,6 +71,6 @@ class Labels:
 
 
 def codes(labels: pl.Series, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """The index of each label in class_names, -1 for none."""
+    """The index of each label in class_names, -1 where there is no label."""
     indices = labels.cast(pl.Enum(class_names), strict=False).to_physical().cast(pl.Int64)
     return indices.fill_null(-1).to_numpy(writable=True)

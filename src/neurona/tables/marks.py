@@ -33,14 +33,14 @@ class Marks(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """Of the texts that are numbers so written; brackets around one, or a minus behind it, make it negative."""
+        """The regular expression of such numbers; brackets around one, or a minus after it, make it negative."""
         decimal, thousands, before, after = map(re.escape, self)
         whole = rf"\d+|[1-9]\d{{0,2}}(?:{thousands}\d{{2,3}})*{thousands}\d{{3}}" if thousands else r"\d+"
         number = rf"(?:(?:{whole})(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?"
         return rf"^(\(?)\s*([+-]?)\s*{before}\s*([+-]?)\s*({number})\s*{after}\s*(-?)\)?$"
 
     def plain(self, text: pl.Series) -> pl.Series:
-        """The texts as polars reads numbers, null for those that are written otherwise."""
+        """The texts in the form that polars reads as numbers; null for texts that do not fit the pattern."""
         text = _respell(text)
         number = text.str.replace(self.pattern, "$1$2$3$5$4").str.replace("(", "-", literal=True)
         number = number.str.replace_all(self.thousands, "", literal=True) if self.thousands else number
@@ -57,7 +57,7 @@ class Marks(NamedTuple):
         return ", ".join(name.format(mark) for name, mark, usual in pairs if mark != usual)
 
     def settings(self, other: Marks) -> str:
-        """What to set to have these in place of other ones, as typed into a shell."""
+        """The settings that choose these marks instead of others, as typed into a shell."""
         pairs = zip(("decimal", "thousands"), self, other, strict=False)
         marks = [(key, mark.replace("'", r"\'")) for key, mark, now in pairs if mark != now]
         return " ".join(f"\"data.{key}='{mark}'\"" for key, mark in marks)
@@ -67,14 +67,14 @@ PLAIN = Marks()
 
 
 def readings(texts: pl.Series, rules: Rules) -> list[Marks]:
-    """The ways to write numbers by which half of a sample of these distinct texts are some, the likelier first."""
+    """The ways of writing numbers that fit at least half of a sample of these distinct texts, the likeliest first."""
     sample = _respell(texts.gather_every(max(1, len(texts) // SAMPLE))).to_list()
     matches = [match for text in sample if (match := AFFIXES.fullmatch(text))]
     if 2 * len(matches) < len(sample):
         return []
     affixes = dict.fromkeys([("", ""), *(pair for pair, _ in Counter(m.groups() for m in matches).most_common(1))])
-    given = rules.decimal or ".", rules.thousands or ""
-    usual = [(d, t) for d, t in WAYS if rules.decimal in ("", d) and rules.thousands in (None, t)] or [given]
+    default_marks = rules.decimal or ".", rules.thousands or ""
+    usual = [(d, t) for d, t in WAYS if rules.decimal in ("", d) and rules.thousands in (None, t)] or [default_marks]
     ways = [Marks(*way, *pair) for pair, way in product(affixes, usual)]
     patterns = {way: re.compile(way.pattern) for way in ways}
     return [way for way in ways if 2 * sum(1 for text in sample if patterns[way].match(text)) >= len(sample)]

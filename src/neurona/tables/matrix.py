@@ -1,4 +1,4 @@
-"""The matrix of numbers that the rows of a table become by its schema, and its values as people read them."""
+"""Rows of a table as a matrix of numbers, made by its schema, and that matrix as text for people."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def encode_column(values: pl.Series, column: Column, rules: Rules) -> list[NDArr
 
 
 def decode(rows: NDArray[np.float64], schema: Schema) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns and, for each row of such a matrix, their values as text, to be read by people."""
+    """The names of the columns and, for each row of such a matrix, their values as text."""
     columns, start = [], 0
     for column in schema.in_matrix:
         values = rows[:, start]

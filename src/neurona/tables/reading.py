@@ -80,7 +80,7 @@ def read(path: str, separator: str | None = None) -> pl.DataFrame:
 
 
 def batches(path: str, separator: str | None, rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows in the same order, in frames of at most ``rows``, in memory that does not grow with their number.
+    """The same rows in the same order, in frames of at most ``rows``; memory does not grow with the number of rows.
 
     Of several files, each has its own columns. Raises DataError as ``read``.
     """
@@ -160,12 +160,12 @@ def from_python(rows: Any, widths: Sequence[Sequence[str]], where: str = "featur
         names = widths[0]
         problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
     except FAILURES as error:
-        problem = f"are no table: {_one_line(error)}"
+        problem = f"cannot be read as a table: {_one_line(error)}"
     raise DataError(where, problem)
 
 
 def _with_none(values: Any) -> Any:
-    """A list with None for what pandas has in place of a value, which polars does not know."""
+    """A list with None in place of pandas' missing values, which polars does not know."""
     absent = {"NaTType", "NAType"}
     return [None if type(v).__name__ in absent else v for v in values] if isinstance(values, list) else values
 
@@ -231,7 +231,7 @@ def _check_format(file: Path) -> None:
 
 
 def _command(command: str, file: Path) -> str:
-    """What makes a better file of one, as typed into a shell."""
+    """A shell command that repairs a file."""
     old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}.new.csv")
     unpack = {".gz": "zcat", ".zst": "zstdcat"}.get(file.suffix)
     return f"{unpack} {old} | {command} > {new}" if unpack else f"{command} {old} > {new}"
@@ -242,7 +242,7 @@ def _first_line(file: Path) -> str:
 
 
 def _blanks(separator: str) -> str:
-    """What a line that is skipped may hold."""
+    """The characters of a line that counts as blank."""
     return " \t\r\n".replace(separator, "")
 
 
@@ -258,7 +258,7 @@ def _check_lines(file: Path, separator: str) -> list[int]:
     mark = re.escape(separator)
     value = rf'(?:"(?:[^"]|"")*+"|[^"{mark}]*+)'
     whole, opening = re.compile(rf"{value}(?:{mark}{value})*+\s*"), re.compile(rf'(?:{value}{mark})*+"(?:[^"]|"")*+')
-    remedy = f"a value with {separator!r}, quotes or line breaks in it stands in double quotes, its own quotes doubled"
+    remedy = f"put a value with {separator!r}, quotes or line breaks into double quotes, and double the quotes in it"
     width, opened_at, count = 0, 0, 1  # opened_at: the line of an open quote; count: values of the record so far
     blank, records = [], 0
     for number, line in enumerate(_lines(file), start=1):
@@ -282,7 +282,7 @@ def _check_lines(file: Path, separator: str) -> list[int]:
 
 
 def _common_fault(file: Path, separator: str, width: int) -> str:
-    """What the first lines have in common that is to be changed, and how; nothing where that is not known."""
+    """A fault that the first lines share, and the command that repairs it; nothing where none is known."""
     lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100) if line.strip()]
     is_wider = all(QUOTED.sub("", line).count(separator) == width for line in lines[1:])
     if any(line.startswith("#") for line in lines):
@@ -290,7 +290,10 @@ def _common_fault(file: Path, separator: str, width: int) -> str:
     elif is_wider and all(line.endswith(separator) for line in lines[1:]):
         command, words = f"sed 's/{separator}$//'", f"every row ends in {separator!r}; {{}} leaves that out"
     elif is_wider:
-        command, words = f"sed '1s/^/row{separator}/'", "every row has a value more, perhaps R's names; {} names them"
+        command, words = (
+            f"sed '1s/^/row{separator}/'",
+            "every row has one value more than the header, perhaps row names from R; {} gives them a name",
+        )
     else:
         return ""
     return words.format(_command(command, file))
@@ -307,7 +310,7 @@ def _lines(file: Path, most: int = -1) -> Iterator[str]:
     with gzip.open(file) if packed else file.open("rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(most), b""), start=1):
             if len(line) == most:
-                raise DataError(f"{file}, line {number}", f"has more than {most:,} bytes, as no header does")
+                raise DataError(f"{file}, line {number}", f"has more than {most:,} bytes, too many for a header")
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -331,7 +334,7 @@ def _arrays(file: Path) -> pl.DataFrame:
             if array.ndim not in (1, 2):
                 remedy = f"save it as {name}.reshape(len({name}), -1)" if array.ndim else "leave it out"
                 raise DataError(
-                    file, f"the array {name!r} has {array.ndim} dimensions; a table's have one or two; {remedy}"
+                    file, f"the array {name!r} has {array.ndim} dimensions; a table needs one or two; {remedy}"
                 )
             if array.dtype.kind == "S":
                 array = np.char.decode(array, "utf-8")
@@ -340,7 +343,9 @@ def _arrays(file: Path) -> pl.DataFrame:
             columns |= {name: array} if array.ndim == 1 else {f"{name}{i}": part for i, part in enumerate(array.T)}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
-        raise DataError(file, f"its arrays have {sorted(lengths) or 'no'} rows; those of a table have as many each")
+        raise DataError(
+            file, f"its arrays have {sorted(lengths) or 'no'} rows; all arrays of a table need the same number"
+        )
     return pl.DataFrame(columns)
 
 

@@ -25,8 +25,8 @@ DATE_PARTS = ("days", "month", "day", "weekday", "hour")
 
 @dataclass(frozen=True)
 class Rules:
-    """How the texts of a table are read: missing are the words for no value; decimal and thousands the marks of
-    numbers, dates the pattern of dates, where each column's own are not to be found out.
+    """How the texts of a table are read. missing: words that stand for a missing value. decimal, thousands: marks in
+    numbers; dates: pattern of dates; empty where they are found out for each column.
     """
 
     missing: tuple[str, ...] = MISSING
@@ -55,7 +55,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many columns of the matrix it becomes."""
+        """The number of its columns in the matrix."""
         return len(DATE_PARTS) if self.kind == "date" else 1
 
 
@@ -101,7 +101,7 @@ class Schema:
 
 
 def setting(key: str, name: str) -> str:
-    """How a column is named for a setting in a shell."""
+    """The setting that names a column, as typed into a shell."""
     if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", name, re.IGNORECASE):
         return f"data.{key}=[{name}]"
     escaped = name.replace('"', r"\"")

@@ -1,4 +1,4 @@
-"""A table of one's own: CSV, Parquet, Arrow or npz, raw as it is."""
+"""A table of your own in a file: CSV, Parquet, Arrow or npz."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OF_OWN_ROWS = (
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TableData(InMemoryData):
-    """A table whose column ``target`` is to be predicted from the others.
+    """A table. Its column ``target`` is predicted from the others.
 
     path: a file, or a pattern of files. val_path, test_path: published validation and test parts; without, they are
     drawn from path. separator, decimal, thousands, dates, missing: how texts are read, see
@@ -63,7 +63,7 @@ class TableData(InMemoryData):
     ``neurona.tables.encoding.suited``. batch_size: None goes by them too, see ``batch_size_for``. The other parameters
     are ``InMemoryData``'s.
 
-    Rows without a label are in no part. Raises ConfigError and DataError for what is wrong with the table.
+    Rows without a label are left out. Raises ConfigError and DataError for what is wrong with the table.
     """
 
     path: str
@@ -102,7 +102,9 @@ class TableData(InMemoryData):
         apart = ((self._group, "the group"), (self._order, "the order"), (self._weight, "the weight"))
         self.dropped |= {name: role for name, role in apart if name is not None}
         if self._target in self.dropped:
-            raise ConfigError("data.target", self._target, "is not to be left out, nor the group, order or weight")
+            raise ConfigError(
+                "data.target", self._target, "cannot be left out, and neither can the column of group, order or weight"
+            )
         self._labels = Labels(self._target, self.rules, self.labels)
         self.schema: Schema | None = None
         self.card: dict[str, Any] | None = None
@@ -113,18 +115,22 @@ class TableData(InMemoryData):
     def _check_settings(self) -> None:
         separator = self.separator
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
-            raise ConfigError("data.separator", separator, "must be one character, such as ; or null to find it out")
+            raise ConfigError(
+                "data.separator", separator, "must be one character, such as ; or null, which finds it out"
+            )
         if self.decimal is not None and (len(self.decimal) != 1 or self.decimal == self.thousands):
-            raise ConfigError("data.decimal", self.decimal, "must be one character, and another than data.thousands")
+            raise ConfigError("data.decimal", self.decimal, "must be one character, and differ from data.thousands")
         if len(self.thousands or "") > 1 or (self.thousands == "." and self.decimal is None):
             problem = "must be one character or none; where it is a dot, data.decimal must be set too"
             raise ConfigError("data.thousands", self.thousands, problem)
         check_range("data.max_unread", self.max_unread, least=0, most=1)
         if self.group is not None and self.order is not None:
-            raise ConfigError("data.order", self.order, "does not go with data.group: a split is by group or by order")
+            raise ConfigError("data.order", self.order, "cannot be used together with data.group: split by one of them")
         if self.folds is not None and (self.val_path is not None or self.order is not None):
             other = "data.val_path" if self.val_path is not None else "data.order"
-            raise ConfigError("data.folds", self.folds, f"does not go with {other}, which tells what validates")
+            raise ConfigError(
+                "data.folds", self.folds, f"cannot be used together with {other}, which already decides what validates"
+            )
         check_range("data.max_pieces", self.max_pieces, least=1, most=encoding.MOST_PIECES)
         check_range("data.max_one_hot", self.max_one_hot, least=0)
 
@@ -176,11 +182,11 @@ class TableData(InMemoryData):
                 name, kind, share = unread.column.name, unread.column.kind, unread.mistakes / rows
                 if share <= self.max_unread or name in map(str, self.numeric):
                     continue
-                remedies = [f"data.max_unread={math.ceil(100 * share) / 100} lets that pass"]
+                remedies = [f"data.max_unread={math.ceil(100 * share) / 100} accepts that"]
                 if kind != "categorical":
-                    remedies.insert(0, f"{setting('categorical', name)} takes all as categories")
+                    remedies.insert(0, f"{setting('categorical', name)} reads all of them as categories")
                 if kind == "numeric":
-                    remedies.insert(0, f"{setting('numeric', name)} takes no more than the numbers")
+                    remedies.insert(0, f"{setting('numeric', name)} keeps only the numbers")
                 raise DataError(path, f"{unread.message(rows)}; {', '.join(remedies)}")
 
     def _classify(
@@ -231,12 +237,12 @@ class TableData(InMemoryData):
         return infer(table, self._target, rows, targets[rows], rules=self.rules, dropped=self.dropped, **kinds)
 
     def _ranks(self, table: pl.DataFrame, key: str, name: str | None) -> Tensor | None:
-        """Of each row, the place of its group or in the order."""
+        """The rank of each row: of its group, or in the order."""
         if name is None:
             return None
         ranks = order_of(table[name], self.rules) if key == "order" else words(table[name], self.rules).rank("dense")
         if missing := ranks.null_count():
-            raise ConfigError(f"data.{key}", name, f"the column has no value in {missing} rows; each needs one")
+            raise ConfigError(f"data.{key}", name, f"has no value in {missing} rows; every row needs one")
         return torch.from_numpy(ranks.cast(pl.Int64).to_numpy(writable=True))
 
     def _weights(self, table: pl.DataFrame, rows: int) -> Tensor | None:
@@ -246,7 +252,7 @@ class TableData(InMemoryData):
         values = with_nan(numbers(table[self._weight], self.rules)).astype(np.float32)
         if not (values >= 0).all() or not values.any():
             odd = table[self._weight].gather((~(values >= 0)).nonzero()[0][:3]).to_list() or [0]
-            problem = f"needs a number of 0 or more in every row, not all 0, and holds {', '.join(map(repr, odd))}"
+            problem = f"needs a number of 0 or more in every row, not all 0, but holds {', '.join(map(repr, odd))}"
             raise ConfigError("data.weight", self._weight, problem)
         return torch.cat([torch.from_numpy(values), torch.ones(rows - len(values))])
 
@@ -355,10 +361,11 @@ def _require_column(key: str, name: str | None, table: pl.DataFrame, path: str) 
 
 
 def _about_header(table: pl.DataFrame, path: str) -> tuple[str, ...]:
-    """A warning where most names of columns are values of theirs, or have decimals, as those of a row have."""
+    """A warning if most column names also occur as values of their column, or are decimal numbers."""
     head = all_words(table.head(1000), Rules())
     are_values = [bool((column == column.name).any()) or re.fullmatch(r"-?\d+\.\d+", column.name) for column in head]
     if 2 * sum(map(bool, are_values)) <= len(are_values):
         return ()
     names = ", ".join(head.columns[:4])
-    return (f"{path}: its first line, {names} …, looks like a row; where it is, put one with names before it",)
+    remedy = "if it is one, put a line with the names of the columns before it"
+    return (f"{path}: its first line, {names} …, looks like a row of values; {remedy}",)

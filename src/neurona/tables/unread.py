@@ -1,4 +1,4 @@
-"""The values of a table that its schema does not read: how many of each column, which, and how they are told of."""
+"""The values of a table that do not fit its schema: how many in each column, examples, and the message about them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Tally:
 
 
 def merge(tallies: Sequence[Tally]) -> Iterator[tuple[Unread, int]]:
-    """What several tallies have of each column, and the number of all their rows."""
+    """The sum of several tallies."""
     columns: dict[str, Unread] = {}
     for one in (unread for tally in tallies for unread in tally.columns.values()):
         whole = columns.setdefault(one.column.name, Unread(one.column))
@@ -93,6 +93,6 @@ def merge(tallies: Sequence[Tally]) -> Iterator[tuple[Unread, int]]:
 
 
 def fold(text: str) -> str:
-    """What spellings of one category have in common: case, blanks, and how a number is printed."""
+    """A text without what spellings of one category differ in: case, blanks, and the way a number is printed."""
     text = re.sub(r"\s+", " ", text).strip().casefold()
     return re.sub(r"^0+(?=\d)|(?<=\d)\.0+$", "", text)

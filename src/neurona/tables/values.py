@@ -1,4 +1,4 @@
-"""A column's values as text, numbers or points in time, read by the rules of its table; null where they are none."""
+"""A column's values as text, numbers or times, read by the rules of its table; null where they do not fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 def blocks(columns: Sequence[T], rows: int) -> Iterator[Sequence[T]]:
-    """The columns of a table of so many rows, as many at a time as are read at once."""
+    """Ranges of columns that are read together, for a table of so many rows."""
     width = max(1, BLOCK_CELLS // max(1, rows))
     return (columns[start : start + width] for start in range(0, len(columns), width))
 
@@ -118,13 +118,13 @@ def moments(column: pl.Series, pattern: str, rules: Rules) -> pl.Series:
             if not fits.any():
                 continue
             here = pl.select(pl.when(fits).then(rest)).to_series().str
-            found = here.to_datetime(date + time, strict=False, time_unit="us").dt.replace_time_zone(None)
-            read, rest = read.fill_null(found), pl.select(pl.when(found.is_null()).then(rest)).to_series()
+            times = here.to_datetime(date + time, strict=False, time_unit="us").dt.replace_time_zone(None)
+            read, rest = read.fill_null(times), pl.select(pl.when(times.is_null()).then(rest)).to_series()
     return read
 
 
 def shape(pattern: str) -> str:
-    """The regular expression of what a pattern of dates reads."""
+    """The regular expression of the texts that a date pattern reads."""
     parts = re.findall(r"%(?:\.f|#z|[A-Za-z])|.", pattern)
     return "".join(SHAPES.get(part, r"\S+" if part[1:] else re.escape(part)) for part in parts)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional, Protocol, TypeVar, Union
 
 import pytest
 
-from neurona.config.annotations import check_type
+from neurona.config.annotations import check_type, closed
 from neurona.errors import ConfigError
 
 
@@ -96,3 +96,12 @@ def test_the_message_says_what_is_taken(value: Any, annotation: Any, message: st
 def test_what_yaml_takes_for_no_text_is_said_how_to_write() -> None:
     with pytest.raises(ConfigError, match=re.escape("key=True: must be text; \"key='true'\" is that as text")):
         check_type("key", True, str)
+
+
+def test_a_table_of_names_is_open_until_it_is_closed() -> None:
+    names = Annotated[str, ("relu", "tanh")]
+    for value in ("tahn", ["relu", "tahn"]):
+        check_type("key", value, names | list[names])
+        with pytest.raises(ConfigError, match=r"must be one of relu, tanh or a list .*; did you mean tanh\?"):
+            check_type("key", value, closed(names | list[names]))
+    assert closed(int | None) == int | None

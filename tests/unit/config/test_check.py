@@ -264,10 +264,9 @@ def test_refused(tree: Path, overrides: list[str], message: str) -> None:
         ("+logger.board.default_hp_metric=x", "logger.board.default_hp_metric=x: must be true or false"),
     ],
 )
-def test_types_are_refused_after_the_import(tree: Path, override: str, message: str) -> None:
-    unread = check(tree, "logger=board", override)
+def test_types_are_refused_at_the_latest_after_the_import(tree: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_imported(unread)
+        check_imported(check(tree, "logger=board", override))
     assert message in str(caught.value)
 
 

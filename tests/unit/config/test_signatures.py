@@ -8,13 +8,15 @@ import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from neurona.config import signatures
 from neurona.config.signatures import Signature
 from neurona.data.lesson import Lesson
+from neurona.models.activations import ACTIVATIONS
+from neurona.models.initialization import Scheme
 from neurona.models.mlp import MLP
 from neurona.schedule import one_cycle
 
@@ -147,6 +149,24 @@ def test_annotations_are_found_wherever_a_parameter_comes_from() -> None:
         assert signature is not None
         assert signature.parameters[name] == annotation
     assert signatures.from_object(lambda x=None, **more: x) == Signature({"x": Any}, is_open=True)
+
+
+def test_types_and_closed_choices_are_read_from_the_source() -> None:
+    """What the source tells is what Python tells; what it does not tell is anything."""
+    parameters = {}
+    for target in ("neurona.models.mlp.MLP", "neurona.data.lesson.Lesson", "torch.optim.Adam"):
+        signature = signatures.from_source(target)
+        assert signature is not None
+        parameters |= signature.parameters
+    names = Annotated[str, tuple(ACTIVATIONS)]
+    assert parameters["activation"] == names | list[names]
+    assert parameters["hidden"] == list[int] | int
+    assert parameters["normalization"] == Literal["none", "batch", "layer", "rms"]
+    assert parameters["initialization"] == Scheme  # an alias in another file
+    assert parameters["scaling"] == Literal["standard", "unit", "none"]  # a dataclass's field
+    assert parameters["noise"] is float
+    assert parameters["fold"] == int | None
+    assert parameters["lr"] is Any  # float | Tensor
 
 
 def test_what_no_signature_can_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

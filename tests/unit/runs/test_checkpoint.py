@@ -175,6 +175,8 @@ INCOMPLETE = {
     "no step": _without("global_step"),
     "no optimiser": _without("optimizer_states"),
     "no loops": _without("loops"),
+    "loops of nothing": _set({}, "loops"),
+    "a number for rng": _set(5, "neurona", "rng"),
     "no callbacks": _without("callbacks"),
     "an empty spec": _set({}, "neurona", "spec"),
     "a list for a model": _set([1], "neurona", "model"),

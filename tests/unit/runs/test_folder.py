@@ -77,6 +77,15 @@ def test_a_folder_that_cannot_be_written_is_refused(run, monkeypatch):
 # Finding one again.
 
 
+@pytest.mark.parametrize(
+    ("text", "threads"),
+    [('{"hardware": {"threads": 3}}', 3), ('{"hardware": [1]}', None), ('{"hardware": {"threads": 1000000000}}', None)],
+)
+def test_the_threads_that_a_run_began_with_are_taken_if_they_are_some(run, text, threads):
+    (run / "provenance.json").write_text(text)
+    assert RunFolder.open(run).threads() == threads
+
+
 @pytest.mark.parametrize("name", ["train.log", ".lock", ".metrics.json.tmp", "checkpoints"])
 def test_nothing_is_written_through_a_link_out_of_the_folder(run, name):
     (run / name).symlink_to(run.parent / "outside")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from neurona.errors import ConfigError
-from neurona.runs.plain import plain, require_readable
+from neurona.runs.plain import copied, plain, require_readable
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,25 @@ def test_what_cannot_be_read_is_named(contents: dict[str, Any], words: str) -> N
 def test_what_can_is_not() -> None:
     contents = {"state_dict": {"weight": torch.ones(2)}, "callbacks": {"Mine": {"best": np.float64(1), "seen": {1, 2}}}}
     require_readable(contents, LightningModule(), None, [])
+
+
+def test_a_copy_stays_as_it_is_and_keeps_kinds_and_what_is_shared():
+    module, steps = nn.Linear(2, 2), torch.zeros(2)
+    ordered: Any = OrderedDict(a=torch.ones(2))
+    ordered._metadata = {"version": 2}
+    sparse = torch.eye(2).to_sparse()
+    contents = {"same": [steps, steps], "part": steps[1], "state": ordered, "weight": module.weight}
+    contents |= {"sparse": sparse, "set": {1}}
+    made = copied(contents)
+    steps += 1
+    ordered["a"] += 1
+    with torch.no_grad():
+        module.weight.zero_()
+    assert made["same"][0] is made["same"][1]
+    assert (made["same"][0].tolist(), made["part"].item(), made["state"]["a"].tolist()) == ([0, 0], 0, [1, 1])
+    assert type(made["state"]) is OrderedDict
+    assert made["state"]._metadata == {"version": 2}
+    assert isinstance(made["weight"], nn.Parameter)
+    assert made["weight"].any()
+    assert made["sparse"].is_sparse
+    assert made["set"] == {1}

@@ -54,8 +54,8 @@ def test_a_run_that_came_to_none_begins_anew_unless_it_has_lost_it(folder: RunFo
         ({"trainer.max_steps": 9, "trainer.max_time": "00:01:00:00"}, "max_epochs", ["max_steps", "max_time"]),
         ({PATIENCE: 5}, "early_stopping", [resume.PATIENCE]),
         ({PATIENCE: None}, "early_stopping", [resume.PATIENCE]),
-        ({PATIENCE: 2}, "early_stopping", None),
-        ({PATIENCE: 5}, "max_epochs", None),
+        ({PATIENCE: 2}, "early_stopping", [resume.PATIENCE]),  # which is refused, as there is no room
+        ({PATIENCE: 5}, "max_epochs", [resume.PATIENCE]),
         ({"trainer.log_every_n_steps": 7}, "max_epochs", None),
     ],
     ids=str,
@@ -74,7 +74,12 @@ def test_one_that_is_not_goes_on_as_it_is(composed: Any, folder: RunFolder) -> N
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("limit_train_batches", 0.5), ("overfit_batches", 1), ("callbacks.checkpoints.monitor", "val/macro_f1")],
+    [
+        ("limit_train_batches", 0.5),
+        ("limit_val_batches", 1),
+        ("overfit_batches", 1),
+        ("callbacks.checkpoints.monitor", "val/macro_f1"),
+    ],
 )
 def test_what_the_figures_mean_stays(composed: Any, folder: RunFolder, key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match="when the run began and stays so") as caught:

@@ -193,6 +193,6 @@ def test_what_is_no_longer_read_is_let_go() -> None:
         *(nn.Linear(FEATURES, FEATURES, bias=False) for _ in range(6)), nn.Linear(FEATURES, CLASSES)
     )
     passes: Any = traced(loss_of(network), [*network.parameters()], [], *mini_batch()).passes
-    kept = {name for name in passes.__code__.co_varnames if name not in ("features_1", "targets_1")}
+    kept = {name for name in passes.__code__.co_varnames if name not in ("features", "targets")}
     dropped = [line for line in dis.get_instructions(passes) if line.opname == "DELETE_FAST"]
     assert len(dropped) == len(kept) - len([*network.parameters()]) - 2  # all but loss, logits and gradients

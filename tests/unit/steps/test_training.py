@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lightning.pytorch import Callback
 
 from neurona.classifier import Classifier
 from neurona.optimizer import Optimization
-from neurona.steps.training import Evaluation, Training
+from neurona.steps.training import Evaluation, Training, scalars
 
 
 class History(Callback):
@@ -69,3 +70,9 @@ def test_of_a_training_step_of_ones_own_the_loss_is_what_it_returns(fit_noise: A
     classifier = fit_noise(sgd(), own, kind=Returns, max_epochs=1)
     assert own.losses[0] == pytest.approx(2 * usual.losses[0])
     assert "train/accuracy" not in classifier.trainer.callback_metrics
+
+
+def test_only_figures_of_one_number_are_scalars() -> None:
+    """What a callback has put there: an array of one element counts, one of several, or of none, does not."""
+    figures = {"loss": torch.tensor(0.5), "one": torch.ones(1), "two": torch.ones(2), "none": torch.ones(0), "int": 3}
+    assert scalars(SimpleNamespace(callback_metrics=figures)) == {"loss": 0.5, "one": 1.0, "int": 3}

@@ -105,6 +105,25 @@ def test_yamls_from_elsewhere_are_copied_behind_the_projects(tmp_path: Path, mon
     assert (copy / "optimizer" / "searched.yaml").exists()
 
 
+def test_a_link_that_leads_nowhere_is_no_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An editor's lock among today's yamls, and a yaml of the stored ones that has become a link."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs", "model").mkdir(parents=True)
+    Path("configs", "train.yaml").write_text("seed: 0\n")
+    Path("configs", "model", "mine.yaml").write_text("width: 1\n")
+    Path("configs", "model", ".#mine.yaml").symlink_to("user@host.1")
+    sweep = parse(["hydra.sweep.dir=s", "seed=0,1"])
+    _, copy, _ = command.begin(sweep, Path("configs"))
+    assert sorted(str(file.relative_to(copy)) for file in copy.rglob("*.yaml")) == ["model/mine.yaml", "train.yaml"]
+    (copy / "model" / "mine.yaml").unlink()
+    (copy / "model" / "mine.yaml").symlink_to("gone.yaml")
+    capsys.readouterr()
+    command.begin(sweep, Path("configs"))
+    assert "these have changed since: model/mine.yaml" in capsys.readouterr().out
+
+
 def test_a_sweep_that_nothing_came_of_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "logs" / "irs" / "now"
     folder.mkdir(parents=True)

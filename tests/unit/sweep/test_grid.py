@@ -74,17 +74,17 @@ def test_jobs_are_named_by_what_varies_and_keep_their_folders(
     assert folders == ["0", "1_x", "2_seed7"]
 
 
-def test_only_launchers_that_check_nothing_have_their_jobs_composed_first(
+def test_jobs_of_launchers_that_check_nothing_are_checked_before_the_first(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from neurona.sweep import grid
 
     composed: list[Any] = []
-    monkeypatch.setattr(BasicSweeper, "validate_batch_is_legal", lambda self, batch: composed.extend(batch))
+    monkeypatch.setattr(grid, "checked", lambda loader, config, overrides: composed.append(filter_overrides(overrides)))
     sweep(Processes, {}, "a=1,2")
     assert composed == []
     sweep(type("Other", (), {}), {}, "a=1,2")
-    assert [filter_overrides(lines) for lines in composed] == [["a=1"], ["a=2"]]
+    assert composed == [["a=1"], ["a=2"]]
 
 
 @pytest.mark.parametrize(

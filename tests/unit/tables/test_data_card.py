@@ -45,7 +45,7 @@ def test_columns_are_counted_on_the_training_rows(contents: dict[str, Any]) -> N
 
 def test_what_is_odd_about_the_labels_is_named(contents: dict[str, Any]) -> None:
     assert contents["warnings"] == [
-        "1 rows are in no part: their label is a word for no value ('NA'), as data.missing has it",
+        "rows without a label, which are left out: 1 (data.missing has 'NA')",
         "the val part has no row of class 'no'",
         "w",
     ]

@@ -155,7 +155,7 @@ def measure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Measure:
     return run
 
 
-REMEDY = "trainer.callbacks.importance.seconds=null takes all"
+REMEDY = "trainer.callbacks.importance.seconds=null measures all"
 
 
 def test_where_there_is_time_for_all_the_budget_makes_no_difference(measure: Measure) -> None:
@@ -168,17 +168,21 @@ def test_where_there_is_time_for_all_the_budget_makes_no_difference(measure: Mea
 @pytest.mark.parametrize(
     ("fit_seconds", "words", "same"),
     [
-        (30.0, "40 columns, 3 of 5 repeats, 2,000 rows: no longer than the fit took", {"repeats": 3}),
-        (15.0, "40 columns, 2 of 5 repeats, 1,600 of 2,000 rows: no longer than the fit took", {"repeats": 2}),
-        (8.0, "39 of 40 columns, 2 of 5 repeats, 1,000 of 2,000 rows: no longer than the fit took", {"repeats": 2}),
-        (0.0, "22 of 40 columns, 2 of 5 repeats, 1,000 of 2,000 rows: no longer than 5 s", {"repeats": 2}),
+        (30.0, "40 columns, 3 of 5 repeats, 2,000 rows, to take no longer than the fit took", {"repeats": 3}),
+        (15.0, "40 columns, 2 of 5 repeats, 1,600 of 2,000 rows, to take no longer than the fit took", {"repeats": 2}),
+        (
+            8.0,
+            "39 of 40 columns, 2 of 5 repeats, 1,000 of 2,000 rows, to take no longer than the fit took",
+            {"repeats": 2},
+        ),
+        (0.0, "22 of 40 columns, 2 of 5 repeats, 1,000 of 2,000 rows, to take no longer than 5 s", {"repeats": 2}),
     ],
 )
 def test_it_takes_no_longer_than_the_fit_and_can_be_had_again(
     measure: Measure, fit_seconds: float, words: str, same: dict[str, int]
 ) -> None:
     rows, line = measure(fit_seconds=fit_seconds)
-    assert line == f"importance of {words}; {REMEDY}"
+    assert line == f"importance is measured on {words}; {REMEDY}"
     max_rows = int(words.split(", ")[2].split()[0].replace(",", ""))
     again, line = measure(seconds=None, max_columns=len(rows), max_rows=max_rows, **same)
     assert again == rows
@@ -195,7 +199,7 @@ def test_those_of_most_promise_come_first(measure: Measure) -> None:
 def test_it_ends_where_columns_take_longer_than_was_measured(measure: Measure) -> None:
     rows, line = measure(fit_seconds=8.0, slow_from=3.0)
     assert 10 < len(rows) < 30
-    assert line.startswith(f"importance of {len(rows)} of 40 columns, 2 of 5 repeats")
+    assert line.startswith(f"importance is measured on {len(rows)} of 40 columns, 2 of 5 repeats")
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])

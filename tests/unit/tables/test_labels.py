@@ -27,7 +27,7 @@ def test_classes_are_sorted_as_numbers_where_all_are() -> None:
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
-        ([None, "a"], r"one class only, 'a' \(1 rows hold no value"),
+        ([None, "a"], r"only one class, 'a' \(rows whose label is missing, by data.missing: 1"),
         ([None, None], "has no label"),
         ([f"{i}.5" for i in range(30)], "30 values such as .*regression"),
         ([str(i % 200) for i in range(300)], "200 classes in 300 rows: probably regression"),

@@ -150,7 +150,7 @@ def zipped(name: str, content: bytes) -> bytes:
     [
         ("a\tb\n1\t2\n".encode("utf-16"), "is text in UTF-16"),
         ("a,b\n1,2,\n3,4,\n", "every row ends in ','"),
-        ('a,b\n"r1",1,2\n"r2",3,4\n', "a value more, perhaps R's names"),
+        ('a,b\n"r1",1,2\n"r2",3,4\n', "one value more than the header, perhaps row names from R"),
         ("sep=;\na;b\n1;2\n", "begins with a note for Excel"),
         ("# written by hand\na,b\n1,2\n", "lines that begin with # seem to be comments"),
         ("a,b\n1,é\n".encode("cp1252"), "is not UTF-8"),

@@ -64,14 +64,17 @@ def test_what_is_odd_about_the_labels_is_named(table: Callable[..., TableData]) 
     data.setup()
     assert data.card is not None
     assert data.card["warnings"] == [
-        "19 rows are in no part: their label is a word for no value ('NA'), as data.missing has it",
+        "rows without a label, which are left out: 19 (data.missing has 'NA')",
         "the val part has no row of class 'rare'",
         "the test part has no row of class 'rare'",
     ]
     data = table(y=[i // 2 for i in range(ROWS)], settings={"test_fraction": 0.1, "val_fraction": 0.1})
     data.setup()
     assert data.card is not None
-    assert data.card["warnings"][0] == "the classes are 30 numbers; are they amounts? This is not for regression"
+    assert (
+        data.card["warnings"][0]
+        == "the 30 classes are all numbers; if they are amounts, this is regression, which neurona does not do"
+    )
 
 
 def test_groups_and_order(table: Callable[..., TableData]) -> None:
@@ -110,23 +113,27 @@ def test_a_column_of_weights(table: Callable[..., TableData], tmp_path: Path) ->
         ({}, {"target": "nothing"}, "data.target=nothing: no such column; there are a, b, y"),
         ({}, {"separator": ";"}, "no such column.*only one column: is data.separator right"),
         ({}, {"drop": ["c"]}, "data.drop=c: no such column"),
-        ({}, {"drop": ["y"]}, "data.target=y: is not to be left out"),
+        ({}, {"drop": ["y"]}, "data.target=y: cannot be left out"),
         ({}, {"group": "c"}, "data.group=c: no such column"),
         ({}, {"order": "c"}, "data.order=c: no such column"),
         ({}, {"categorical": ["c"]}, "data.categorical=c: no such column"),
-        ({}, {"group": "a", "order": "b"}, "data.order=b: does not go with data.group"),
-        ({}, {"order": "a", "folds": 3, "fold": 0}, "data.folds=3: does not go with data.order"),
+        ({}, {"group": "a", "order": "b"}, "data.order=b: cannot be used together with data.group"),
+        ({}, {"order": "a", "folds": 3, "fold": 0}, "data.folds=3: cannot be used together with data.order"),
         ({}, {"separator": "ab"}, "data.separator=ab: must be one character"),
         ({}, {"decimal": ",", "thousands": ","}, "data.decimal=,: must be one character"),
         ({}, {"weight": "c"}, "data.weight=c: no such column"),
         ({"w": [1, None] * 30}, {"weight": "w"}, "data.weight=w: needs a number of 0 or more in every row, .* None"),
-        ({"w": [1, -1] * 30}, {"weight": "w"}, "and holds '-1'"),
+        ({"w": [1, -1] * 30}, {"weight": "w"}, "but holds '-1'"),
         ({"w": [0] * 60}, {"weight": "w"}, "not all 0"),
-        ({}, {"weight": "y"}, "data.target=y: is not to be left out"),
-        ({"g": ["x", None] * 30}, {"group": "g"}, "data.group=g: the column has no value in 30 rows"),
-        ({"y": ["yes"] * ROWS}, {}, "column 'y' has one class only, 'yes'"),
+        ({}, {"weight": "y"}, "data.target=y: cannot be left out"),
+        ({"g": ["x", None] * 30}, {"group": "g"}, "data.group=g: has no value in 30 rows"),
+        ({"y": ["yes"] * ROWS}, {}, "column 'y' has only one class, 'yes'"),
         ({"y": [None] * ROWS}, {}, "column 'y' has no label"),
-        ({"y": ["None", "mild"] * 30}, {}, r"one class only, 'mild' \(30 rows hold no value, as data.missing has it\)"),
+        (
+            {"y": ["None", "mild"] * 30},
+            {},
+            r"only one class, 'mild' \(rows whose label is missing, by data.missing: 30\)",
+        ),
         ({"y": [i + 0.5 for i in range(ROWS)]}, {}, "60 values such as .*probably regression"),
         ({"y": range(ROWS)}, {}, "60 classes in 60 rows: probably regression"),
         ({"y": range(300), "a": range(300), "b": range(300)}, {}, "300 classes in 300 rows: probably regression"),
@@ -227,7 +234,10 @@ def test_what_the_labels_and_the_header_look_like_is_said_first(
     data = table(y=["yes", "Yes", "no", "no"] * 15, a=spoilt(0.04, "soon"))
     data.setup()
     assert data.card is not None
-    assert data.card["warnings"][0] == "the classes 'Yes', 'yes' differ in case alone; data.labels makes one of them"
+    assert (
+        data.card["warnings"][0]
+        == "the classes 'Yes', 'yes' differ only in upper and lower case; data.labels can unite them"
+    )
     pl.DataFrame({"3.5": [2.5, 3.5] * 30, "1.25": [1.0, 2.0] * 30, "no": ["yes", "no", "no"] * 20}).write_csv(
         tmp_path / "rows.csv"
     )
