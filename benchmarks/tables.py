@@ -64,12 +64,13 @@ FORMER = [
     *("classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"),
     "trainer.callbacks.early_stopping.patience=16",
 ]
-"""The default before: standardised numbers, the network's own probabilities."""
+"""The default before the last: standardised numbers, the network's own probabilities."""
 MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
 COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
-    "the former default": FORMER,
+    "one network": ["model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
+    "the former default": [*FORMER, "model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
     "no calibration": ["classifier=default"],
     "standardised numbers": ["data.numeric_encoding=standard"],
     "piecewise alone": ["data.numeric_encoding=piecewise"],
@@ -81,7 +82,7 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "hidden [256, 256, 256]": ["model.hidden=[256,256,256]"],
     "hidden [128, 64]": ["model.hidden=[128,64]"],
-    "batch normalization": ["model.normalization=batch"],
+    "batch normalization": ["model=mlp", "model.hidden=[256,256]", "model.dropout=0.2", "model.normalization=batch"],
     "no dropout": ["model.dropout=0"],
     "lr 3e-3": ["optimizer.lr=3e-3"],
     "adamw, weight decay 0.01": ["optimizer=adamw"],

@@ -58,7 +58,9 @@ def short(table: Path, folder: Path, *overrides: str) -> Path:
 
 def test_the_table_alone_brings_its_defaults(run: Path) -> None:
     cfg, figures = OmegaConf.load(run / "config.yaml"), json.loads((run / "metrics.json").read_text())
-    assert (list(cfg.model.hidden), cfg.model.dropout, cfg.classifier.calibrate) == ([256, 256], 0.2, True)
+    assert (cfg.model.hidden, cfg.model.members, cfg.classifier.calibrate) == (None, None, True)
+    first = checkpoint.rebuild(checkpoint.read(run / "checkpoints" / "best.ckpt")).network.network.layers.linear1
+    assert first.s.shape == (8, 64)  # members and width of a table of so few rows
     assert figures["stopped_by"] == "early_stopping"
     assert figures["test/accuracy"] > 0.8
 
@@ -78,7 +80,7 @@ def test_embeddings_are_rebuilt_from_the_checkpoint(run: Path) -> None:
     assert preprocessing.embedded == [31]
     assert network.embedding.categories.shape == (31, 8)
     inputs = 2 + 1 + 8  # two numbers, an indicator, the city's vector
-    assert network.network.linear1.in_features == inputs
+    assert network.network.layers.linear1.weight.shape[1] == inputs
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, contents["state_dict"][f"network.{name}"])
     model = neurona.load(run)

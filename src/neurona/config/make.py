@@ -20,7 +20,7 @@ from neurona.errors import ConfigError, UserError, did_you_mean
 T = TypeVar("T")
 
 PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a configuration may name without ``allow``
-FUNCTIONS = ("neurona.schedule",)  # whose functions it may name as well
+FUNCTIONS = ("neurona.schedule", "neurona.models.tabular")  # whose functions it may name as well
 
 
 def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:

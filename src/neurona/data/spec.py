@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class DataSpec:
     """Sizes and names of a data set: class_names[i] is what class i is called, image_shape the (height, width).
 
     num_features: what the network is given, after the preprocessing. schema: of a table, as plain data; its spec is a
-    ``TableSpec``, which reads rows by it.
+    ``TableSpec``, which reads rows by it. num_rows: of the training part, where networks may choose their size by it.
     """
 
     num_features: int
@@ -30,6 +30,7 @@ class DataSpec:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...] | None = None
     schema: dict[str, Any] | None = None
+    num_rows: int | None = field(default=None, repr=False)  # no part of a fingerprint
 
     @property
     def columns(self) -> list[str]:

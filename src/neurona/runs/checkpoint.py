@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from neurona.classifier import Classifier
-from neurona.config import registry
+from neurona.config import registry, signatures
 from neurona.config.make import is_own, make, targets
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, HopelessRun, RunError
@@ -217,7 +217,9 @@ def make_network(
     sizes: DataSpec,
     allow: Sequence[str] = (),
 ) -> nn.Module:
-    """The network that a model's node describes, behind the embedding where that has something to embed."""
+    """The network that a model's node describes, behind the embedding where that has something to embed. One whose
+    constructor takes ``num_rows`` is given the number of training rows, None where that is not known.
+    """
     width, first = sizes.num_features, None
     if embedding is not None:
         first = make(
@@ -230,7 +232,11 @@ def make_network(
             cardinalities=getattr(preprocessing, "embedded", ()),
         )
         width = first.num_outputs
-    network = make("model", model, nn.Module, allow, num_features=width, num_classes=sizes.num_classes)
+    rows = {}
+    with contextlib.suppress(LookupError):  # which ``make`` answers
+        if (signature := signatures.from_source(str(model["_target_"]))) and "num_rows" in signature.parameters:
+            rows["num_rows"] = sizes.num_rows
+    network = make("model", model, nn.Module, allow, num_features=width, num_classes=sizes.num_classes, **rows)
     if first is None or first.num_passed == sizes.num_features:
         return network
     return nn.Sequential(OrderedDict(embedding=first, network=network))

@@ -229,7 +229,8 @@ class TableData(InMemoryData):
             max_one_hot=self.max_one_hot,
         )
         names = table.class_names
-        return TableSpec(preprocessing.num_outputs, len(names), names, schema=self.schema.as_dict())
+        sizes = preprocessing.num_outputs, len(names), names
+        return TableSpec(*sizes, schema=self.schema.as_dict(), num_rows=len(self.train_rows))
 
     def _infer(self, table: pl.DataFrame, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> Schema:
         kinds: dict[str, Any] = {key: [*map(str, getattr(self, key))] for key in ("categorical", "numeric")}

@@ -1,0 +1,43 @@
+"""The size of a table's network goes by its number of training rows, wherever it is not given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from neurona.data.spec import DataSpec
+from neurona.models.mlp import MLP
+from neurona.models.tabm import TabM
+from neurona.models.tabular import FEW_ROWS, network
+from neurona.runs.checkpoint import make_network
+
+
+def sizes(made: Any) -> tuple[type, list[int], int, float]:
+    layers: Any = made.layers if isinstance(made, TabM) else made
+    widths = [layer.weight.shape[0] for name, layer in layers.named_children() if name.startswith("linear")]
+    return type(made), widths, len(layers.head.weight) if isinstance(made, TabM) else 1, layers.dropout1.p
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "expected"),
+    [
+        (FEW_ROWS - 1, {}, (TabM, [64, 64], 8, 0.1)),
+        (FEW_ROWS, {}, (MLP, [256, 256], 1, 0.2)),
+        (None, {}, (MLP, [256, 256], 1, 0.2)),
+        (FEW_ROWS, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
+        (10, {"hidden": 7}, (TabM, [7], 8, 0.1)),
+        (10, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
+    ],
+)
+def test_size_goes_by_the_rows_unless_given(rows: int | None, given: dict[str, Any], expected: Any) -> None:
+    assert sizes(network(5, 3, rows, **given)) == expected
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(FEW_ROWS - 1, TabM), (FEW_ROWS, MLP)])
+def test_a_network_is_made_for_the_rows_of_its_data(rows: int, kind: type) -> None:
+    """Of which the checkpoint remembers the number, so that it is the same one again."""
+    node = {"_target_": "neurona.models.tabular.network", "hidden": None}
+    made = make_network(node, None, nn.Identity(), DataSpec(5, 3, ("a", "b", "c"), num_rows=rows))
+    assert isinstance(made, kind)
