@@ -316,7 +316,7 @@ class Classifier(LightningModule):
             # What self.log_dict(figures, logger=False) comes to, in a fiftieth of the time.
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
         else:
-            self.log_dict(figures, logger=False, batch_size=1)  # which trainer.test(...) returns
+            self.log_dict(figures, logger=False, batch_size=1)
         self.log_to_loggers(figures)
 
     def log_to_loggers(self, figures: dict[str, Any]) -> None:

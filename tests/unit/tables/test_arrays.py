@@ -91,7 +91,7 @@ def test_rows_of_ones_own_validate() -> None:
     [
         ({"y": LABELS[:-1]}, "y: has 39 for the 40 rows of X; give one for each"),
         ({"X": ROWS[:0], "y": LABELS[:0]}, "X: has no rows"),
-        ({"X": ROWS[:, 0]}, r"X: has the shape \(40,\); a table's is \(rows, columns\)"),
+        ({"X": ROWS[:, 0]}, r"X: has the shape \(40,\); a table needs \(rows, columns\)"),
         ({"X": None}, r"X: has the shape \(\)"),
         ({"X": [[1, 2], [3]]}, "X: cannot be made an array"),
         ({"X": ROWS[:, :0]}, "no column is left to predict 'y' from"),
