@@ -107,6 +107,7 @@ def test_a_command_runs(
         arguments += ["trainer.max_epochs=1"]
     else:
         arguments = [re.sub("max_epochs=.*", "max_epochs=3", argument) for argument in arguments]
+        arguments += ["trainer.max_epochs=3"] * ("patience" in line)  # the run here was not stopped early
     done = train(*dict.fromkeys(arguments))
     assert done.status == 0, done.err
 
