@@ -89,7 +89,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("line", TRAINING)
+@pytest.mark.parametrize("line", [pytest.param(line, marks=[pytest.mark.long] * (" -m " in line)) for line in TRAINING])
 def test_a_command_runs(
     line: str, train: Any, iris_run: Any, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
