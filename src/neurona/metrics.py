@@ -121,4 +121,5 @@ def one_vs_rest(probabilities: NDArray[np.float32], targets: NDArray[np.int64]) 
 def calibration_error(confidences: NDArray[np.float32], is_correct: NDArray[np.bool_]) -> Tensor:
     """The mean over the rows, (rows,) each, of how far accuracy and confidence are apart in its bin, float32."""
     bins = np.searchsorted(np.arange(1, BINS) / BINS, confidences)  # of above (m - 1) / 15 to m / 15
-    return torch.tensor(np.abs(np.bincount(bins, is_correct - confidences)).sum() / len(bins), dtype=torch.float32)
+    gaps = np.abs(np.bincount(bins, is_correct - confidences)).sum()
+    return torch.tensor(gaps / len(bins) if len(bins) else math.nan, dtype=torch.float32)

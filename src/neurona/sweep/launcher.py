@@ -40,7 +40,7 @@ from neurona.stages import job, processes
 from neurona.sweep.names import SUBDIR, folder_of
 
 MAX_CHECKED_JOBS = 100
-"""Jobs composed and checked before the first begins, beyond those that bring a new word: enough for most sweeps."""
+"""Jobs composed and checked before the first begins, unless more of them bring a new word: enough for most sweeps."""
 
 GRACE_SECONDS = 10.0
 """Time a job has to end by itself once it is late."""
