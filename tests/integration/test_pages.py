@@ -89,7 +89,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("line", TRAINING)
+@pytest.mark.parametrize("line", [pytest.param(line, marks=[pytest.mark.long] * (" -m " in line)) for line in TRAINING])
 def test_a_command_runs(
     line: str, train: Any, iris_run: Any, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +107,7 @@ def test_a_command_runs(
         arguments += ["trainer.max_epochs=1"]
     else:
         arguments = [re.sub("max_epochs=.*", "max_epochs=3", argument) for argument in arguments]
+        arguments += ["trainer.max_epochs=3"] * ("patience" in line)  # the run here was not stopped early
     done = train(*dict.fromkeys(arguments))
     assert done.status == 0, done.err
 

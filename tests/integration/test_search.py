@@ -103,18 +103,18 @@ def test_a_trial_that_ended_before_it_was_a_run_keeps_its_folder(train: Any) -> 
 
 
 def test_failed_trials_are_replaced(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(*HERE, "model.activation=relu,relo", "hydra.sweeper.trials=2", INTO)
+    train(*HERE, "model.dropout=choice(0.1,1.5)", "hydra.sweeper.trials=2", INTO)
     counts = Counter(states())
     assert counts["COMPLETE"] == 2
     assert counts["FAIL"] > 0
     for trial in trials():
-        failed = trial.params["model.activation"] == "relo"
+        failed = float(trial.params["model.dropout"]) == 1.5
         assert (trial.state.name == "FAIL") is failed
-        assert ("relo" in trial.user_attrs.get("error", "")) is failed
+        assert ("1.5" in trial.user_attrs.get("error", "")) is failed
     monkeypatch.setattr("neurona.sweep.study.LEAST_FAILURES", 2)
-    done = train(*HERE, "model.activation=rela,relo", "hydra.sweeper.trials=2", "hydra.sweep.dir=logs/none")
+    done = train(*HERE, "model.dropout=choice(1.5,2.5)", "hydra.sweeper.trials=2", "hydra.sweep.dir=logs/none")
     assert done.status == 1
-    assert "no trial of logs/none has finished: model.activation=rel" in done.err
+    assert "no trial of logs/none has finished: model.dropout=" in done.err
 
 
 def test_pruned_runs_are_marked(train: Any, read_job: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,6 +49,7 @@ FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "averag
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
+TABLES = "neurona.models.activations"  # whose dictionaries of names whoever has imported it may have added to
 MAX_THREADS = 4096
 _KINDS = {bool: bool, int: float, float: float, str: str | float | bool, list: list, dict: dict}  # by the yaml's own
 
@@ -80,7 +82,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
     if values["run"] is not None and from_groups(choices, config_name, ()).get("run") is not None:
         raise ConfigError("run", values["run"], "belongs on the command line, not into a yaml")
-    is_shipped = True
+    is_shipped = TABLES not in sys.modules
     for key, node in targets("", values):
         check_permitted(key, node, values["allow"])
         is_shipped &= is_within(node["_target_"], PACKAGES)
@@ -110,7 +112,7 @@ class Nodes(NamedTuple):
 
 
 def _with_closed_tables(target: str) -> Signature | None:
-    """As the source tells, where no code of one's own can have added a name to a table such as ``ACTIVATIONS``."""
+    """As the source tells, where no code of one's own can have added a name to ``ACTIVATIONS``, or is to do so."""
     signature = signatures.from_source(target)
     if signature is None:
         return None

@@ -228,7 +228,7 @@ def _fields(module: str, definition: ast.ClassDef) -> dict[str, tuple[Any, bool]
                 if "init=False" in ast.unparse(statement):
                     fields.pop(name, None)
                 elif "ClassVar" not in ast.unparse(annotation):
-                    fields[name] = _annotation(module, annotation), value is None
+                    fields[name] = _kind(module, annotation, value), value is None
     return fields
 
 
@@ -250,14 +250,21 @@ def _arguments(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, sk
     without = [None] * (len(positional) - len(arguments.defaults))
     pairs = [*zip(positional, [*without, *arguments.defaults], strict=True)][skip:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    parameters = {}
-    for argument, default in pairs:
-        kind = _annotation(module, argument.annotation)
-        is_null = isinstance(default, ast.Constant) and default.value is None
-        parameters[argument.arg] = _any_of([kind, None]) if is_null else kind
+    parameters = {argument.arg: _kind(module, argument.annotation, default) for argument, default in pairs}
     defaults = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     required = frozenset(argument.arg for argument, default in defaults if default is None)
     return Signature(parameters, required, is_open=arguments.kwarg is not None)
+
+
+def _kind(module: str, annotation: ast.expr | None, default: ast.expr | None) -> Any:
+    """What an argument may be: None too where that is the default; anything where the annotation cannot be read, as
+    prose, ``tuple[()]`` and an alias that names itself cannot.
+    """
+    try:
+        kind = _annotation(module, annotation)
+    except (SyntaxError, TypeError, RecursionError):
+        return Any
+    return _any_of([kind, None]) if isinstance(default, ast.Constant) and default.value is None else kind
 
 
 def _annotation(module: str, expression: ast.expr | None) -> Any:

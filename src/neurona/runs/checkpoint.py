@@ -218,7 +218,7 @@ def make_network(
     allow: Sequence[str] = (),
 ) -> nn.Module:
     """The network that a model's node describes, behind the embedding where that has something to embed. One whose
-    constructor takes ``num_rows`` is given the number of training rows, None where that is not known.
+    constructor takes ``num_rows`` is given the number of training rows, where that is known and its node has none.
     """
     width, first = sizes.num_features, None
     if embedding is not None:
@@ -232,10 +232,10 @@ def make_network(
             cardinalities=getattr(preprocessing, "embedded", ()),
         )
         width = first.num_outputs
-    rows = {}
+    rows = {"num_rows": sizes.num_rows} if sizes.num_rows is not None and "num_rows" not in model else {}
     with contextlib.suppress(LookupError):  # which ``make`` answers
-        if (signature := signatures.from_source(str(model["_target_"]))) and "num_rows" in signature.parameters:
-            rows["num_rows"] = sizes.num_rows
+        signature = signatures.from_source(str(model["_target_"]))
+        rows = rows if signature and "num_rows" in signature.parameters else {}
     network = make("model", model, nn.Module, allow, num_features=width, num_classes=sizes.num_classes, **rows)
     if first is None or first.num_passed == sizes.num_features:
         return network

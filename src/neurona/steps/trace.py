@@ -72,8 +72,8 @@ def traced(
     parameters: whose gradients are taken, of ``share`` times the loss. buffers: what the passes may change. All tensors
     that the passes read are read where they lie now. Nothing is changed and no random number drawn. Raises whatever the
     loss raises, and RuntimeError where it does more than compute with tensors: looks at a value, draws numbers in
-    Python, changes a parameter; or where what was recorded does not give the very bits of this mini-batch (on a GPU,
-    some of whose kernels give other bits every time: what is close to them).
+    Python, changes a parameter; or where what was recorded does not give the very bits of another mini-batch, of these
+    rows, paired otherwise (on a GPU, some of whose kernels give other bits every time: what is close to them).
     """
     seeds = {dtype: torch.ones((), dtype=dtype, device=features.device) for dtype in SEED_DTYPES}
 
@@ -92,10 +92,11 @@ def traced(
         _prune(graph)
         function = _function(graph, tensors)
         outcomes = []
+        others = torch.cat([features[:1], features[:-1]]), torch.cat([targets[1:], targets[-1:]])
         for recorded_or_not in (function, passes):
             unchanged.restore()
             with torch.no_grad():
-                results = recorded_or_not(features, targets)
+                results = recorded_or_not(*others)
             outcomes.append(
                 [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in unchanged.tensors)]
             )
@@ -136,6 +137,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags:
             raise RuntimeError(LOOKS_AT_VALUE)
+        if torch.Tag.dynamic_output_shape in func.tags and (func is not aten.index.Tensor or _has_mask(args[1])):
+            raise RuntimeError("the shape of what it computes depends on values")
+        if func is aten.lift_fresh.default:
+            func = aten.clone.default  # what has been made from Python's numbers is new in every pass
         results = func(*args, **(kwargs or {}))
         called: Any = [map_aggregate(part, self.node) for part in (args, kwargs or {})]
         self._note(results, self.graph.call_function(func, *called))
@@ -159,6 +164,10 @@ class _Recorder(TorchDispatchMode):
                 self.tensors.append(value.detach())
             self._nodes[value] = self._places[place]
         return self._nodes[value]
+
+
+def _has_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
 class _NoLooking(TorchFunctionMode):

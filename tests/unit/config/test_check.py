@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from neurona.config.check import Unread, check_imported, from_groups
 from neurona.config.check import check as check_config
 from neurona.errors import ConfigError
+from neurona.models.activations import ACTIVATIONS
 
 TREE = {
     "train": """
@@ -339,3 +340,8 @@ def test_what_yamls_declare_is_remembered_until_one_is_edited(tmp_path: Path) ->
     assert declared()["model"] == {"width": 1, "depth": 2}
     (tmp_path / "model" / "other.yaml").write_text("width: 1\n")
     assert declared() is not first
+
+
+def test_an_activation_that_this_process_has_added_may_be_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVATIONS, "mine", ACTIVATIONS["relu"])
+    check_imported(check(tree, "model.activation=mine"))

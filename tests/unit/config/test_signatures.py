@@ -108,6 +108,28 @@ def test_the_parameters_are_those_that_python_tells(target: str) -> None:
     assert asked.is_open == signature.is_open
 
 
+def test_an_annotation_that_cannot_be_read_asks_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+        from __future__ import annotations
+        from dataclasses import dataclass
+        from typing import Union
+
+        Nested = Union[str, list["Nested"]]
+
+        @dataclass
+        class Odd:
+            nested: Nested
+            words: "how many words" = 1
+            pair: tuple[()] = ()
+            width: int = None
+    """
+    (tmp_path / "odd.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    signature = signatures.from_source("odd.Odd")
+    assert signature is not None
+    assert signature.parameters == {"nested": Any, "words": Any, "pair": Any, "width": int | None}
+
+
 def test_what_a_constructor_hands_on_its_parent_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hands_on.py").write_text(textwrap.dedent(HANDING))
     monkeypatch.syspath_prepend(str(tmp_path))

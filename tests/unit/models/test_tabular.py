@@ -41,3 +41,9 @@ def test_a_network_is_made_for_the_rows_of_its_data(rows: int, kind: type) -> No
     node = {"_target_": "neurona.models.tabular.network", "hidden": None}
     made = make_network(node, None, nn.Identity(), DataSpec(5, 3, ("a", "b", "c"), num_rows=rows))
     assert isinstance(made, kind)
+
+
+def test_a_number_of_rows_in_a_models_own_settings_stays() -> None:
+    node = {"_target_": "neurona.models.tabular.network", "num_rows": FEW_ROWS - 1}
+    made = make_network(node, None, nn.Identity(), DataSpec(5, 3, ("a", "b", "c"), num_rows=FEW_ROWS))
+    assert isinstance(made, TabM)

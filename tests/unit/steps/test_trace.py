@@ -166,6 +166,45 @@ def test_a_pass_that_looks_at_a_value_is_refused() -> None:
         traced(loss, [*network.parameters()], [], *mini_batch())
 
 
+def test_a_pass_whose_shapes_depend_on_values_is_refused() -> None:
+    network = mlp()
+
+    def loss(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        value, logits = loss_of(network)(features, targets)
+        return value + logits[targets == 0].mean(), logits
+
+    with pytest.raises(RuntimeError, match="shape"):
+        traced(loss, [*network.parameters()], [], *mini_batch())
+
+
+def test_a_tensor_that_python_makes_and_a_pass_fills_is_new_in_every_pass() -> None:
+    network = mlp()
+
+    def loss(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits, weight = network(features), torch.tensor([0.1] * CLASSES)
+        weight[targets[:3]] = 1.0
+        return cross_entropy(logits, targets, weight=weight), logits
+
+    function = traced(loss, [*network.parameters()], [], *mini_batch()).passes
+    features, _ = mini_batch()
+    for only in range(CLASSES):
+        targets = torch.arange(ROWS) % CLASSES
+        targets[:3] = only
+        with torch.no_grad():
+            assert torch.equal(function(features, targets)[0], loss(features, targets)[0])
+
+
+def test_a_pass_that_reads_a_mini_batch_behind_the_back_of_torch_is_refused() -> None:
+    network = mlp()
+
+    def loss(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        value, logits = loss_of(network)(features, targets)
+        return value * torch.from_dlpack(features).mean(), logits
+
+    with pytest.raises(RuntimeError, match="other bits"):
+        traced(loss, [*network.parameters()], [], *mini_batch())
+
+
 def test_a_pass_that_draws_in_python_is_refused_and_costs_no_number() -> None:
     network, state = mlp(), random.getstate()
 
