@@ -55,7 +55,9 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
     for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
         small = {name.casefold(): path for name, path in known.items()}
         if close := get_close_matches(word.casefold(), small, n=1, cutoff=0.65):
-            return f"no such key; did you mean {small[close[0]]}?"
+            found = small[close[0]]
+            is_group = key.count(".") <= found.count(".") and (CONFIG_DIR / found.replace(".", "/")).is_dir()
+            return f"no such key; did you mean {found.replace('.', '/') if is_group else found}?"
     return f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}"
 
 

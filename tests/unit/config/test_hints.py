@@ -4,7 +4,16 @@ import pytest
 
 from neurona.config import hints
 
-DECLARED = ["model", "model.hidden", "model.dropout", "trainer", "trainer.max_epochs", "optimizer", "optimizer.lr"]
+DECLARED = [
+    "model",
+    "model.hidden",
+    "model.dropout",
+    "trainer",
+    "trainer.max_epochs",
+    "optimizer",
+    "optimizer.lr",
+    "optimizer.schedule",
+]
 
 
 def test_key_paths_leave_out_what_hydra_reads() -> None:
@@ -20,6 +29,8 @@ def test_key_paths_leave_out_what_hydra_reads() -> None:
         ("optimizer.LR", "did you mean optimizer.lr?"),
         ("hidden", "did you mean model.hidden?"),
         ("learning_rate", "here it is optimizer.lr"),
+        ("schedule", "did you mean optimizer/schedule?"),
+        ("optimizer.schedul.x", "did you mean optimizer.schedule?"),
         ("trainer.epochs", "here it is trainer.max_epochs"),
         ("model.zzz", "model has hidden, dropout"),
         ("zzz", "the configuration has model, trainer, optimizer"),
