@@ -360,7 +360,7 @@ def test_all_processes_stop_at_one_step_whichever_gets_the_signal(read_run: Any,
         os.kill(int(ranks[1]), signal.SIGUSR1)
         begun = time.monotonic()
         out, err = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 15  # it takes half a second where nothing else is running
+    assert time.monotonic() - begun < 5  # it takes half a second where nothing else is running
     assert (process.returncode, err) == (143, "")
     assert "Slurm has requeued job 70_3\ninterrupted; to continue: python train.py run=logs/iris/run\n" in out
     assert slurm().startswith("requeue 70_3 ")

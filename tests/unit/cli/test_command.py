@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -229,8 +230,10 @@ def test_hydras_own_options_go_on_working(call: Call, arguments: list[str], show
 
 
 def test_help_imports_no_torch(script: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = started(script, "--help")  # the script itself asserts it
     assert done.status == 0, done.err
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
     assert "groups and their choices" in done.out
 
 
