@@ -108,6 +108,14 @@ def test_mistakes(overrides: Any, message: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_keyword_of_keras_is_answered_with_the_override(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"neurona\.fit\(X, y, \['trainer\.max_epochs=3'\]\)"):
+        neurona.fit(IRIS, NAMES, epochs=3)
+    with pytest.raises(ConfigError, match=r"^verbose=1: is no argument; .*\['trainer\.max_epochs=10'\]"):
+        neurona.fit(IRIS, NAMES, verbose=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_experiment_with_a_file_does_not_go_with_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = shutil.copytree(CONFIG_DIR, tmp_path / "configs")
     (configs / "experiment" / "mine.yaml").write_text("# @package _global_\ndata:\n  path: f.csv\n")

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,10 @@ import torch
 from omegaconf import OmegaConf
 
 import neurona
+from neurona.config.annotations import check_type
+from neurona.config.hints import OF_ONES_OWN
+from neurona.errors import ConfigError
+from neurona.models.activations import ACTIVATIONS
 
 SHIPPED = Path(__file__).parents[2]
 PAGE = (SHIPPED / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -57,6 +61,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
         (tmp_path / "configs" / name).write_text(text)
     yield tmp_path
     sys.modules.pop("mine", None)
+    ACTIVATIONS.pop("squared_relu", None)
 
 
 @pytest.fixture
@@ -248,6 +253,37 @@ def test_a_module_from_elsewhere_is_refused(train: Any, project: Path, monkeypat
     assert done.status == 2
     assert "allow=[theirs]" in done.err
     assert "theirs" not in sys.modules
+
+
+KEYWORDS = """
+from torch import nn
+
+
+class Keywords(nn.Linear):
+    def __init__(self, *, num_features, num_classes, width=3):
+        super().__init__(num_features, num_classes)
+"""
+
+
+def test_a_network_that_the_chosen_yaml_does_not_suit_is_given_one(project: Path, train: Any, newest: Any) -> None:
+    (project / "mine.py").write_text(KEYWORDS)
+    done = train("data=iris", "model._target_=mine.Keywords", "model.width=32")
+    remedy = "write one of its own, configs/model/<name>.yaml, with _target_: mine.Keywords and width: 32"
+    assert (done.status, f"{remedy}, and choose model=<name>" in done.err) == (2, True)
+    (project / "configs" / "model" / "own.yaml").write_text("_target_: mine.Keywords\nwidth: 32\n")
+    done = train("data=iris", "model=own", "trainer.max_epochs=1")
+    assert (done.status, done.err) == (0, "")
+    assert {*newest().checkpoint()["state_dict"]} >= {"network.weight", "network.bias"}
+
+
+def test_what_a_dotted_path_does_not_bring_names_the_part_of_a_page(train: Any) -> None:
+    done = train("optimizer.schedule._target_=torch.optim.lr_scheduler.StepLR")
+    assert (done.status, done.err.endswith(f": {OF_ONES_OWN['optimizer.schedule']}\n")) == (2, True)
+    with pytest.raises(ConfigError, match="one of your own is an entry in ACTIVATIONS"):
+        check_type("model.activation", "mine.Snake", Literal["relu", "tanh"])
+    headings = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+    places = [f"docs/extending.md#{heading.lower().replace(' ', '-')}" for heading in headings]
+    assert all(remedy.rpartition(" ")[2] in places for remedy in OF_ONES_OWN.values())
 
 
 def test_what_the_readme_shows_of_ones_own_runs(project: Path, train: Any, newest: Any) -> None:

@@ -71,6 +71,14 @@ def test_an_experiment_without_its_first_line(train: Any, text: str) -> None:
     assert (done.status, done.err) == (2, f"experiment=mine: {message}")
 
 
+def test_an_experiment_that_adds_a_choice_where_it_overrides_one(train: Any) -> None:
+    done = train(*experiment("# @package _global_\ndefaults: [data: iris]"))
+    remedy = "its yaml must write - data: iris as - override /data: iris"
+    assert (done.status, done.err) == (2, f"experiment=mine: {remedy}\n")
+    done = train(*experiment("# @package _global_\ndefaults: [override /data: iris]"))
+    assert done.status == 0
+
+
 def test_an_experiment_in_a_folder_and_its_first_line(train: Any) -> None:
     done = train(*experiment("defaults: [override /model: linear]", "of_mine/first"))
     assert (done.status, "experiment=of_mine/first: its yaml must begin" in done.err) == (2, True)

@@ -8,7 +8,7 @@ from typing import Any
 from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
-from neurona.config.hints import CONFIG_DIR
+from neurona.config.hints import CONFIG_DIR, ELSEWHERE
 from neurona.config.overrides import key, parse, task_overrides, value
 from neurona.errors import ConfigError
 from neurona.predictor import Predictor, load
@@ -39,6 +39,7 @@ def fit(
     X_val: Any = None,
     y_val: Any = None,
     sample_weight: Any = None,
+    **settings: Any,
 ) -> Predictor:
     """A run on arrays in memory: fits, tests, and leaves a run folder. Returns its predictor, as ``neurona.load`` does,
     with the run's ``metrics`` and ``folder``.
@@ -49,8 +50,12 @@ def fit(
     each row of a table is multiplied with. overrides: as on the command line;
     ``run=`` goes on with such a run, which takes the same arrays again, or works on it (``stage=``).
 
-    Raises ConfigError and DataError as ``run`` does.
+    Raises ConfigError and DataError as ``run`` does, and for any other keyword, such as Keras' ``epochs``.
     """
+    for name, setting in settings.items():
+        line = f"{ELSEWHERE[name]}={setting}" if name in ELSEWHERE else "trainer.max_epochs=10"
+        problem = f"is no argument; settings are given as on the command line: neurona.fit(X, y, [{line!r}])"
+        raise ConfigError(name, setting, problem)
     arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
     if y_val is not None and X_val is None:
         raise ConfigError("X_val", None, "is missing beside y_val")

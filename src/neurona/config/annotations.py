@@ -36,6 +36,8 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     allowed = " or ".join([*(["one of " + ", ".join(choices)] if choices else []), *words])
     wrong = next((entry for entry in value if entry not in choices), value) if isinstance(value, list) else value
     hint = hints.choice(key, value) or did_you_mean(wrong, choices)
+    if key in hints.OF_ONES_OWN and (not hint or "." in str(value)):
+        hint = f"; {hints.OF_ONES_OWN[key]}"
     if isinstance(value, bool | None) and any(kind.accepts("text") for kind in kinds):
         hint = f"; \"{key}='{json.dumps(value)}'\" is that as text"
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")

@@ -47,6 +47,8 @@ ROOT: dict[str, Any] = {  # the types of keys that code reads before any import,
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 """What is reported of every part of the data, as val/loss."""
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
+SIZES = ("num_features", "num_classes", "num_rows", "num_numbers", "cardinalities")
+PROVIDED = {"model": SIZES, "embedding": SIZES}  # arguments that code gives, keyword-only ones too
 PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 TABLES = "neurona.models.activations"  # whose dictionaries of names whoever has imported it may have added to
@@ -283,7 +285,7 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
             node[name] = typed(typed(value, kind), _kind(base.get(name)) if kind is Any else Any)
             check_type(path, node[name], kind)
     for name in signature.parameters:
-        if name in signature.required and name not in node:
+        if name in signature.required and name not in (*node, *PROVIDED.get(key, ())):
             raise ConfigError(join(key, name), "", f"is missing: {node['_target_']} needs it")
     if key == "optimizer":
         _check_groups(node, signature)

@@ -38,7 +38,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         return unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         return _unknown_choice(error.missing_cfg_file, error.options)
-    if (grouped := _of_group(str(error))) is not None:
+    if (grouped := _of_group(one_line(str(error)))) is not None:
         return grouped
     if match := re.match(r"Could not delete from config\. '(.+)' does not exist", str(error)):
         is_twice = sum(line.partition("=")[0] == f"~{match[1]}" for line in overrides) > 1
@@ -59,9 +59,16 @@ def _of_group(message: str) -> UserError | None:
     """Explains Hydra's messages about a choice that is made in the wrong way; None for other messages."""
     if match := re.match(r"In '(\w+)/([^']+)': Could not override '[^']*@\1\.", message):
         return ConfigError(match[1], match[2], hints.NOT_GLOBAL)
+    if match := re.match(r"In '(.+)/([^/']+)': Could not find '\1/([^/']+)/([^']+)'", message):
+        group, choice = match[3], match[4]
+        if (hints.CONFIG_DIR / group).is_dir():
+            line = f"- override /{group}: {choice}"
+            return ConfigError(match[1], match[2], f"its yaml must write - {group}: {choice} as {line}")
     if match := re.match(r"Multiple values for ([^ ]+)\. To override a value use 'override [^ ]+: ([^']+)'", message):
         line = f"{match[1]}={match[2]} without a +, or in the defaults of a yaml - override /{match[1]}: {match[2]}"
         return ConfigError(match[1], match[2], f"{match[1]} has another choice already; write {line}")
+    if match := re.match(r"Could not append to config\. .+ Either remove \+ prefix: '([^=]+)=(.*)' Or add", message):
+        return ConfigError(match[1], match[2], f"is there already; write {match[1]}={match[2]} without the +")
     if match := re.match(r"force-add of config groups is not supported: '\++([^=]+)=([^']*)'", message):
         return ConfigError(match[1], match[2], f"a group takes no ++; write {match[1]}={match[2]}")
     return None
@@ -85,7 +92,8 @@ def _unknown_choice(file: str, choices: Collection[str]) -> UserError:
         return ConfigError(group, choice, problem)
     hint = did_you_mean(choice, choices)
     there = f"{hint} There" if hint else "; there"
-    return ConfigError(group, choice, f"no such choice{there} are {', '.join(choices)}")
+    others = f"; {hints.OF_ONES_OWN[group]}" if group in hints.OF_ONES_OWN else ""
+    return ConfigError(group, choice, f"no such choice{there} are {', '.join(choices)}{others}")
 
 
 def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
@@ -106,6 +114,12 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     if signature and (
         name in signature.parameters or (signature.is_open and not get_close_matches(name, node, cutoff=0.65))
     ):
+        strangers = [other for other in node if other not in (*hints.ATTRIBUTES, *signature.parameters)]
+        if strangers and not signature.is_open:
+            file, place = f"configs/{parent}/<name>.yaml", f"{parent}=<name>"
+            problem = f"{target} takes it, but not the {', '.join(strangers)} of the yaml that is chosen"
+            problem += f"; write one of its own, {file}, with _target_: {target} and {name}: {text}, and choose {place}"
+            return ConfigError(key, text, problem)
         return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with +{key}={text}")
     arguments = [f"{parent}.{other}" for other in signature.parameters] if signature else []
     error = ConfigError(key, text, hints.other_choice(key) or hints.unknown_key(key, [*declared, *arguments]))

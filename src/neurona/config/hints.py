@@ -17,6 +17,7 @@ CONFIG_DIR = Path(__file__).parents[3] / "configs"
 ELSEWHERE = {  # what other libraries call a key, and its name here
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
+    "batch_size": "data.batch_size",
     "learning_rate": "optimizer.lr",
     "units": "model.hidden",
     "hidden_layer_sizes": "model.hidden",
@@ -26,6 +27,13 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "accumulate_grad_batches": "optimizer.accumulate",
     "default_root_dir": "folder",
     "logger": "logger",
+}
+
+OF_ONES_OWN = {  # how one's own gets there, where a dotted path alone does not do it
+    "model.activation": "one of your own is an entry in ACTIVATIONS: docs/extending.md#an-activation-function",
+    "optimizer": "any other of torch's, or of your own, is a yaml: docs/extending.md#an-optimiser",
+    "optimizer.schedule": "a function that returns a neurona.schedule.Schedule makes it, with any scheduler of torch's:"
+    " docs/extending.md#a-learning-rate-schedule",
 }
 
 OF_PYTHON = ("arrays", "images")

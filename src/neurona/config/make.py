@@ -104,6 +104,8 @@ def _refusal(target: str) -> str:
         files = shlex.join(str(_from_here(folder / "__init__.py")) for folder in folders)
         return f"without an __init__.py, {bare} is no package of your own; make it one: touch {files}"
     trust = f"if you trust that module, add allow=[{package}]"
+    if not signatures.is_installed(package):
+        trust = f"there is no package {package} here; install it, or go on in the checkout that has it"
     if (file := own.source(module)) is not None:
         names = own.statements(file)
         classes = [f"{module}.{other}" for other, statement in names.items() if isinstance(statement, ast.ClassDef)]
@@ -178,6 +180,8 @@ def _permitted_target(key: str, node: Mapping[str, Any], base_class: type | None
         if not issubclass(target, base_class):
             raise ConfigError(path, name, f"must be a {base_class.__qualname__}")
     elif not is_users and not issubclass(target, _components()):
+        if key in hints.OF_ONES_OWN:
+            raise ConfigError(path, name, hints.OF_ONES_OWN[key])
         names = ", ".join(component.__name__ for component in _components())
         raise ConfigError(path, name, f"must be one of {names}; if you trust it, add allow=[{target.__module__}]")
     return target

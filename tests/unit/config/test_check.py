@@ -236,6 +236,10 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["model._target_=3"], "must be the dotted path of a class"),
         (["model._target_=os.system"], "if you trust that module, add allow=[os]"),
         (["model._target_=nobodys.Net", "allow=[nobodys]"], "there is no package nobodys"),
+        (
+            ["model._target_=nobodys.Net"],
+            "there is no package nobodys here; install it, or go on in the checkout that has",
+        ),
     ],
 )
 def test_refused(tree: Path, overrides: list[str], message: str) -> None:

@@ -33,6 +33,8 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("model=5", "a group takes the name of one of its choices"),
         ("~nothing", "nothing"),
         ("+model=linear", "model=linear: model has another choice already; write model=linear without a +"),
+        ("optimizer=adamax", "any other of torch's, or of your own, is a yaml: docs/extending.md#an-optimiser"),
+        ("+model.dropout=0.2", "model.dropout=0.2: is there already; write model.dropout=0.2 without the +"),
         ("++model=linear", "model=linear: a group takes no ++; write model=linear"),
         ("seed=[", "a bracket is not closed"),
     ],
