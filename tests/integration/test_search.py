@@ -189,7 +189,7 @@ def test_workers_that_are_killed_lose_nothing(train: Any, tmp_path: Path) -> Non
 )
 def test_a_mistake_is_answered_before_the_first_job(train: Any, overrides: list[str], problem: str) -> None:
     done = train("-m", "sweep=optuna", "data=iris", *overrides)
-    assert done.status == 2
+    assert (done.status, done.out) == (2, "")
     assert len(done.err.strip().splitlines()) == 1
     assert problem in done.err
     assert not list(Path().rglob("metrics.json"))

@@ -309,7 +309,7 @@ BAD = {
 @pytest.mark.parametrize("mistake", BAD)
 def test_a_mistake_is_answered_before_the_first_job(train: Any, mistake: str) -> None:
     done = train(*SWEEP, "optimizer.lr=0.1,0.2", mistake)
-    assert done.status == 2
+    assert (done.status, done.out) == (2, "")
     assert BAD[mistake] in done.err
     assert len(done.err.splitlines()) == 1
     assert {path.name for path in Path().iterdir()} <= {"breaks.py", "logs"}

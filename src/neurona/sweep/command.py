@@ -60,11 +60,7 @@ def begin(
         print(
             f"the sweep uses the yamls with which it began; these have changed since: {', '.join(edited)}", flush=True
         )
-    if folders:
-        return path, (path / CONFIGS).resolve(), []
-    if not is_quiet:
-        print(f"sweep in {path}", flush=True)
-    return path, (path / CONFIGS).resolve(), [written("hydra.sweep.dir", str(path))]
+    return path, (path / CONFIGS).resolve(), [] if folders else [written("hydra.sweep.dir", str(path))]
 
 
 def _searched(overrides: Sequence[Override], config_dir: Path) -> list[Path]:

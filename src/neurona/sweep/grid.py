@@ -19,7 +19,7 @@ from neurona.config.overrides import value
 from neurona.errors import ConfigError
 from neurona.runs.jobs import folders
 from neurona.sweep import names
-from neurona.sweep.launcher import Processes, checked
+from neurona.sweep.launcher import Processes, announce, checked
 
 
 class Grid(BasicSweeper):
@@ -33,6 +33,7 @@ class Grid(BasicSweeper):
         loader = self.hydra_context.config_loader
         for overrides in batch:
             checked(loader, self.config, overrides)
+        announce(self.config)
 
     def sweep(self, arguments: list[str]) -> Any:
         result = super().sweep(arguments)

@@ -94,6 +94,7 @@ class Processes(Launcher):
         numbered = list(enumerate(job_overrides, initial_job_idx))
         with RunFolder(self.sweep, "hydra.sweep.dir"):
             self._check_all(numbered)
+            announce(self.config)
             figures = dict(self.stream(numbered))
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=figures.get(number))
@@ -264,6 +265,12 @@ class Processes(Launcher):
     def _tell(self, number: int, figures: dict[str, Any]) -> None:
         if not self.config.quiet:
             print(f"job {number}: {figures.get('status')}", flush=True)
+
+
+def announce(config: DictConfig) -> None:
+    """Says where a sweep is that has passed its checks."""
+    if not config.quiet:
+        print(f"sweep in {config.hydra.sweep.dir}", flush=True)
 
 
 def checked(loader: Any, config: DictConfig, overrides: Sequence[str]) -> DictConfig:

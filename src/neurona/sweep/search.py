@@ -24,7 +24,7 @@ from neurona.runs.files import write_atomically
 from neurona.runs.folder import read_metrics
 from neurona.runs.jobs import CHANGEABLE_KEYS, SEARCH, folders
 from neurona.sweep import names
-from neurona.sweep.launcher import Processes, checked
+from neurona.sweep.launcher import Processes, announce, checked
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -102,6 +102,7 @@ class Search(Sweeper):
             raise ConfigError("hydra.sweep.dir", self.folder, "holds a sweep that is not a search; give another folder")
         stream: Any = self.jobs.stream if isinstance(self.jobs, Processes) else self._in_batches
         with study.Worker(self.folder, node, searched, lasting) as worker:
+            announce(self.root)
             while first := next(jobs := claims(), None):  # again, for those to replace trials that failed at the end
                 with contextlib.closing(stream(itertools.chain([first], jobs))) as ended:
                     for number, figures in ended:

@@ -42,7 +42,7 @@ def sweep(
 
         monkeypatch.setattr(kind, "launch", launch, raising=False)
         grid = Grid(max_batch_size=size, params=params)
-        grid.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
+        grid.config = OmegaConf.create({"quiet": True, "hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
         grid.hydra_context = SimpleNamespace(config_loader=None)  # type: ignore[assignment]
         grid.launcher = kind.__new__(kind)
         grid.sweep(list(arguments))
