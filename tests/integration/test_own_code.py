@@ -268,12 +268,61 @@ class Keywords(nn.Linear):
 def test_a_network_that_the_chosen_yaml_does_not_suit_is_given_one(project: Path, train: Any, newest: Any) -> None:
     (project / "mine.py").write_text(KEYWORDS)
     done = train("data=iris", "model._target_=mine.Keywords", "model.width=32")
-    remedy = "write one of its own, configs/model/<name>.yaml, with _target_: mine.Keywords and width: 32"
-    assert (done.status, f"{remedy}, and choose model=<name>" in done.err) == (2, True)
-    (project / "configs" / "model" / "own.yaml").write_text("_target_: mine.Keywords\nwidth: 32\n")
-    done = train("data=iris", "model=own", "trainer.max_epochs=1")
+    remedy = "write a yaml of its own, configs/model/<name>.yaml, with _target_: mine.Keywords, and choose model=<name>"
+    assert (done.status, done.err.endswith(f"; {remedy}\n")) == (2, True)
+    assert train("data=iris", "model._target_=mine.Keywords").err.endswith(f"; {remedy}\n")
+    (project / "configs" / "model" / "own.yaml").write_text("_target_: mine.Keywords\nwidth: 3\n")
+    done = train("data=iris", "model=own", "model.width=32", "trainer.max_epochs=1")
     assert (done.status, done.err) == (0, "")
     assert {*newest().checkpoint()["state_dict"]} >= {"network.weight", "network.bias"}
+
+
+def test_a_class_elsewhere_in_ones_own_code_is_found(project: Path, train: Any) -> None:
+    (project / "vision").mkdir()
+    (project / "vision" / "__init__.py").touch()
+    (project / "vision" / "networks.py").write_text(KEYWORDS)
+    (project / "mine.py").write_text(KEYWORDS)
+    meant = {
+        "vision.Keywords": "vision.networks",
+        "vision.network.Keywords": "vision.networks",
+        "mine.py.Keyword": "mine",
+    }
+    for target, module in meant.items():
+        done = train(f"model._target_={target}")
+        assert (done.status, done.err.endswith(f"; did you mean {module}.Keywords?\n")) == (2, True)
+    assert train("model._target_=mine.Unheard").err.endswith("mine.py defines no class Unheard\n")
+    assert "allow=[mine]" in train("model._target_=mine.nn").err
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("torch.optim.SGD", "choose optimizer=sgd"),
+        ("torch.optim.Adagrad", "with _target_: torch.optim.Adagrad, and choose optimizer=<name>"),
+        ("mine.Lion", "with _target_: mine.Lion, and choose optimizer=<name>"),
+    ],
+)
+def test_an_optimiser_that_the_chosen_yaml_does_not_suit_names_what_does(train: Any, target: str, remedy: str) -> None:
+    done = train(f"optimizer._target_={target}")
+    assert (done.status, done.err.endswith(f"{remedy}\n")) == (2, True)
+
+
+def test_a_schedule_for_an_optimiser_whose_yaml_names_none(project: Path, train: Any, newest: Any) -> None:
+    (project / "configs" / "optimizer" / "short.yaml").write_text("_target_: torch.optim.Adamax\nlr: 1e-3\n")
+    arguments = ["data=iris", "optimizer=short", "trainer.max_epochs=1"]
+    done = train(*arguments, "optimizer/schedule=cosine")
+    assert (done.status, "use +optimizer/schedule=cosine" in done.err) == (2, True)
+    done = train(*arguments, "+optimizer/schedule=cosine")
+    assert (done.status, done.err) == (0, "")
+    assert OmegaConf.load(newest().folder / "config.yaml").optimizer.schedule._target_ == "neurona.schedule.cosine"
+
+
+@pytest.mark.parametrize("text", ["target: mine.Bottleneck", "model: {_target_: mine.Bottleneck}"])
+def test_a_yaml_that_names_no_class(project: Path, train: Any, text: str) -> None:
+    (project / "configs" / "model" / "own.yaml").write_text(text)
+    done = train("model=own")
+    assert (done.status, done.err.startswith("model._target_=: is missing: the yaml of model must name")) == (2, True)
+    assert ("leave out its line model:" in done.err) == text.startswith("model:")
 
 
 def test_what_a_dotted_path_does_not_bring_names_the_part_of_a_page(train: Any) -> None:

@@ -20,7 +20,7 @@ from neurona.config import hints, registry, signatures
 from neurona.config.annotations import check_type, closed
 from neurona.config.hints import key_paths
 from neurona.config.interpolations import resolved, settle, typed
-from neurona.config.make import PACKAGES, check_permitted, import_target, is_within, join, targets
+from neurona.config.make import PACKAGES, check_permitted, import_target, is_within, join, targets, unsuited
 from neurona.config.signatures import Reader, Signature
 from neurona.errors import ConfigError, check_seed
 
@@ -49,6 +49,7 @@ FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "averag
 COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 SIZES = ("num_features", "num_classes", "num_rows", "num_numbers", "cardinalities")
 PROVIDED = {"model": SIZES, "embedding": SIZES}  # arguments that code gives, keyword-only ones too
+MADE = ("data", "model", "classifier", "optimizer", "trainer")  # groups whose yamls name a class
 PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
 TABLES = "neurona.models.activations"  # whose dictionaries of names whoever has imported it may have added to
@@ -79,6 +80,11 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
             raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
         values[key] = typed(value, ROOT.get(key, Any))
         check_type(key, values[key], ROOT.get(key, Any))
+    for key in MADE:
+        if isinstance(node := values.get(key), dict) and "_target_" not in node:
+            nested = f"; leave out its line {key}: and begin those below at the margin" if key in node else ""
+            problem = f"is missing: the yaml of {key} must name the class to make, as those in configs/{key} do{nested}"
+            raise ConfigError(f"{key}._target_", "", problem)
     check_seed("seed", values["seed"])
     if values["threads"] is not None and not 1 <= values["threads"] <= MAX_THREADS:
         raise ConfigError("threads", values["threads"], f"must be from 1 to {MAX_THREADS}, or null")
@@ -194,10 +200,14 @@ def _from_groups(
             overrides.append(f"hydra.searchpath={searched}")
         return loader.load_configuration(config_name, overrides, RunMode.RUN, from_shell=False)
 
+    def known(overrides: list[str]) -> Collection[str]:
+        return loader.compute_defaults_list(config_name, overrides, RunMode.RUN).overrides.known_choices
+
     try:
         cfg = composed(dict(pairs))
     except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
-        cfg = composed(loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices)
+        first = known([])
+        cfg = composed(known([f"{group}={choice}" for group, choice in pairs if "/" not in group and group in first]))
     base = OmegaConf.to_container(cfg)
     return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
 
@@ -275,10 +285,8 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
         if name not in names:
             problem = hints.unknown_key(path, [join(key, other) for other in names])
             if name in base and base.get("_target_") not in (None, node["_target_"]):  # which nobody has typed
-                problem = (
-                    f"{node['_target_']} does not take it, as {base['_target_']} does: give it **kwargs that go on"
-                )
-                problem += f" to its parent's constructor, or a yaml of its own, configs/{key}/<name>.yaml"
+                problem = f"{node['_target_']} does not take it, as {base['_target_']} does; "
+                problem += unsuited(key, node["_target_"], base["_target_"])
             raise ConfigError(path, value, problem)
         if path not in COMPONENTS and value != "???":
             kind = ROOT.get(path, signature.parameters.get(name, Any))

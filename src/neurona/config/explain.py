@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from neurona.config import hints, own, signatures
 from neurona.config.hints import key_paths
-from neurona.config.make import is_within
+from neurona.config.make import is_within, unsuited
 from neurona.config.nodes import root_of
 from neurona.config.overrides import parse, unreadable, value
 from neurona.errors import ConfigError, RunError, UserError, did_you_mean
@@ -116,10 +116,8 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     ):
         strangers = [other for other in node if other not in (*hints.ATTRIBUTES, *signature.parameters)]
         if strangers and not signature.is_open:
-            file, place = f"configs/{parent}/<name>.yaml", f"{parent}=<name>"
             problem = f"{target} takes it, but not the {', '.join(strangers)} of the yaml that is chosen"
-            problem += f"; write one of its own, {file}, with _target_: {target} and {name}: {text}, and choose {place}"
-            return ConfigError(key, text, problem)
+            return ConfigError(key, text, f"{problem}; {unsuited(parent, str(target))}")
         return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with +{key}={text}")
     arguments = [f"{parent}.{other}" for other in signature.parameters] if signature else []
     error = ConfigError(key, text, hints.other_choice(key) or hints.unknown_key(key, [*declared, *arguments]))

@@ -63,6 +63,20 @@ def targets(key: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from targets(join(key, name), child)
 
 
+def unsuited(key: str, target: str, other: str = "") -> str:
+    """What to do where the yaml that is chosen for a group has arguments that a class does not take. other: the class
+    of that yaml.
+    """
+    for file in sorted(hints.CONFIG_DIR.glob(f"{key}/*.yaml")):
+        if f"_target_: {target}\n" in file.read_text(encoding="utf-8"):
+            return f"choose {key}={file.stem}"
+    definition = own.definition(target)
+    parents = [ast.unparse(base).rpartition(".")[2] for base in getattr(definition, "bases", ())]
+    inherits = other.rpartition(".")[2] in parents
+    heir = "give its constructor *args and **kwargs that go on to its parent's, or " if inherits else ""
+    return f"{heir}write a yaml of its own, configs/{key}/<name>.yaml, with _target_: {target}, and choose {key}=<name>"
+
+
 def is_within(path: str, modules: Collection[str]) -> bool:
     """Whether a dotted path is one of these modules or lies in one."""
     return any(f"{path}.".startswith(f"{module}.") for module in modules)
@@ -106,11 +120,13 @@ def _refusal(target: str) -> str:
     trust = f"if you trust that module, add allow=[{package}]"
     if not signatures.is_installed(package):
         trust = f"there is no package {package} here; install it, or go on in the checkout that has it"
-    if (file := own.source(module)) is not None:
-        names = own.statements(file)
-        classes = [f"{module}.{other}" for other, statement in names.items() if isinstance(statement, ast.ClassDef)]
-        hint = "" if name in names else did_you_mean(target, classes)
-        return f"{file} defines no class {name}{hint or f'; {trust}'}"
+    if own.source(package) is not None:
+        file, known = own.source(module), {path.rpartition(".")[2]: path for path in own.classes(package)}
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {known[near[0]]}?" if near else ""
+        if file is None:
+            return f"there is no {module} beside train.py{hint}"
+        return f"{file} defines no class {name}{f'; {trust}' if name in own.statements(file) else hint}"
     near = get_close_matches(package, [*PACKAGES, *own.modules()], n=1)
     hint = f"did you mean {near[0]}?" if near and near[0] != package else trust
     project = own.folder()
@@ -143,8 +159,12 @@ def _make(
         problem = f"its constructor does not take {', '.join(missing)}, which the project gives"
         takes = ", ".join(arguments)
         raise ConfigError(join(key, "_target_"), node["_target_"], f"{problem}; give it the parameters {takes}")
+    values = _arguments(key, node, allow) | arguments
+    if problem := _unbound(target, values):
+        page = f"; {hints.OF_ONES_OWN[key]}" if key in hints.OF_ONES_OWN else ""
+        raise ConfigError(join(key, "_target_"), node["_target_"], f"{problem}{page}")
     try:
-        return target(**_arguments(key, node, allow) | arguments)
+        return target(**values)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
         if isinstance(error, UserError) or not signatures.is_library(target.__module__):
             raise
@@ -160,6 +180,19 @@ def _not_taken(target: Any, names: Collection[str]) -> list[str]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
     return [name for name in names if name not in parameters]
+
+
+def _unbound(target: Any, values: Mapping[str, Any]) -> str:
+    """In which way these arguments are not those of a class or function; nothing where they are, or Python does not
+    tell.
+    """
+    try:
+        inspect.signature(target).bind(**values)
+    except ValueError:
+        return ""
+    except TypeError as error:
+        return "" if signatures.is_library(target.__module__) else str(error)
+    return ""
 
 
 def _arguments(key: str, node: Mapping[str, Any], allow: Collection[str]) -> dict[str, Any]:

@@ -94,6 +94,18 @@ def modules() -> list[str]:
     return [name for name in dict.fromkeys(names) if source(name) is not None]
 
 
+def classes(package: str) -> list[str]:
+    """The dotted paths of the classes that a module or package beside ``train.py`` defines."""
+    file, found = source(package), list[str]()
+    if file is None:
+        return found
+    for name, statement in statements(file).items():
+        if isinstance(statement, ast.ClassDef):
+            found.append(f"{package}.{name}")
+    inner = sorted(file.parent.iterdir()) if file.name == "__init__.py" else ()
+    return found + [path for other in inner if other.stem != "__init__" for path in classes(f"{package}.{other.stem}")]
+
+
 def definition(target: str) -> Definition | None:
     """The statement that defines the class or function at a dotted path, if it stands in a module beside ``train.py``.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,12 +127,19 @@ def test_an_allowed_module_may_define_anything_but_not_lend_others_names(
             instantiate(OmegaConf.create({"allow": ["my_parts"], "model": nodes}).model, nn.Module)
 
 
-def test_instantiate_lets_errors_of_ones_own_code_through() -> None:
+def test_instantiate_lets_errors_of_ones_own_code_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"num_features": 2, "num_classes": 2}
     with pytest.raises(ConfigError, match=r"^model.hidden=\[\]"):
         instantiate(node(_target_="neurona.models.mlp.MLP", hidden=[]), nn.Module, **sizes)
-    with pytest.raises(TypeError, match="num_classes"):
+    with pytest.raises(ConfigError, match=r"^model\._target_=neurona.*: missing a required argument: 'num_classes'"):
         instantiate(node(_target_="neurona.models.mlp.MLP"), nn.Module, num_features=2)
+    (tmp_path / "my_parts.py").write_text(
+        "from torch.nn import Module\nclass Part(Module):\n  def __init__(self): 1 + ''"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_parts", raising=False)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        instantiate(OmegaConf.create({"allow": ["my_parts"], "model": {"_target_": "my_parts.Part"}}).model, nn.Module)
 
 
 def test_a_folder_without_init_is_named_with_what_makes_it_a_package(
