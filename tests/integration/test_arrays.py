@@ -109,10 +109,12 @@ def test_mistakes(overrides: Any, message: str, tmp_path: Path) -> None:
 
 
 def test_a_keyword_of_keras_is_answered_with_the_override(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"neurona\.fit\(X, y, \['trainer\.max_epochs=3'\]\)"):
+    with pytest.raises(UserError, match=r"^epochs: .* neurona\.fit\(X, y, \['trainer\.max_epochs=3'\]\)$"):
         neurona.fit(IRIS, NAMES, epochs=3)
-    with pytest.raises(ConfigError, match=r"^verbose=1: is no argument; .*\['trainer\.max_epochs=10'\]"):
-        neurona.fit(IRIS, NAMES, verbose=1)
+    with pytest.raises(UserError, match=r"neurona\.fit\(X, y, \['model\.hidden=…'\]\)$"):
+        neurona.fit(IRIS, NAMES, hidden=[64])
+    with pytest.raises(UserError, match=r"^validation_data: fit has no such argument; .* are X_val=… and y_val=…$"):
+        neurona.fit(IRIS, NAMES, validation_data=(IRIS, NAMES))
     assert not list(tmp_path.iterdir())
 
 

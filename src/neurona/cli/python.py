@@ -10,7 +10,7 @@ from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
 from neurona.config.hints import CONFIG_DIR, ELSEWHERE
 from neurona.config.overrides import key, parse, task_overrides, value
-from neurona.errors import ConfigError
+from neurona.errors import ConfigError, UserError
 from neurona.predictor import Predictor, load
 from neurona.stages import processes
 from neurona.stages.execute import execute
@@ -50,16 +50,32 @@ def fit(
     each row of a table is multiplied with. overrides: as on the command line;
     ``run=`` goes on with such a run, which takes the same arrays again, or works on it (``stage=``).
 
-    Raises ConfigError and DataError as ``run`` does, and for any other keyword, such as Keras' ``epochs``.
+    Raises ConfigError and DataError as ``run`` does, and ConfigError for any other keyword, such as Keras' ``epochs``.
     """
     for name, setting in settings.items():
-        line = f"{ELSEWHERE[name]}={setting}" if name in ELSEWHERE else "trainer.max_epochs=10"
-        problem = f"is no argument; settings are given as on the command line: neurona.fit(X, y, [{line!r}])"
-        raise ConfigError(name, setting, problem)
+        raise UserError(f"{name}: fit has no such argument; {_instead(name, setting)}")
     arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
     if y_val is not None and X_val is None:
         raise ConfigError("X_val", None, "is missing beside y_val")
     return fit_arrays(arrays, overrides)
+
+
+ARGUMENTS = {
+    "validation_data": "rows to validate on are X_val=… and y_val=…",
+    "eval_set": "rows to validate on are X_val=… and y_val=…",
+    "X_test": "the test part is drawn from X and y; for others call score of what fit returns",
+    "sample_weights": "weights of rows are sample_weight=…",
+}
+"""What ``fit`` has instead of a keyword of other libraries that is no setting."""
+
+
+def _instead(name: str, setting: Any) -> str:
+    """How ``fit`` is given what a keyword of other libraries, or a key of the configuration, stands for."""
+    if name in ARGUMENTS:
+        return ARGUMENTS[name]
+    key = ELSEWHERE.get(name, name)
+    text = setting if isinstance(setting, bool | int | float | str) else "…"
+    return f"settings are a list, as on the command line: neurona.fit(X, y, ['{key}={text}'])"
 
 
 def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor:
