@@ -1,7 +1,8 @@
-"""Errors with messages for the user, ranges of values, and suggestions. Imports nothing from the project."""
+"""Errors with messages for the user, checks of values, and suggestions. Imports nothing from the project."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -64,6 +65,15 @@ def check_seed(key: str, seed: int) -> None:
     """Raises ConfigError unless every random generator accepts the seed."""
     if not 0 <= seed < 2**32:
         raise ConfigError(key, seed, "must be from 0 to 4294967295")
+
+
+def takes(function: Any, *arguments: Any) -> bool:
+    """Whether a function can be called with so many arguments; of a function without a signature, False."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def did_you_mean(word: object, known: Collection[Any]) -> str:

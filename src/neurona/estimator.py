@@ -20,7 +20,7 @@ except ImportError as error:
     raise ImportError("neurona.NeuronaClassifier needs scikit-learn: pip install 'scikit-learn>=1.9'") from error
 
 from neurona.classifier import Classifier
-from neurona.cli.python import fit_arrays
+from neurona.cli.python import fit_arrays, listed
 from neurona.config.overrides import key, parse, written
 from neurona.predictor import Predictor
 from neurona.runs import checkpoint
@@ -53,7 +53,7 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] | None = (128, 64),
+        hidden: Sequence[int] | int | None = (128, 64),
         activation: str | None = "relu",
         lr: float | None = 1e-3,
         max_epochs: int | None = 200,
@@ -155,7 +155,8 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         """All settings as on the command line; the overrides replace settings of the same key."""
         state = self.random_state
         seed = state if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31)
-        hidden = None if self.hidden is None else [int(width) for width in self.hidden]
+        hidden = None if self.hidden is None else [int(width) for width in np.atleast_1d(self.hidden)]
+        overrides = listed(self.overrides, "NeuronaClassifier(overrides={})")
         settings = {
             "model": None if self.hidden is None and self.activation is None else "mlp",
             "model.hidden": hidden,
@@ -169,11 +170,11 @@ class NeuronaClassifier(ClassifierMixin, BaseEstimator):
         lines += [*ALL_ROWS, *traces, written("folder", str(self.folder or temporary))]
         if self.folder is None:
             lines.append("trainer.callbacks.importance=null")
-        own_keys = {key(override) for override in parse([*more, *self.overrides])}
+        own_keys = {key(override) for override in parse([*more, *overrides])}
         is_own = "model" in own_keys  # which may have other settings
         names = [(line, line.partition("=")[0]) for line in lines]
         kept = [line for line, name in names if name not in own_keys and not (is_own and name.startswith("model."))]
-        return [*kept, *self.overrides, *more]
+        return [*kept, *overrides, *more]
 
     def _prepare(self) -> None:
         """Predictions are in float64, as in float32 a row's probabilities depend on the rows beside it."""

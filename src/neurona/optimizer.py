@@ -66,9 +66,6 @@ class Optimization:
         if self.clip_norm is not None and self.clip_value is not None:
             problem = "clip by norm or by value, not both: set one to null"
             raise ConfigError("optimizer.clip_value", self.clip_value, problem)
-        if not isinstance(self.schedule, Schedule):
-            problem = "what makes it must return a neurona.schedule.Schedule, as in docs/extending.md"
-            raise ConfigError("optimizer.schedule", type(self.schedule).__qualname__, problem)
         self._check("optimizer", self.arguments)
         for pattern, options in (self.groups or {}).items():
             if not isinstance(options, Mapping):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from neurona.errors import check_range
+from neurona.errors import ConfigError, check_range, takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,33 @@ class Schedule:
 
     build: Callable[[Optimizer, int], LRScheduler] | None
     needs_length: bool
+
+
+def check(target: str, schedule: Any, optimizer: Optimizer) -> None:
+    """Raises ConfigError unless the function ``target`` has returned a schedule whose ``build`` makes a scheduler; what
+    that raises is left to the fit, which knows the number of steps. optimizer: one to throw away.
+    """
+    needed = "it must take (optimizer, total_steps) and return one of torch's schedulers"
+    if not isinstance(schedule, Schedule):
+        does, needed = f"returns {_named(schedule)}", "it must return a neurona.schedule.Schedule"
+    elif schedule.build is None:
+        return
+    elif not takes(schedule.build, optimizer, 0):
+        does = "its build does not take an optimiser and a number"
+    else:
+        try:
+            scheduler: Any = schedule.build(optimizer, 1000 if schedule.needs_length else 0)
+        except Exception:
+            return
+        if isinstance(scheduler, LRScheduler):
+            return
+        does = f"its build returns {_named(scheduler)}"
+    page = "docs/extending.md#a-learning-rate-schedule"
+    raise ConfigError("optimizer.schedule._target_", target, f"{does}; {needed}, as in {page}")
+
+
+def _named(value: Any) -> str:
+    return "None" if value is None else getattr(value, "__qualname__", f"a {type(value).__qualname__}")
 
 
 def constant() -> Schedule:

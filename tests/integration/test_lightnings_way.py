@@ -477,6 +477,25 @@ class LossAlone(Classifier):
         return cross_entropy(self(features), targets)
 
 
+class LossSwapped(Classifier):
+    def loss(self, features: Tensor, targets: Tensor) -> Any:
+        return super().loss(features, targets)[::-1]
+
+
+class LossOfEach(Classifier):
+    def loss(self, features: Tensor, targets: Tensor) -> Any:
+        logits = self(features)
+        return cross_entropy(logits, targets, reduction="none"), logits
+
+
+class LossAsNumber(Classifier):
+    compilable = True
+
+    def loss(self, features: Tensor, targets: Tensor) -> Any:
+        loss, logits = super().loss(features, targets)
+        return loss.item(), logits
+
+
 class Criterion(Classifier):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -485,7 +504,13 @@ class Criterion(Classifier):
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("LossAlone", "its loss must return two tensors"), ("Criterion", "sets self.loss to a module, and has a method")],
+    [
+        ("LossAlone", "its loss must return two tensors"),
+        ("LossSwapped", "its loss must return two tensors"),
+        ("LossOfEach", "its loss must return two tensors"),
+        ("LossAsNumber", "its loss must return two tensors"),
+        ("Criterion", "sets self.loss to a module, and has a method"),
+    ],
 )
 def test_a_loss_that_cannot_be_one_is_refused_in_a_line(name: str, problem: str, train: Any) -> None:
     done = train("data=iris", "quiet=true", *own(name))

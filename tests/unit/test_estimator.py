@@ -136,6 +136,14 @@ def test_settings_and_overrides() -> None:
         short(activation="rely").fit(X, Y)
 
 
+def test_one_width_is_a_number_and_overrides_are_a_list() -> None:
+    for hidden in (16, np.int64(16)):
+        np.testing.assert_array_equal(short(hidden=hidden).fit(X, Y).predict(X), short().fit(X, Y).predict(X))
+    for overrides in ("seed=1", {"seed": 1}):
+        with pytest.raises(ConfigError, match=r"must be a list: NeuronaClassifier\(overrides=\['seed=1'\]\)"):
+            short(overrides=overrides).fit(X, Y)
+
+
 def test_the_seed() -> None:
     first, second, other = (short(random_state=seed).fit(X, Y).predict_proba(X) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)

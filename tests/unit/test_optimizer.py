@@ -332,12 +332,6 @@ def test_settings_that_exclude_each_other_are_refused():
     assert caught.value.key == "optimizer.nesterov"
 
 
-def test_a_schedule_of_another_kind_is_refused():
-    scheduler = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)]), 1)
-    with pytest.raises(ConfigError, match=r"schedule=StepLR: .* must return a neurona\.schedule\.Schedule"):
-        Optimization.of(torch.optim.SGD, schedule=scheduler)
-
-
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [

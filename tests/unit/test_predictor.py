@@ -46,6 +46,22 @@ def test_images_and_rows_give_the_same(run):
     np.testing.assert_array_equal(model.predict_proba(data.images[:5]), model.predict_proba(data.data[:5].tolist()))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_arrays_that_cannot_be_written_are_taken_without_a_word(run, dtype):
+    images = load_digits().images[:5].astype(dtype)
+    read_only = np.frombuffer(images.tobytes(), dtype).reshape(images.shape)
+    np.testing.assert_array_equal(neurona.load(run).predict(read_only), neurona.load(run).predict(images))
+
+
+@pytest.mark.parametrize("one", [np.zeros((8, 8)), np.zeros(64), [0.0] * 64])
+def test_a_single_one_is_given_as_the_message_says(run, one):
+    model = neurona.load(run)
+    with pytest.raises(DataError, match=r"with \(rows, 64\) or \(rows, 8, 8\); a single one, x, is given as") as raised:
+        model.predict(one)
+    assert model.predict(eval(str(raised.value).rpartition(" given as ")[2], {"x": one})).shape == (1,)
+
+
 def test_mistakes_are_named(run, tmp_path):
     with pytest.raises(DataError, match=r"shape \(2, 3\); the run was trained with \(rows, 64\)"):
         neurona.load(run).predict(np.zeros((2, 3)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import FunctionType
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from neurona import schedule
 from neurona.errors import ConfigError
@@ -32,6 +33,38 @@ def rates(chosen: schedule.Schedule, total: int, name: str = "lr", kind=torch.op
         algorithm.step()
         scheduler.step()
     return np.array(taken)
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (
+            StepLR(torch.optim.SGD([torch.zeros(1)]), 1),
+            r"returns a StepLR; it must return a neurona\.schedule\.Schedule",
+        ),
+        (None, r"returns None; it must return a neurona\.schedule\.Schedule"),
+        (lambda optimizer, total_steps: None, "its build returns None; it must take .* and return one of torch's"),
+        (
+            lambda optimizer, total_steps: optimizer,
+            "its build returns a SGD; it must take .* and return one of torch's",
+        ),
+        (lambda optimizer: StepLR(optimizer, 1), "its build does not take an optimiser and a number"),
+    ],
+)
+@pytest.mark.parametrize("needs_length", [False, True])
+def test_what_makes_no_scheduler_is_refused_by_its_path(made, problem, needs_length):
+    made = schedule.Schedule(build=made, needs_length=needs_length) if isinstance(made, FunctionType) else made
+    with pytest.raises(ConfigError, match=rf"^optimizer\.schedule\._target_=mine\.own: {problem}"):
+        schedule.check("mine.own", made, optimizer_of(lr=0.1))
+
+
+def test_what_is_sound_or_raises_is_left_to_the_fit():
+    def build(optimizer, total_steps):
+        raise ConfigError("optimizer.schedule.warmup_steps", 2000, "must be below the number of steps")
+
+    sound = schedule.Schedule(build=lambda optimizer, steps: StepLR(optimizer, 1), needs_length=False)
+    for made in (sound, schedule.Schedule(build=build, needs_length=True), schedule.constant(), schedule.cosine()):
+        schedule.check("mine.own", made, optimizer_of(lr=0.1))
 
 
 def test_constant_builds_nothing():

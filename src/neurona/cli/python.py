@@ -89,18 +89,20 @@ def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor
     return predictor
 
 
-def _lines(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by their keys as overrides."""
-    return [f"{name}={'null' if setting is None else setting}" for name, setting in settings.items()]
+def listed(overrides: Sequence[str], call: str) -> list[str]:
+    """Overrides as a list. call: where to give it, in place of {}. Raises ConfigError for a text or a mapping."""
+    if not isinstance(overrides, str | Mapping):
+        return list(overrides)
+    if isinstance(overrides, str):
+        lines = [overrides]
+    else:
+        lines = [f"{name}={'null' if setting is None else setting}" for name, setting in overrides.items()]
+    raise ConfigError("overrides", overrides, f"must be a list: {call.format(lines)}")
 
 
 def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
     """The configuration and the figures. arrays: X, y, X_val and y_val, as far as they were given."""
-    if isinstance(overrides, str | Mapping):
-        start = "" if arrays is None else "X, y, "
-        lines = [overrides] if isinstance(overrides, str) else _lines(overrides)
-        raise ConfigError("overrides", overrides, f"must be a list: neurona.{name}({start}{lines})")
-    lines = list(overrides)
+    lines = listed(overrides, f"neurona.{name}({{}})" if arrays is None else f"neurona.{name}(X, y, {{}})")
     if arrays is not None:
         for override in parse(lines):
             if key(override) in OF_ARRAYS:

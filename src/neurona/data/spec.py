@@ -17,6 +17,11 @@ def is_whole(name: str) -> bool:
     return re.fullmatch(r"0|-?[1-9]\d{,17}", name) is not None
 
 
+def alone(row: Any) -> str:
+    """How to give a single row, in words."""
+    return f"; a single one, x, is given as {'x[None]' if hasattr(row, 'shape') else '[x]'}"
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Sizes and names of a data set: class_names[i] is what class i is called, image_shape the (height, width).
@@ -46,10 +51,12 @@ class DataSpec:
         values = np.asarray(features)
         rows = values.reshape(len(values), -1) if values.ndim > 1 else values
         if rows.ndim != 2 or rows.shape[1] != self.num_features:
-            expected = f"the run was trained with (rows, {self.num_features})"
-            raise DataError("features", f"have the shape {values.shape}; {expected}")
-        try:
-            numbers = np.ascontiguousarray(rows, dtype=np.uint8 if rows.dtype == np.uint8 else np.float32)
+            shapes = [(self.num_features,), *([self.image_shape] if self.image_shape else [])]
+            expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes)
+            remedy = alone(features) if values.shape in shapes else ""
+            raise DataError("features", f"have the shape {values.shape}; the run was trained with {expected}{remedy}")
+        try:  # writable, as torch warns of others
+            numbers = np.require(rows, np.uint8 if rows.dtype == np.uint8 else np.float32, ["C", "W"])
         except (TypeError, ValueError) as error:
             raise DataError("features", f"must be numbers: {error}") from error
         if not (are_finite := np.isfinite(numbers).all(axis=1)).all():

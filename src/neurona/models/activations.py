@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from neurona.errors import ConfigError, did_you_mean
+from neurona.errors import ConfigError, did_you_mean, takes
 
 
 class Gated(nn.Module):
@@ -92,8 +92,18 @@ ActivationName = Annotated[str, tuple(ACTIVATIONS)]
 
 
 def activation_named(name: str) -> Activation:
-    """Raises ConfigError (model.activation) for a name that ``ACTIVATIONS`` does not have."""
+    """Raises ConfigError (model.activation) for a name without an entry in ``ACTIVATIONS`` that makes a layer."""
     if name not in ACTIVATIONS:
         hint = did_you_mean(name, ACTIVATIONS)
         raise ConfigError("model.activation", name, f"choose from {', '.join(ACTIVATIONS)}{hint}")
-    return ACTIVATIONS[name]
+    if not _makes_layers(entry := ACTIVATIONS[name]):
+        problem = "its entry must be an Activation whose make is a class, or a function without arguments, that makes a"
+        example = "layer, as in Activation(torch.nn.Mish, scale=2): docs/extending.md#an-activation-function"
+        raise ConfigError("model.activation", name, f"{problem} {example}")
+    return entry
+
+
+def _makes_layers(entry: Any) -> bool:
+    if not isinstance(entry, Activation) or isinstance(entry.make, nn.Module) or not takes(entry.make):
+        return False
+    return issubclass(entry.make, nn.Module) if isinstance(entry.make, type) else isinstance(entry.make(), nn.Module)

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from neurona import schedule
 from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
@@ -65,7 +66,11 @@ def untrained(
     )
     if start is not None:
         classifier.load_state_dict(start.state_dict())
-    optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
+    if next(classifier.parameters(), None) is None:
+        problem = "has no parameters to train; layers in a list have to be a torch.nn.ModuleList or torch.nn.Sequential"
+        raise ConfigError("model._target_", cfg.model["_target_"], problem)
+    optimizer = optimization.optimizer(classifier.parameters_by_name())  # refuses what cannot be
+    schedule.check(OmegaConf.select(cfg, "optimizer.schedule._target_"), optimization.schedule, optimizer)
     classifier.classifier_config = plain(cfg.classifier)
     cpu.set_threads(cfg.threads or threads, classifier.num_parameters * getattr(datamodule, "batch_size", 1))
     _check_fit(classifier, datamodule)

@@ -193,7 +193,7 @@ def _check_batch(where: str, step: str, batch: Any, classifier: Classifier, trai
 
 
 def _check_logits(classifier: Classifier, network: nn.Module, features: Any) -> None:
-    """Raises ConfigError where a network of one's own gives logits of another shape than the classes need.
+    """Raises ConfigError where a network of one's own gives no logits, or of another shape than the classes need.
 
     A copy is asked, so that no buffer and no counter moves; what it cannot take, the fit itself will tell.
     """
@@ -208,10 +208,15 @@ def _check_logits(classifier: Classifier, network: nn.Module, features: Any) -> 
     except Exception:
         return
     width = classifier.spec.num_classes
-    if isinstance(logits, Tensor) and (logits.ndim != 2 or logits.shape[1] != width):
-        problem = f"gives logits of the shape {tuple(logits.shape)} for {len(features)} rows and {width} classes"
-        problem += f"; its forward must return (batch, {width}): end it with num_classes outputs"
-        raise ConfigError("model._target_", target, problem)
+    if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == width:
+        return
+    if isinstance(logits, Tensor):
+        gives, remedy = f"logits of the shape {tuple(logits.shape)}", "end it with num_classes outputs"
+    else:
+        gives = "None" if logits is None else f"a {type(logits).__name__}"
+        remedy = "end it with return and the logits, a tensor"
+    problem = f"gives {gives} for {len(features)} rows and {width} classes; its forward must return (batch, {width})"
+    raise ConfigError("model._target_", target, f"{problem}: {remedy}")
 
 
 def _check_features(where: str, features: Any, spec: DataSpec, trainer: Trainer) -> None:

@@ -24,12 +24,11 @@ Outcome = tuple[Tensor, Tensor, Tensor]
 
 def loss_of(classifier: Classifier, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss and the logits of the classifier's ``loss``. Raises ConfigError if it returns anything else."""
-    pair = classifier.loss(features, targets)
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        problem = "its loss must return two tensors: the loss, a scalar, and the logits (batch, num_classes)"
-        raise ConfigError("classifier", type(classifier).__qualname__, problem)
-    loss, logits = pair
-    return loss, logits
+    match classifier.loss(features, targets):
+        case [Tensor(ndim=0) as loss, Tensor(ndim=2) as logits]:
+            return loss, logits
+    problem = "its loss must return two tensors: the loss, a scalar, and the logits (batch, num_classes)"
+    raise ConfigError("classifier", type(classifier).__qualname__, problem)
 
 
 class DirectSteps:

@@ -126,13 +126,21 @@ def frame(values: Any, name: str) -> pl.DataFrame:
     values, columns = _on_cpu(values, name), list[str]()
     if isinstance(values, np.ndarray):
         if values.ndim != 2:
-            problem = f"has the shape {values.shape}; a table needs (rows, columns), an array of images (rows,"
-            raise DataError(name, f"{problem} height, width); {name}.reshape(len({name}), -1) makes columns of others")
+            problem = f"has the shape {values.shape}; a table needs (rows, columns), images (rows, height, width)"
+            remedy = f"; {name}.reshape(len({name}), -1) is a table with a row for each entry" if values.ndim else ""
+            raise DataError(name, problem + (_squeezed(values.shape, name) or remedy))
         columns = _names(values)
     table = reading.from_python(values, [columns], name)
     types = {str(title): str(values[title].dtype) for title in getattr(values, "columns", ())}
     categories = [title for title, kind in types.items() if kind == "category"]  # pandas'
     return table.with_columns(pl.col(categories).cast(pl.String).cast(pl.Categorical))
+
+
+def _squeezed(shape: tuple[int, ...], name: str) -> str:
+    """What to do with images of one channel, in words; nothing for other shapes."""
+    if len(shape) != 4 or 1 not in (shape[1], shape[3]):
+        return ""
+    return f"; give the images without their one channel: {name}.squeeze({1 if shape[1] == 1 else 3})"
 
 
 def _names(values: NDArray[Any]) -> list[str]:
@@ -172,7 +180,8 @@ def _require_one_each(name: str, rows: int, other: str, count: int) -> None:
 def _images(values: Any, name: str) -> NDArray[Any]:
     images = np.ascontiguousarray(_on_cpu(values, name))
     if images.ndim != 3 or not images.size:
-        raise DataError(name, f"has the shape {images.shape}; that of images is (rows, height, width)")
+        problem = f"has the shape {images.shape}; that of images is (rows, height, width)"
+        raise DataError(name, problem + _squeezed(images.shape, name))
     try:
         return images if images.dtype == np.uint8 else images.astype(np.float32)
     except (TypeError, ValueError) as error:

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from neurona.data.spec import alone
 from neurona.errors import DataError, did_you_mean
 
 SEPARATORS = ",;\t|"
@@ -159,6 +160,7 @@ def from_python(rows: Any, widths: Sequence[Sequence[str]], where: str = "featur
                 )
         names = widths[0]
         problem = f"have the shape {array.shape}; the run was trained with the {len(names)} columns {', '.join(names)}"
+        problem += alone(rows) if array.shape == (len(names),) else ""
     except FAILURES as error:
         problem = f"cannot be read as a table: {_one_line(error)}"
     raise DataError(where, problem)

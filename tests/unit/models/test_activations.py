@@ -110,6 +110,26 @@ def test_unknown_name_without_a_close_one():
         activation_named("xyz")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        lambda x: x * x,
+        torch.nn.Mish,
+        Activation(lambda x: x * x),
+        Activation(torch.relu),
+        Activation(torch.nn.Mish()),
+        Activation(lambda: torch.relu),
+        Activation(dict),
+    ],
+)
+def test_an_entry_that_makes_no_layer_is_refused(entry, monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "own", entry)
+    with pytest.raises(
+        ConfigError, match=r"model\.activation=own: its entry must be an Activation whose make is a class"
+    ):
+        activation_named("own")
+
+
 def test_one_without_a_scale_has_glorots_weights():
     assert Activation(torch.nn.Tanh) == ACTIVATIONS["tanh"]
     assert Activation(torch.nn.Tanh).scale is None

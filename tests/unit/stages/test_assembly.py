@@ -55,3 +55,27 @@ def test_data_of_ones_own_need_a_spec(composed: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Iris, "spec", None)
     with pytest.raises(ConfigError, match=r"^data=neurona\.data\.iris\.Iris: needs a `spec`"):
         assembly.untrained(composed({}))
+
+
+class Listed(nn.Module):
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(num_features, num_classes)]
+
+
+def test_layers_in_a_plain_list_are_no_parameters(composed: Any) -> None:
+    cfg = composed({"allow": [__name__]})
+    cfg.model = {"_target_": f"{__name__}.Listed"}
+    with pytest.raises(ConfigError, match=r"model\._target_=.*Listed: has no parameters to train; .*ModuleList"):
+        assembly.untrained(cfg)
+
+
+def nothing() -> None:
+    """A schedule without return."""
+
+
+def test_a_schedule_is_checked_before_a_fit(composed: Any) -> None:
+    cfg = composed({"allow": [__name__]})
+    cfg.optimizer.schedule = {"_target_": f"{__name__}.nothing"}
+    with pytest.raises(ConfigError, match=r"optimizer\.schedule\._target_=.*\.nothing: returns None"):
+        assembly.untrained(cfg)

@@ -186,6 +186,16 @@ def test_logits_of_another_width_than_the_classes_are_refused(check: Any, data: 
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
 
 
+class Silent(Own):
+    def forward(self, features: Tensor) -> Any:
+        super().forward(features)
+
+
+def test_a_forward_without_return_is_refused(check: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Silent: gives None for 2 rows .* return \(batch, 3\): end it with return"):
+        check(data=Chunked(), network=Silent(3))
+
+
 def test_a_network_that_cannot_take_rows_alone_is_left_to_the_fit(check: Any) -> None:
     check(data=Chunked(), network=nn.Linear(5, 7))
 

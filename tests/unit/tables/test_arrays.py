@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from neurona.errors import ConfigError, DataError
-from neurona.tables.arrays import ArrayImages, ArrayTable
+from neurona.tables.arrays import ArrayImages, ArrayTable, frame
 
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
 LABELS = np.repeat(["no", "yes"], 20)
@@ -157,8 +158,20 @@ def test_images_of_other_numbers_and_ones_own_validation() -> None:
         ({"y": [None, *LABELS[1:]]}, "y: has 39 for the 40 rows of X"),
         ({"X_val": IMAGES[:4] / 2, "y_val": LABELS[:4]}, r"X_val: holds images \(3, 2\) of float32, and X .* of uint8"),
         ({"X_val": IMAGES[:4], "y_val": ["maybe"] * 4}, "y_val: labels 'maybe'"),
+        ({"X_val": IMAGES[:4, None], "y_val": LABELS[:4]}, r"without their one channel: X_val\.squeeze\(1\)"),
     ],
 )
 def test_mistakes_with_images(arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         images(**{"X": IMAGES, "y": LABELS, **arrays})
+
+
+@pytest.mark.parametrize(
+    ("X", "shape"), [(IMAGES[:, None], (40, 3, 2)), (IMAGES[..., None], (40, 3, 2)), (np.zeros((9, 3, 4, 5)), (9, 60))]
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_arrays_of_four_dimensions_get_two_or_three_as_the_message_says(X: Any, shape: Any, kind: Any) -> None:
+    with pytest.raises(DataError) as raised:
+        frame(kind(X), "X")
+    (remedy,) = re.findall(r"X\.\w+\(.*\d\)", str(raised.value))
+    assert tuple(eval(remedy, {"X": kind(X)}).shape) == shape
