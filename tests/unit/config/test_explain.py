@@ -37,12 +37,55 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("+model.dropout=0.2", "model.dropout=0.2: is there already; write model.dropout=0.2 without the +"),
         ("++model=linear", "model=linear: a group takes no ++; write model=linear"),
         ("seed=[", "a bracket is not closed"),
+        ("model=configs/model/mlp.yaml", "model=configs/model/mlp.yaml: no such choice; did you mean mlp?"),
+        ("optimizer/schedule=a/cosin", "optimizer/schedule=a/cosin: no such choice; did you mean cosine?"),
+        (
+            "data=/x/a.csv",
+            "data=/x/a.csv: no such choice; a file is read by data=table data.path=/x/a.csv data.target=",
+        ),
     ],
 )
 def test_a_refusal_in_this_projects_words(override: str, message: str) -> None:
     error = refusal("seed=1", override)
     assert message in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\n  b: 2\n", "mine.yaml:2: '  b: 2' is not valid yaml; write key: value"),
+        ("a:1\nb: 2\n", "mine.yaml:1: 'a:1' is not valid yaml"),
+        ("a: 1\nb=2\n", "mine.yaml:2: 'b=2' is not valid yaml"),
+        ("a:\n\t- 1\n", r"mine.yaml:2: '\t- 1' is not valid yaml"),
+        ("a:\n  *.bias: 1\n", "mine.yaml:2: '  *.bias: 1' is not valid yaml"),
+        ("a: [1\nb: 2\n", "mine.yaml:1: 'a: [1' is not valid yaml"),
+        ("a: 1\na: 2\n", "mine.yaml:2: found duplicate key a; leave one out"),
+        ("defaults:\n  - override model: mlp\n", "must write - override model: … as - override /model: …"),
+        (
+            "# @package _global_\ndefaults: [override /modle: mlp]\n",
+            "overrides modle, which is in no defaults list; did you mean model?",
+        ),
+        (
+            "defaults: [classifier/default]\n",
+            "names classifier/default, which classifier does not have; write - default",
+        ),
+        ("defaults: {default: 1}\n", "the defaults of its yaml must be a list"),
+    ],
+)
+def test_a_yaml_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "train.yaml").write_text("defaults: [classifier: mine, model: mlp, _self_]\nseed: 0\n")
+    for file, content in (("classifier/mine", text), ("model/mlp", "a: 1\n")):
+        (tmp_path / file).with_suffix(".yaml").parent.mkdir()
+        (tmp_path / file).with_suffix(".yaml").write_text(content)
+    error = str(refusal(folder=tmp_path))
+    assert message in error
+    assert "\n" not in error
+
+
+def test_an_experiment_is_no_configuration_of_its_own() -> None:
+    error = MissingConfigException("Cannot find primary config 'lesson'. Config search path: provider=hydra", "lesson")
+    assert str(explain(error)).endswith("an experiment is chosen by experiment=lesson")
 
 
 def test_a_launcher_of_another_package() -> None:
