@@ -16,29 +16,32 @@ import yaml
 NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
 CONFIG_DIR = Path(__file__).parents[3] / "configs"
 
-ELSEWHERE = {  # what other libraries call a key, and its name here; those at the root are meant there, or in trainer
+ELSEWHERE = {  # what other libraries call a key, and its name here
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
     "batch_size": "data.batch_size",
     "learning_rate": "optimizer.lr",
-    "momentum": "optimizer.momentum",
     "units": "model.hidden",
-    "width": "model.hidden",
-    "layers": "model.hidden",
     "hidden_layer_sizes": "model.hidden",
     "validation_split": "data.val_fraction",
     "gradient_clip_val": "optimizer.clip_norm",
     "gradient_clip_algorithm": "optimizer.clip_value",
     "accumulate_grad_batches": "optimizer.accumulate",
-    "random_state": "seed",
     "resume": "run",
     "ckpt_path": "run",
     "resume_from_checkpoint": "run",
-    "name": "folder",
     "log_dir": "folder",
     "default_root_dir": "folder",
     "logger": "logger",
+}
+
+COMMON = {  # the same, of names that a class of one's own may well have
+    "width": "model.hidden",
+    "layers": "model.hidden",
+    "momentum": "optimizer.momentum",
+    "random_state": "seed",
+    "name": "folder",
 }
 
 NO_KEY = {  # what is no key at all here, and what there is in its place
@@ -76,8 +79,8 @@ def unknown_key(key: str, declared: Collection[str]) -> str:
     parent, _, leaf = key.rpartition(".")
     if belongs := other_choice(key):
         return belongs
-    here = ELSEWHERE.get(leaf)
-    if here and here != key and ("." in here or parent in ("", "trainer")):
+    here = (ELSEWHERE | COMMON).get(leaf)
+    if here and here != key and ("." in here or parent in ("", "trainer")):  # none of a part's is at the root
         if here in declared:
             return f"no such key; here it is {here}"
         if choices := _having(here):

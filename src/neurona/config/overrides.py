@@ -37,6 +37,8 @@ def _problem(text: str) -> str:
     key, equals, value = text.partition("=")
     if text.startswith("-"):
         return f"options, and sweeps by -m, are the command line's: python train.py {text} …"
+    if key != key.strip():
+        return f"no blanks go beside the =; write {key.strip()}={value.strip()}"
     if text.endswith(",") and "[" in text:
         return "a list must have no spaces, or be in quotes: 'model.hidden=[128, 64]'"
     if text.endswith(","):

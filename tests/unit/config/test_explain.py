@@ -32,6 +32,7 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("optimizer.schedule.warmup_fraction=0.2", "no such key here; it belongs to optimizer/schedule=cosine"),
         ("model=5", "a group takes the name of one of its choices"),
         ("~nothing", "nothing"),
+        ("optimizer/schedules=cosine", "optimizer/schedules=cosine: no such key; did you mean optimizer/schedule?"),
         ("+model=linear", "model=linear: model has another choice already; write model=linear without a +"),
         ("optimizer=adamax", "any other of torch's, or of your own, is a yaml: docs/extending.md#an-optimiser"),
         ("+model.dropout=0.2", "model.dropout=0.2: is there already; write model.dropout=0.2 without the +"),
@@ -81,6 +82,15 @@ def test_a_yaml_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
     error = str(refusal(folder=tmp_path))
     assert message in error
     assert "\n" not in error
+
+
+def test_a_group_within_another_whose_yaml_has_no_line_for_it(tmp_path: Path) -> None:
+    (tmp_path / "optimizer" / "schedule").mkdir(parents=True)
+    for name, text in (("train", "defaults: [optimizer: mine, _self_]\n"), ("optimizer/mine", "lr: 1\n")):
+        (tmp_path / name).with_suffix(".yaml").write_text(text)
+    (tmp_path / "optimizer" / "schedule" / "cosine.yaml").write_text("a: 1\n")
+    error = str(refusal("optimizer/schedule=cosine", folder=tmp_path))
+    assert error.startswith("optimizer/schedule=cosine: the yaml of the optimizer that is chosen has no defaults")
 
 
 def test_an_experiment_is_no_configuration_of_its_own() -> None:

@@ -36,6 +36,7 @@ def test_a_text_that_is_written_is_read_again(text: str) -> None:
         ("a", "write key=value, without blanks beside the ="),
         ("a=é b,c", "goes into quotes of its own inside the shell's: \"a='é b,c'\""),
         ("a=(1,2)", "write a=[1,2]"),
+        ("a = 1", "write a=1"),
         ("a=1,", "a blank behind a comma begins another argument"),
         ("a/b.c=1", "write a.b.c=1"),
     ],
