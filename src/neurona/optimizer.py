@@ -128,9 +128,11 @@ class Optimization:
             if not names[pattern]:
                 there = ", ".join(name for name, _ in parameters)
                 is_shadowed = any(fnmatchcase(name, pattern) for name, _ in parameters)
-                problem = (
-                    "an earlier pattern already matches these parameters" if is_shadowed else f"matches none of {there}"
-                )
+                problem = f"matches none of {there}"
+                if is_shadowed:
+                    problem = "an earlier pattern already matches these parameters"
+                elif any(name.startswith(f"{pattern}.") for name, _ in parameters):
+                    problem += f"; {pattern}.* matches all parameters below {pattern}"
                 raise ConfigError("optimizer.groups", pattern, problem)
         return [
             {"params": members[pattern], **(_plain(self.groups[pattern]) if pattern is not None else {})}

@@ -215,6 +215,7 @@ def test_what_is_left_to_others_is_in_no_group():
             {"head.*": {"lr": 1}},
             r"groups=head\.\*: matches none of 0.weight, 0.bias, 2.weight, 2.bias$",
         ),
+        (torch.optim.SGD, {"2": {"lr": 1}}, r"groups=2: matches none of .*; 2\.\* matches all parameters below 2$"),
         (
             torch.optim.SGD,
             {"*": {"lr": 1}, "0.*": {"lr": 2}},

@@ -11,11 +11,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, open_dict
 
-from neurona.config.explain import explain
+from neurona.config.explain import REFUSALS, explain
 
 LOCK = threading.RLock()
 """Held while something is composed: Hydra's state, and OmegaConf's, is one for the whole process."""
@@ -41,7 +40,7 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig, Any]:
     """
     try:
         cfg = compose(name, list(overrides), return_hydra_config=True)
-    except HydraException as error:
+    except REFUSALS as error:
         raise explain(error, overrides) from error
     with open_dict(cfg):
         hydra = cfg.pop("hydra")

@@ -8,8 +8,10 @@ import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
@@ -21,6 +23,9 @@ from neurona.config.make import is_within, unsuited
 from neurona.config.nodes import root_of
 from neurona.config.overrides import parse, unreadable, value
 from neurona.errors import ConfigError, RunError, UserError, did_you_mean
+
+REFUSALS = (HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)
+"""What composing raises for a mistake of the user."""
 
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # launchers of other packages
 
@@ -36,6 +41,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         )
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
+    if isinstance(error, yaml.MarkedYAMLError):
+        return _invalid_yaml(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         return _unknown_choice(error.missing_cfg_file, error.options)
     if (grouped := _of_group(one_line(str(error)))) is not None:
@@ -52,13 +59,59 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         return UserError(one_line(f"{error}: {reason}" if str(error) else reason))
     if not isinstance(error, HydraException) and any(_is_choice_of_no_name(override) for override in parse(overrides)):
         return UserError(f"a group takes the name of one of its choices, as in model=mlp. {error}")
-    return UserError(one_line(str(error)) or type(error).__name__)
+    return UserError(one_line(str(error)).partition(" Config search path:")[0] or type(error).__name__)
+
+
+def _invalid_yaml(error: yaml.MarkedYAMLError) -> UserError:
+    """Names the line to be changed: that where a bracket, a quote or a key begins, or else that of the error, or the
+    one above it, which is no key: with it begins what yaml takes for a text of two lines.
+    """
+    begins = error.context_mark if re.search("scanning|flow", error.context or "") else None
+    mark = begins or error.problem_mark
+    assert mark is not None
+    file, number = Path(mark.name), mark.line
+    lines = [*(file.read_text(encoding="utf-8").splitlines() if file.is_file() else ()), *[""] * (number + 1)]
+    is_text = not re.search(r":(\s|$)|^\s*(#|$)", lines[max(0, number - 1)])
+    if "mapping values" in (error.problem or "") and is_text:
+        number -= 1
+    place = mark.name.rpartition("/sweep_configs/")[2].removeprefix(f"{Path.cwd()}/")  # a sweep's copy is not to change
+    if "duplicate key" in (error.problem or ""):
+        return UserError(f"{place}:{number + 1}: {error.problem}; leave one out")
+    return UserError(
+        f"{place}:{number + 1}: {lines[number]!r} is not valid yaml; write key: value with a blank behind the"
+        " colon, keys that belong together equally far to the right, by blanks and no tab, a text with special signs"
+        " such as * @ : # in quotes, and close every bracket and quote"
+    )
 
 
 def _of_group(message: str) -> UserError | None:
     """Explains Hydra's messages about a choice that is made in the wrong way; None for other messages."""
     if match := re.match(r"In '(\w+)/([^']+)': Could not override '[^']*@\1\.", message):
         return ConfigError(match[1], match[2], hints.NOT_GLOBAL)
+    if match := re.match(r"In '(.+)/([^/']+)': Could not override '(\1/)?([^'@]+)", message):
+        known = {file.parent.relative_to(hints.CONFIG_DIR).as_posix() for file in hints.CONFIG_DIR.rglob("*.yaml")}
+        problem = f"its yaml must write - override {match[4]}: … as - override /{match[4]}: …"
+        if not match[3] or match[4] not in known:
+            hint = did_you_mean(match[4], known) if match[4] not in known else ""
+            problem = f"its yaml overrides {match[4]}, which is in no defaults list{hint}"
+        return ConfigError(match[1], match[2], problem)
+    if match := re.match(r"Could not override '(.+)/([^/']+)'\. No match.*\+\1/\2=(.+)", message):
+        problem = (
+            f"the yaml of the {match[1]} that is chosen has no defaults with the lines - {match[2]}: … and - _self_"
+        )
+        return ConfigError(f"{match[1]}/{match[2]}", match[3], problem)
+    if match := re.match(r"In '(.+)/([^/']+)': Could not load '\1/(.+?)'\.", message):
+        there = sorted(file.stem for file in hints.CONFIG_DIR.glob(f"{match[1]}/*.yaml"))
+        near = get_close_matches(PurePath(match[3]).stem, there, n=1, cutoff=0.5) or there
+        problem = f"its yaml names {match[3]}, which {match[1]} does not have; write - {' or - '.join(near)}"
+        return ConfigError(match[1], match[2], problem)
+    if match := re.match(r"Invalid defaults list in '(?:(.+)/)?([^/']+)'", message):
+        problem = "the defaults of its yaml must be a list: below defaults:, lines such as - override /data: iris"
+        return ConfigError(match[1] or "--config-name", match[2], problem)
+    if match := re.match(r"Cannot find primary config '([^']+)'", message):
+        found = [file.parent.relative_to(hints.CONFIG_DIR) for file in hints.CONFIG_DIR.rglob(f"{match[1]}.yaml")]
+        line = f"{found[0] if found else 'experiment'}={match[1]}"
+        return ConfigError("--config-name", match[1], f"no such configuration; an experiment is chosen by {line}")
     if match := re.match(r"In '(.+)/([^/']+)': Could not find '\1/([^/']+)/([^']+)'", message):
         group, choice = match[3], match[4]
         if (hints.CONFIG_DIR / group).is_dir():
@@ -86,14 +139,27 @@ def _is_choice_of_no_name(override: Override) -> bool:
 
 
 def _unknown_choice(file: str, choices: Collection[str]) -> UserError:
-    group, _, choice = file.rpartition("/")
+    group, choice = _chosen(file)
     if group == "hydra/launcher" and choice in EXTRAS:
         problem = f"is not installed; pip install -c constraints.txt -e '.[{EXTRAS[choice]}]'"
         return ConfigError(group, choice, problem)
-    hint = did_you_mean(choice, choices)
+    if group == "data" and PurePath(choice).suffix not in ("", ".yaml"):
+        line = f"data=table data.path={choice} data.target=<its column of labels>"
+        return ConfigError(group, choice, f"no such choice; a file is read by {line}")
+    hint = did_you_mean(PurePath(choice).stem, choices)
     there = f"{hint} There" if hint else "; there"
     others = f"; {hints.OF_ONES_OWN[group]}" if group in hints.OF_ONES_OWN else ""
     return ConfigError(group, choice, f"no such choice{there} are {', '.join(choices)}{others}")
+
+
+def _chosen(file: str) -> tuple[str, str]:
+    """A group and the choice that was to be made, which may be a path too, of ``group/choice``."""
+    group = ""
+    for part in file.split("/")[:-1]:
+        if not part.strip(".") or not (hints.CONFIG_DIR / group / part).is_dir():
+            break
+        group = f"{group}/{part}".lstrip("/")
+    return (group, file.removeprefix(f"{group}/")) if group else (file.rpartition("/")[0], file.rpartition("/")[2])
 
 
 def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 NOT_GLOBAL = "its yaml must begin with the line # @package _global_, so that its keys are the root's"
 CONFIG_DIR = Path(__file__).parents[3] / "configs"
@@ -17,6 +19,7 @@ CONFIG_DIR = Path(__file__).parents[3] / "configs"
 ELSEWHERE = {  # what other libraries call a key, and its name here
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
     "batch_size": "data.batch_size",
     "learning_rate": "optimizer.lr",
     "units": "model.hidden",
@@ -25,8 +28,27 @@ ELSEWHERE = {  # what other libraries call a key, and its name here
     "gradient_clip_val": "optimizer.clip_norm",
     "gradient_clip_algorithm": "optimizer.clip_value",
     "accumulate_grad_batches": "optimizer.accumulate",
+    "resume": "run",
+    "ckpt_path": "run",
+    "resume_from_checkpoint": "run",
+    "log_dir": "folder",
     "default_root_dir": "folder",
     "logger": "logger",
+}
+
+COMMON = {  # the same, of names that a class of one's own may well have
+    "width": "model.hidden",
+    "layers": "model.hidden",
+    "momentum": "optimizer.momentum",
+    "random_state": "seed",
+    "name": "folder",
+}
+
+NO_KEY = {  # what is no key at all here, and what there is in its place
+    "loss": "a loss of your own is a classifier: docs/extending.md#a-loss",
+    "num_workers": "none are needed, as the data are in memory; leave it out",
+    "verbose": "quiet=true prints errors only",
+    "optimizer.groups": "patterns for names are a mapping, in quotes: 'optimizer.groups={head.*:{lr:1e-4}}'",
 }
 
 OF_ONES_OWN = {  # how one's own gets there, where a dotted path alone does not do it
@@ -55,9 +77,20 @@ def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def unknown_key(key: str, declared: Collection[str]) -> str:
     """The message for a key that does not exist, with the most similar one that does."""
     parent, _, leaf = key.rpartition(".")
-    if (known_here := ELSEWHERE.get(leaf)) in declared:
-        return f"no such key; here it is {known_here}"
+    if belongs := other_choice(key):
+        return belongs
+    here = (ELSEWHERE | COMMON).get(leaf)
+    if here and here != key and ("." in here or parent in ("", "trainer")):  # none of a part's is at the root
+        if here in declared:
+            return f"no such key; here it is {here}"
+        if choices := _having(here):
+            return f"no such key; here it is {here}, with {choices}"
     siblings = {name.rpartition(".")[2]: name for name in declared if name.rpartition(".")[0] == parent}
+    if not parent:
+        siblings |= {file.parent.name: file.parent.name for file in sorted(CONFIG_DIR.glob("[!h]*/*.yaml"))}
+    for name, text in NO_KEY.items():
+        if leaf == name or (not siblings and key.startswith(f"{name}.")):
+            return f"no such key; {text}"
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
     paths = {name: name for name in declared if not key.startswith(name)}
     for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
@@ -77,21 +110,31 @@ def nested(key: str, value: Any) -> str:
 
 
 def other_choice(key: str) -> str:
-    """Which choices of the group of a key ``group.name`` have it, or nothing. Left out are those for Python alone. Of a
-    group within another the key is ``optimizer.schedule.name``, and a choice ``optimizer/schedule=cosine``.
+    """Which choices of the group of a key ``group.name`` have it, or nothing. Of a group within
+    another the key is ``optimizer.schedule.name``, and a choice ``optimizer/schedule=cosine``.
     """
-    group, _, name = key.rpartition(".")
-    path = group.replace(".", "/")
+    choices = _having(key)
+    return f"no such key here; it belongs to {choices}" if choices else ""
+
+
+def _having(key: str) -> str:
+    """The choices that have a key, left out those for Python alone."""
+    group, rest = Path(), key.split(".")
+    while len(rest) > 1 and (CONFIG_DIR / group / rest[0]).is_dir():
+        group /= rest.pop(0)
     having = []
-    for file in sorted(CONFIG_DIR.glob(f"{path}/*.yaml")) if path else ():
-        if group == "data" and file.stem in OF_PYTHON:
+    for file in sorted((CONFIG_DIR / group).glob("*.yaml")) if group.parts else ():
+        if str(group) == "data" and file.stem in OF_PYTHON:
             continue
-        declared: Any = OmegaConf.load(file)
-        is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
-        if name in declared.get(group, {} if is_global else declared).keys():  # noqa: SIM118  (a value of ??? counts)
-            having.append(f"{path}={file.stem}")
+        with suppress(Exception):  # nobody has chosen it
+            text = file.read_text(encoding="utf-8")
+            node: Any = yaml.safe_load(text)
+            if text.startswith("# @package _global_"):
+                node = reduce(getitem, group.parts, node)
+            reduce(getitem, rest, node)  # a value of ??? counts
+            having.append(f"{group.as_posix()}={file.stem}")
     *others, last = having or [""]
-    return f"no such key here; it belongs to {', '.join(others) + ' and ' if others else ''}{last}" if last else ""
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def choice(key: str, value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
+from neurona.config import registry
 from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
 
@@ -27,16 +30,38 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def unreadable(text: str) -> UserError:
     """What is wrong with an override that cannot be read."""
+    return UserError(f"{text}: {_problem(text)}")
+
+
+def _problem(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if text.startswith("-"):
+        return f"options, and sweeps by -m, are the command line's: python train.py {text} …"
+    if key != key.strip():
+        return f"no blanks go beside the =; write {key.strip()}={value.strip()}"
     if text.endswith(",") and "[" in text:
-        return UserError(f"{text}: a list must have no spaces, or be in quotes: 'model.hidden=[128, 64]'")
+        return "a list must have no spaces, or be in quotes: 'model.hidden=[128, 64]'"
+    if text.endswith(","):
+        return f"a blank behind a comma begins another argument; leave it out: {text}…"
+    if equals and "/" in key and "." in key:
+        return f"a key has dots, a slash is for a choice; write {key.replace('/', '.')}={value}"
+    if value.startswith("(") and value.endswith(")"):
+        return f"a list has square brackets; write {key}=[{value[1:-1].rstrip(',')}]"
     if "=~" in text:
-        return UserError(f"{text}: cannot be read; the shell does not replace ~ there: write $HOME")
+        return "cannot be read; the shell does not replace ~ there: write $HOME"
     if any(text.count(opening) != text.count(closing) for opening, closing in BRACKETS):
-        return UserError(f"{text}: cannot be read; a bracket is not closed, or not opened")
-    return UserError(
-        f"{text}: cannot be read; write key=value. A value with commas, quotes, =, brackets or accents"
-        " in it goes into quotes of its own inside the shell's: \"data.path='a=b, c.csv'\""
-    )
+        return "cannot be read; a bracket is not closed, or not opened, or a blank is in it without quotes"
+    if not equals:
+        group, _, choice = text.rpartition("/")
+        is_choice = bool(group) and (CONFIG_DIR / f"{text}.yaml").is_file()
+        line = f"{group}={choice}" if is_choice else f"stage={text}" if text in registry.STAGES else ""
+        return f"cannot be read; write {line or 'key=value, without blanks beside the ='}"
+    if not re.fullmatch(r"(\+\+?|~)?[\w.@:/-]+", key) or value.startswith(("[", "{", "(", "'", '"')):
+        return "cannot be read; write key=value, and a text in it with special signs in quotes of its own"
+    line = written(key, value)
+    line = shlex.quote(line) if set('"$`\\') & set(line) else f'"{line}"'
+    problem = "cannot be read; a text with commas, quotes, =, brackets or accents goes into quotes of its own"
+    return f"{problem} inside the shell's: {line}"
 
 
 def check_single(overrides: Iterable[Override]) -> None:
@@ -45,8 +70,9 @@ def check_single(overrides: Iterable[Override]) -> None:
         if override.is_sweep_override():
             text = value(override)
             is_choice = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
-            hint = f"for a list write [{text}], for a sweep add -m" if is_choice else "for a sweep add -m"
-            raise ConfigError(override.get_key_element(), text, f"several values; {hint}")
+            hint = f"for a list write [{text}], " if is_choice else ""
+            problem = f"several values; {hint}for a sweep add -m on the command line"
+            raise ConfigError(override.get_key_element(), text, problem)
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,13 @@ def loggers(cfg: DictConfig) -> dict[str, Any]:
     for name, node in cfg.logger.items():
         if node is not None:
             arguments = {key: value for key, value in before.get(name, {}).items() if key not in node}
-            made[name] = instantiate(node, Logger, **arguments)  # type: ignore[type-abstract]
+            try:
+                made[name] = instantiate(node, Logger, **arguments)  # type: ignore[type-abstract]
+            except ConfigError as error:
+                if match := re.search(r"pip install -U '([\w.-]+)", str(error)):  # Lightning's, of what is not there
+                    problem = f"needs a package: pip install -c constraints.txt {match[1]}"
+                    raise ConfigError("logger", name, problem) from error
+                raise
     return made
 
 

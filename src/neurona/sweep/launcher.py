@@ -23,14 +23,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neurona.config.check import Unread
 from neurona.config.check import check as check_config
-from neurona.config.explain import explain, show
+from neurona.config.explain import REFUSALS, explain, show
 from neurona.config.make import targets
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
@@ -160,7 +159,7 @@ class Processes(Launcher):
                 composed.hydra.job.id = composed.hydra.job.num = number
                 HydraConfig.instance().set_config(composed)  # what ${hydra:…} in it refers to
                 composed.hydra.runtime.output_dir = str(folder_of(self.sweep, number, overrides))
-        except HydraException as error:
+        except REFUSALS as error:
             raise explain(error, overrides) from error
         return composed, check_config(_task(composed), composed.hydra.runtime.choices)
 
@@ -277,7 +276,7 @@ def checked(loader: Any, config: DictConfig, overrides: Sequence[str]) -> DictCo
     """A job's configuration without Hydra's node, checked. Raises UserError for a mistake."""
     try:
         composed: DictConfig = loader.load_sweep_config(config, list(overrides))
-    except HydraException as error:
+    except REFUSALS as error:
         raise explain(error, overrides) from error
     check_config(task := _task(composed), composed.hydra.runtime.choices)
     return task

@@ -140,7 +140,7 @@ Call = Callable[..., Done]
         ("model=mpl", "model=mpl: no such choice; did you mean mlp? There are broken, linear, mlp"),
         ("model=5", "a group takes the name of one of its choices"),
         ("model=broken", "broken.yaml"),
-        ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m"),
+        ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m on the command line"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; a bracket is not closed, or not opened"),
         ("model.hidden=1]", "model.hidden=1]: cannot be read; a bracket is not closed, or not opened"),
         ("run=~/mine", "run=~/mine: cannot be read; the shell does not replace ~ there: write $HOME"),
@@ -153,7 +153,7 @@ Call = Callable[..., Done]
         ("end=mistake", "seed=0: is wrong"),
         ("--config-dir=/nope", "--config-dir=/nope: is not a folder"),
         ("-m run=old,old", "run=old,old: names one run and cannot be used in a sweep"),
-        ("seed=range(1,3)", "seed=range(1,3): several values; for a sweep add -m"),
+        ("seed=range(1,3)", "seed=range(1,3): several values; for a sweep add -m on the command line"),
         ("-m folder=x seed=1,2", "folder=x: names one run's folder and cannot be used in a sweep"),
     ],
 )

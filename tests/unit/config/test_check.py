@@ -185,7 +185,10 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["experiment=bad_trainer"], "trainer.max_epocs=3: no such key; did you mean trainer.max_epochs?"),
         (["experiment=bad_callback"], "trainer.callbacks.other={'_traget_': 'x'}: needs a _target_"),
         (["experiment=bad_group"], "model=linear: must be a mapping"),
-        (["experiment=late_schedule"], "optimizer.schedule.factor=1: no such key; optimizer.schedule has none"),
+        (
+            ["experiment=late_schedule"],
+            "optimizer.schedule.factor=1: no such key here; it belongs to optimizer/schedule=plateau",
+        ),
         (["+hidden=3"], "hidden=3: no such key; did you mean model.hidden?"),
         (["+limits.rwos=3"], "limits.rwos=3: no such key; did you mean limits.rows?"),
         (["+model.zzz=3"], "no such key; model has num_features, num_classes, hidden, activation"),

@@ -33,7 +33,19 @@ def test_key_paths_leave_out_what_hydra_reads() -> None:
         ("optimizer.schedul.x", "did you mean optimizer.schedule?"),
         ("trainer.epochs", "here it is trainer.max_epochs"),
         ("model.zzz", "model has hidden, dropout"),
-        ("zzz", "the configuration has model, trainer, optimizer"),
+        ("model.layers", "here it is model.hidden"),
+        ("momentum", "here it is optimizer.momentum, with optimizer=muon, optimizer=rmsprop and optimizer=sgd"),
+        ("classifier.loss", "a loss of your own is a classifier: docs/extending.md#a-loss"),
+        (
+            "optimizer.groups.head.lr",
+            "patterns for names are a mapping, in quotes: 'optimizer.groups={head.*:{lr:1e-4}}'",
+        ),
+        ("experiments", "did you mean experiment?"),
+        (
+            "zzz",
+            "the configuration has model, trainer, optimizer, classifier, data, debug, experiment, inspect, logger,"
+            " sweep",
+        ),
     ],
 )
 def test_unknown_key(key: str, hint: str) -> None:
@@ -46,6 +58,8 @@ def test_a_key_of_another_choice_of_its_group() -> None:
     there = "optimizer/schedule=cosine"
     assert hints.other_choice("optimizer.schedule.warmup_fraction") == f"no such key here; it belongs to {there}"
     assert hints.other_choice("sed") == ""
+    assert hints.other_choice("logger.wandb.project") == "no such key here; it belongs to logger=wandb"
+    assert hints.unknown_key("logger.csv.save_dir", ["logger.x.save_dir"]) == hints.other_choice("logger.csv.save_dir")
 
 
 def test_a_choice_in_place_of_a_node() -> None:

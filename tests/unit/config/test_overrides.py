@@ -33,7 +33,12 @@ def test_a_text_that_is_written_is_read_again(text: str) -> None:
         ("a=[1,", "a list must have no spaces"),
         ("a=~/x", "write $HOME"),
         ("a=(1", "a bracket is not closed"),
-        ("a", "write key=value"),
+        ("a", "write key=value, without blanks beside the ="),
+        ("a=é b,c", "goes into quotes of its own inside the shell's: \"a='é b,c'\""),
+        ("a=(1,2)", "write a=[1,2]"),
+        ("a = 1", "write a=1"),
+        ("a=1,", "a blank behind a comma begins another argument"),
+        ("a/b.c=1", "write a.b.c=1"),
     ],
 )
 def test_what_cannot_be_read(text: str, message: str) -> None:
@@ -43,8 +48,25 @@ def test_what_cannot_be_read(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer/sgd", "write optimizer=sgd"),
+        ("fit", "write stage=fit"),
+        ("-m", "sweeps by -m, are the command line's: python train.py -m"),
+    ],
+)
+def test_a_word_that_is_no_setting(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{text}: ") as caught:
+        overrides.parse(["seed=1", text])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "hint"),
-    [("+a=1,2", "for a list write [1,2], for a sweep add -m"), ("a=range(1,3)", "several values; for a sweep add -m")],
+    [
+        ("+a=1,2", "for a list write [1,2], for a sweep add -m on the command line"),
+        ("a=range(1,3)", "several values; for a sweep add -m on the command line"),
+    ],
 )
 def test_several_values_are_a_sweeps(text: str, hint: str) -> None:
     overrides.check_single(overrides.parse(["a=[1,2]", "b='1,2'"]))

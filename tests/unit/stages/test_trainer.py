@@ -8,6 +8,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning_utilities.core.imports import RequirementCache
 
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.early_stopping import EarlyStopping
@@ -72,3 +73,10 @@ def test_a_device_that_is_not_there_is_refused(composed: Any, monkeypatch: pytes
         monkeypatch.setattr(f"torch.{backend}.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"^trainer\.accelerator=gpu: torch finds none here"):
         trainer.build_for_evaluation(composed({"trainer.accelerator": "gpu"}), [])
+
+
+def test_a_logger_whose_package_is_missing_says_how_it_is_installed(composed: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.comet._COMET_AVAILABLE", RequirementCache("comet-nowhere>=3"))
+    cfg = composed({"folder": ".", "logger": {"comet": {"_target_": "lightning.pytorch.loggers.CometLogger"}}})
+    with pytest.raises(ConfigError, match=r"^logger=comet: needs .*: pip install -c constraints\.txt comet-nowhere$"):
+        trainer.loggers(cfg)
