@@ -32,7 +32,11 @@ def of_any_machine(message: str) -> str:
 
 
 @pytest.mark.parametrize(("command", "message"), QUOTED)
-def test_the_message_is_what_is_printed(train: Any, command: str, message: str) -> None:
+def test_the_message_is_what_is_printed(
+    train: Any, command: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     if "trainer=gpu" in command and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pytest.skip("there is a GPU")
     folder = Path("logs", "mine")

@@ -8,7 +8,7 @@ from typing import Any
 from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import check
-from neurona.config.hints import CONFIG_DIR, ELSEWHERE
+from neurona.config.hints import COMMON, CONFIG_DIR, ELSEWHERE, NO_KEY
 from neurona.config.overrides import key, parse, task_overrides, value
 from neurona.errors import ConfigError, UserError
 from neurona.predictor import Predictor, load
@@ -17,6 +17,16 @@ from neurona.stages.execute import execute
 
 OF_ARRAYS = ("data", "data._target_", "data.path")
 """Keys that X and y decide."""
+
+
+SHORT = {
+    "hidden": "model.hidden",
+    "activation": "model.activation",
+    "dropout": "model.dropout",
+    "lr": "optimizer.lr",
+    "class_weight": "classifier.class_weights",
+}
+"""Keys by the last of their names, which keywords of ``fit`` may be mistaken for."""
 
 
 def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -60,20 +70,11 @@ def fit(
     return fit_arrays(arrays, overrides)
 
 
-ARGUMENTS = {
-    "validation_data": "rows to validate on are X_val=… and y_val=…",
-    "eval_set": "rows to validate on are X_val=… and y_val=…",
-    "X_test": "the test part is drawn from X and y; for others call score of what fit returns",
-    "sample_weights": "weights of rows are sample_weight=…",
-}
-"""What ``fit`` has instead of a keyword of other libraries that is no setting."""
-
-
 def _instead(name: str, setting: Any) -> str:
     """How ``fit`` is given what a keyword of other libraries, or a key of the configuration, stands for."""
-    if name in ARGUMENTS:
-        return ARGUMENTS[name]
-    key = ELSEWHERE.get(name, name)
+    if name in NO_KEY:
+        return NO_KEY[name]
+    key = {**SHORT, **COMMON, **ELSEWHERE}.get(name, name)
     text = setting if isinstance(setting, bool | int | float | str) else "…"
     return f"settings are a list, as on the command line: neurona.fit(X, y, ['{key}={text}'])"
 

@@ -81,7 +81,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         values[key] = typed(value, ROOT.get(key, Any))
         check_type(key, values[key], ROOT.get(key, Any))
     for key in MADE:
-        if isinstance(node := values.get(key), dict) and "_target_" not in node:
+        node = values.get(key, {"_target_": None})
+        if isinstance(node, dict | list) and "_target_" not in node:
             nested = f"; leave out its line {key}: and begin those below at the margin" if key in node else ""
             problem = f"is missing: the yaml of {key} must name the class to make, as those in configs/{key} do{nested}"
             raise ConfigError(f"{key}._target_", "", problem)
@@ -247,7 +248,9 @@ def _check_components(key: str, components: dict[str, Any], base: dict[str, Any]
     for name, component in components.items():
         path = join(key, name)
         if component is not None and not (isinstance(component, dict) and "_target_" in component):
-            raise ConfigError(path, component, "needs a _target_, the class to make; null leaves it out")
+            is_choice = (hints.CONFIG_DIR / key / f"{name}.yaml").is_file()
+            hint = f"; {name} is chosen by {key}=[{name}]" if is_choice else ""
+            raise ConfigError(path, component, f"needs a _target_, the class to make; null leaves it out{hint}")
         _check_node(path, component, base.get(name), nodes, is_free=True)
 
 

@@ -96,9 +96,8 @@ def _of_group(message: str) -> UserError | None:
             problem = f"its yaml overrides {match[4]}, which is in no defaults list{hint}"
         return ConfigError(match[1], match[2], problem)
     if match := re.match(r"Could not override '(.+)/([^/']+)'\. No match.*\+\1/\2=(.+)", message):
-        problem = (
-            f"the yaml of the {match[1]} that is chosen has no defaults with the lines - {match[2]}: … and - _self_"
-        )
+        lines = f"defaults: with the lines - {match[2]}: … and - _self_"
+        problem = f"the yaml of the {match[1]} has no {lines}; add them, or write +{match[1]}/{match[2]}={match[3]}"
         return ConfigError(f"{match[1]}/{match[2]}", match[3], problem)
     if match := re.match(r"In '(.+)/([^/']+)': Could not load '\1/(.+?)'\.", message):
         there = sorted(file.stem for file in hints.CONFIG_DIR.glob(f"{match[1]}/*.yaml"))

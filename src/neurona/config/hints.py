@@ -48,6 +48,8 @@ NO_KEY = {  # what is no key at all here, and what there is in its place
     "loss": "a loss of your own is a classifier: docs/extending.md#a-loss",
     "num_workers": "none are needed, as the data are in memory; leave it out",
     "verbose": "quiet=true prints errors only",
+    "validation_data": "rows of your own to validate on go to neurona.fit as X_val= and y_val=",
+    "sample_weights": "weights of rows are data.weight=<column>, or sample_weight= of neurona.fit",
     "optimizer.groups": "patterns for names are a mapping, in quotes: 'optimizer.groups={head.*:{lr:1e-4}}'",
 }
 

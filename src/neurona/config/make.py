@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import shlex
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,7 +120,8 @@ def _refusal(target: str) -> str:
         files = shlex.join(str(_from_here(folder / "__init__.py")) for folder in folders)
         return f"without an __init__.py, {bare} is no package of your own; make it one: touch {files}"
     trust = f"if you trust that module, add allow=[{package}]"
-    if not signatures.is_installed(package):
+    is_here = own.source(package) is not None or package in sys.modules or not package or find_spec(package) is not None
+    if not is_here:
         trust = f"there is no package {package} here; install it, or go on in the checkout that has it"
     if own.source(package) is not None:
         file, known = own.source(module), {path.rpartition(".")[2]: path for path in own.classes(package)}

@@ -169,11 +169,6 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def is_installed(package: str) -> bool:
-    """Whether Python finds a package, or a module beside ``train.py``."""
-    return package in sys.modules or _spec(package) is not None
-
-
 def is_library(module: str) -> bool:
     """Whether a module belongs to Python or an installed package, rather than to this project or its user."""
     package = module.partition(".")[0]

@@ -90,7 +90,8 @@ def test_a_group_within_another_whose_yaml_has_no_line_for_it(tmp_path: Path) ->
         (tmp_path / name).with_suffix(".yaml").write_text(text)
     (tmp_path / "optimizer" / "schedule" / "cosine.yaml").write_text("a: 1\n")
     error = str(refusal("optimizer/schedule=cosine", folder=tmp_path))
-    assert error.startswith("optimizer/schedule=cosine: the yaml of the optimizer that is chosen has no defaults")
+    assert error.startswith("optimizer/schedule=cosine: the yaml of the optimizer has no defaults: with the lines")
+    assert error.endswith("; add them, or write +optimizer/schedule=cosine")
 
 
 def test_an_experiment_is_no_configuration_of_its_own() -> None:
