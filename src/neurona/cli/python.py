@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from neurona.cli.composing import LOCK, composed, composing
@@ -101,6 +103,19 @@ def listed(overrides: Sequence[str], call: str) -> list[str]:
     raise ConfigError("overrides", overrides, f"must be a list: {call.format(lines)}")
 
 
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """What is there before a run is not looked through for garbage meanwhile: of all that torch has, that takes longer
+    than a short fit.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()  # what the run leaves
+        gc.unfreeze()
+
+
 def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
     """The configuration and the figures. arrays: X, y, X_val and y_val, as far as they were given."""
     lines = listed(overrides, f"neurona.{name}({{}})" if arrays is None else f"neurona.{name}(X, y, {{}})")
@@ -109,7 +124,7 @@ def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None =
             if key(override) in OF_ARRAYS:
                 raise ConfigError(key(override), value(override), "does not go with X and y, which are the data")
         lines.insert(0, f"data={'images' if getattr(arrays.get('X'), 'ndim', 2) == 3 else 'arrays'}")
-    with LOCK:
+    with LOCK, _frozen():
         config_name, lines = replay(lines, Yamls(CONFIG_DIR))
         with composing(CONFIG_DIR):
             cfg, hydra = composed(config_name, lines)

@@ -283,11 +283,21 @@ def _annotation(module: str, expression: ast.expr | None) -> Any:
             return _subscripted(module, outer, members)
         case ast.Name(id=name) if name in BUILTINS and name not in _names(module):
             return BUILTINS[name]
-        case ast.Name(id=name):
+        case ast.Name(id=name) if not _is_class_of_library(module, name):
             match _lookup(module, name):
                 case (where, ast.Assign(value=value)):
                     return _annotation(where, value)
     return Any
+
+
+def _is_class_of_library(module: str, name: str) -> bool:
+    """Whether a name that a module uses is a library's and spelled as a class (PEP 8), which is no type to read on: its
+    module, such as torch's own, takes long to parse.
+    """
+    statement = _names(module).get(name)
+    if isinstance(statement, ast.ImportFrom):
+        module, name = own.origin(statement, name, module, is_package=bool(_folders(module)))
+    return is_library(module) and not name.strip("_").isupper()
 
 
 def _subscripted(module: str, outer: str, members: Sequence[ast.expr]) -> Any:
