@@ -25,6 +25,10 @@ PACKAGES = ("neurona", "torch", "lightning", "torchmetrics")  # whose classes a 
 FUNCTIONS = ("neurona.schedule", "neurona.models.tabular")  # whose functions it may name as well
 
 
+class Unbound(ConfigError, TypeError):
+    """A class or function does not take the arguments of its node, or needs others."""
+
+
 def instantiate(node: DictConfig, base_class: type[T], /, **arguments: Any) -> T:
     """The object that a node with a ``_target_`` describes, as ``make`` does: what ``allow`` is at the root of the
     node's configuration is allowed. arguments: what the code, not the yaml, provides.
@@ -165,7 +169,7 @@ def _make(
     values = _arguments(key, node, allow) | arguments
     if problem := _unbound(target, values):
         page = f"; {hints.OF_ONES_OWN[key]}" if key in hints.OF_ONES_OWN else ""
-        raise ConfigError(join(key, "_target_"), node["_target_"], f"{problem}{page}")
+        raise Unbound(join(key, "_target_"), node["_target_"], f"{problem}{page}")
     try:
         return target(**values)
     except (ValueError, TypeError, ImportError, OverflowError, MisconfigurationException) as error:
