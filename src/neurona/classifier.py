@@ -25,6 +25,7 @@ from neurona.errors import ConfigError, check_range
 from neurona.metrics import EvaluationMetrics
 from neurona.models.tabm import has_members, mean_of, members_of
 from neurona.optimizer import Optimization
+from neurona.schedule import built
 from neurona.steps import training
 from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.fast import FastWay
@@ -210,7 +211,7 @@ class Classifier(LightningModule):
         if schedule.needs_length and math.isinf(total_steps):
             problem = "needs a known number of steps: set trainer.max_epochs or trainer.max_steps"
             raise ConfigError("trainer.max_epochs", self.trainer.max_epochs, problem)
-        scheduler = schedule.build(optimizer, int(total_steps) if schedule.needs_length else 0)
+        scheduler = built(schedule, optimizer, int(total_steps) if schedule.needs_length else 0)
         if not self.automatic_optimization:
             return [optimizer], [scheduler]
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}

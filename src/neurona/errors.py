@@ -70,7 +70,7 @@ def check_seed(key: str, seed: int) -> None:
 def takes(function: Any, *arguments: Any) -> bool:
     """Whether a function can be called with so many arguments; of a function without a signature, False."""
     try:
-        inspect.signature(function).bind(*arguments)
+        inspect.signature(function, follow_wrapped=False).bind(*arguments)
     except (TypeError, ValueError):
         return False
     return True

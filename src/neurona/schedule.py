@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch.optim import Optimizer
@@ -29,31 +30,38 @@ class Schedule:
     needs_length: bool
 
 
+NEEDED = (
+    "it must take (optimizer, total_steps) and return one of torch's schedulers, as in"
+    " docs/extending.md#a-learning-rate-schedule"
+)
+"""What is asked of the ``build`` of a schedule, in words."""
+
+
 def check(target: str, schedule: Any, optimizer: Optimizer) -> None:
-    """Raises ConfigError unless the function ``target`` has returned a schedule whose ``build`` makes a scheduler; what
-    that raises is left to the fit, which knows the number of steps. optimizer: one to throw away.
+    """Raises ConfigError unless the function ``target`` has returned a schedule whose ``build`` takes an optimiser and
+    a number.
     """
-    needed = "it must take (optimizer, total_steps) and return one of torch's schedulers"
     if not isinstance(schedule, Schedule):
-        does, needed = f"returns {_named(schedule)}", "it must return a neurona.schedule.Schedule"
-    elif schedule.build is None:
-        return
-    elif not takes(schedule.build, optimizer, 0):
-        does = "its build does not take an optimiser and a number"
+        problem = f"returns {_named(schedule)}; it must return a neurona.schedule.Schedule"
+    elif schedule.build is not None and not takes(schedule.build, optimizer, 0):
+        problem = f"its build does not take an optimiser and a number; {NEEDED}"
     else:
-        try:
-            scheduler: Any = schedule.build(optimizer, 1000 if schedule.needs_length else 0)
-        except Exception:
-            return
-        if isinstance(scheduler, LRScheduler):
-            return
-        does = f"its build returns {_named(scheduler)}"
-    page = "docs/extending.md#a-learning-rate-schedule"
-    raise ConfigError("optimizer.schedule._target_", target, f"{does}; {needed}, as in {page}")
+        return
+    raise ConfigError("optimizer.schedule._target_", target, problem)
+
+
+def built(schedule: Schedule, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """What its ``build`` makes. Raises ConfigError where that is no scheduler of torch's."""
+    assert schedule.build is not None
+    scheduler: Any = schedule.build(optimizer, total_steps)
+    if not isinstance(scheduler, LRScheduler):
+        raise ConfigError("optimizer.schedule", _named(scheduler), f"is what its build returns; {NEEDED}")
+    return scheduler
 
 
 def _named(value: Any) -> str:
-    return "None" if value is None else getattr(value, "__qualname__", f"a {type(value).__qualname__}")
+    is_named = isinstance(value, type | FunctionType)
+    return value.__qualname__ if is_named else "None" if value is None else f"a {type(value).__qualname__}"
 
 
 def constant() -> Schedule:

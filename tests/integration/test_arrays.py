@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,26 @@ def test_mistakes(overrides: Any, message: str, tmp_path: Path) -> None:
 def test_a_keyword_of_keras_is_answered_with_the_override(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^epochs: .* neurona\.fit\(X, y, \['trainer\.max_epochs=3'\]\)$"):
         neurona.fit(IRIS, NAMES, epochs=3)
-    with pytest.raises(UserError, match=r"neurona\.fit\(X, y, \['model\.hidden=…'\]\)$"):
+    with pytest.raises(UserError, match=r"neurona\.fit\(X, y, \['model\.hidden=\[64\]'\]\)$"):
         neurona.fit(IRIS, NAMES, hidden=[64])
     with pytest.raises(UserError, match=r"^validation_data: fit has no such argument; .* as X_val= and y_val=$"):
         neurona.fit(IRIS, NAMES, validation_data=(IRIS, NAMES))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_caller_drops_between_two_runs_is_freed() -> None:
+    class Box:
+        me: Box
+
+    alive, is_frozen = [], gc.get_freeze_count() > 0
+    for _ in range(3):
+        box = Box()
+        box.me = box
+        alive.append(weakref.ref(box))
+        del box
+        neurona.run(["data=iris", "trainer.max_epochs=1", "quiet=true", "logger=none"])
+    assert [reference() for reference in alive] == [None] * 3
+    assert (gc.get_freeze_count() > 0) == is_frozen
 
 
 def test_an_experiment_with_a_file_does_not_go_with_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

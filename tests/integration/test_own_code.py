@@ -290,8 +290,64 @@ def test_a_class_elsewhere_in_ones_own_code_is_found(project: Path, train: Any) 
     for target, module in meant.items():
         done = train(f"model._target_={target}")
         assert (done.status, done.err.endswith(f"; did you mean {module}.Keywords?\n")) == (2, True)
+    (project / "vision" / "broken.py").write_text("(")
+    (project / "star.py").write_text("from mine import *\n")
+    assert train("model._target_=vision.networks.keyword").err.endswith("; did you mean vision.networks.Keywords?\n")
     assert train("model._target_=mine.Unheard").err.endswith("mine.py defines no class Unheard\n")
-    assert "allow=[mine]" in train("model._target_=mine.nn").err
+    for target in ("mine.nn", "star.Keywords"):
+        assert f"add allow=[{target.partition('.')[0]}]" in train(f"model._target_={target}").err
+
+
+def test_a_misspelled_argument_in_ones_own_yaml(project: Path, train: Any) -> None:
+    (project / "mine.py").write_text(KEYWORDS)
+    (project / "configs" / "model" / "own.yaml").write_text("_target_: mine.Keywords\nwidht: 32\n")
+    assert train("model=own").err == "model.widht=32: no such key; did you mean model.width?\n"
+
+
+WRAPPED = """
+from functools import wraps
+
+from torch import nn
+
+
+def filled(function):
+    @wraps(function)
+    def call(*args, **kwargs):
+        kwargs.setdefault("width", 5)
+        return function(*args, **kwargs)
+
+    return call
+
+
+class Wrapped(nn.Linear):
+    @filled
+    def __init__(self, num_features, num_classes, width):
+        super().__init__(num_features, num_classes)
+"""
+
+
+def test_a_constructor_that_is_wrapped_is_called_as_it_is(project: Path, train: Any) -> None:
+    (project / "mine.py").write_text(WRAPPED)
+    (project / "configs" / "model" / "own.yaml").write_text("_target_: mine.Wrapped\n")
+    done = train("data=iris", "model=own", "trainer.max_epochs=1")
+    assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["model=mine.Kw"], "there are bottleneck, linear, mlp, tabm, tabular"),
+        (["data=mine.Quadrants"], None),
+        (["optimizer/schedule=mine.sched"], OF_ONES_OWN["optimizer.schedule"]),
+        (
+            ["optimizer/schedule=cosine", "optimizer.schedule._target_=neurona.schedule.one_cycle"],
+            "choose optimizer/schedule=one_cycle",
+        ),
+    ],
+)
+def test_a_class_in_the_place_of_a_choice(train: Any, arguments: list[str], end: str | None) -> None:
+    done = train(*arguments)
+    assert (done.status, "data.path" in done.err, done.err.endswith(f"{end or ''}\n")) == (2, False, True), done.err
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,6 @@ def rates(chosen: schedule.Schedule, total: int, name: str = "lr", kind=torch.op
             r"returns a StepLR; it must return a neurona\.schedule\.Schedule",
         ),
         (None, r"returns None; it must return a neurona\.schedule\.Schedule"),
-        (lambda optimizer, total_steps: None, "its build returns None; it must take .* and return one of torch's"),
-        (
-            lambda optimizer, total_steps: optimizer,
-            "its build returns a SGD; it must take .* and return one of torch's",
-        ),
         (lambda optimizer: StepLR(optimizer, 1), "its build does not take an optimiser and a number"),
     ],
 )
@@ -58,13 +53,27 @@ def test_what_makes_no_scheduler_is_refused_by_its_path(made, problem, needs_len
         schedule.check("mine.own", made, optimizer_of(lr=0.1))
 
 
-def test_what_is_sound_or_raises_is_left_to_the_fit():
-    def build(optimizer, total_steps):
-        raise ConfigError("optimizer.schedule.warmup_steps", 2000, "must be below the number of steps")
+@pytest.mark.parametrize(("result", "name"), [(None, "None"), (torch.nn.ReLU(), "a ReLU"), (StepLR, "StepLR")])
+def test_what_is_no_scheduler_is_refused_as_it_is_built(result, name):
+    made = schedule.Schedule(build=lambda optimizer, total_steps: result, needs_length=False)
+    schedule.check("mine.own", made, optimizer_of(lr=0.1))
+    with pytest.raises(ConfigError, match=rf"^optimizer\.schedule={name}: is what its build returns; it must take .*"):
+        schedule.built(made, optimizer_of(lr=0.1), 0)
 
-    sound = schedule.Schedule(build=lambda optimizer, steps: StepLR(optimizer, 1), needs_length=False)
-    for made in (sound, schedule.Schedule(build=build, needs_length=True), schedule.constant(), schedule.cosine()):
-        schedule.check("mine.own", made, optimizer_of(lr=0.1))
+
+def test_a_sound_schedule_is_built_once():
+    built = []
+
+    def build(optimizer, total_steps):
+        built.append(total_steps)
+        return StepLR(optimizer, 1)
+
+    made, optimizer = schedule.Schedule(build=build, needs_length=True), optimizer_of(lr=0.1)
+    schedule.check("mine.own", made, optimizer)
+    assert isinstance(schedule.built(made, optimizer, 7), StepLR)
+    assert built == [7]
+    for name in ("constant", "cosine"):
+        schedule.check(name, getattr(schedule, name)(), optimizer)
 
 
 def test_constant_builds_nothing():

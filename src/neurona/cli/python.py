@@ -9,10 +9,10 @@ from typing import Any
 
 from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
-from neurona.config.check import check
+from neurona.config.check import ROOT, check
 from neurona.config.hints import COMMON, CONFIG_DIR, ELSEWHERE, NO_KEY
 from neurona.config.overrides import key, parse, task_overrides, value
-from neurona.errors import ConfigError, UserError
+from neurona.errors import ConfigError, UserError, did_you_mean
 from neurona.predictor import Predictor, load
 from neurona.stages import processes
 from neurona.stages.execute import execute
@@ -22,11 +22,14 @@ OF_ARRAYS = ("data", "data._target_", "data.path")
 
 
 SHORT = {
+    "max_epochs": "trainer.max_epochs",
     "hidden": "model.hidden",
     "activation": "model.activation",
     "dropout": "model.dropout",
     "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
     "class_weight": "classifier.class_weights",
+    "class_weights": "classifier.class_weights",
 }
 """Keys by the last of their names, which keywords of ``fit`` may be mistaken for."""
 
@@ -64,7 +67,8 @@ def fit(
 
     Raises ConfigError and DataError as ``run`` does, and ConfigError for any other keyword, such as Keras' ``epochs``.
     """
-    for name, setting in settings.items():
+    if settings:
+        name, setting = next(iter(settings.items()))
         raise UserError(f"{name}: fit has no such argument; {_instead(name, setting)}")
     arrays = {"X": X, "y": y, "X_val": X_val, "y_val": y_val, "sample_weight": sample_weight}
     if y_val is not None and X_val is None:
@@ -76,9 +80,12 @@ def _instead(name: str, setting: Any) -> str:
     """How ``fit`` is given what a keyword of other libraries, or a key of the configuration, stands for."""
     if name in NO_KEY:
         return NO_KEY[name]
-    key = {**SHORT, **COMMON, **ELSEWHERE}.get(name, name)
-    text = setting if isinstance(setting, bool | int | float | str) else "…"
-    return f"settings are a list, as on the command line: neurona.fit(X, y, ['{key}={text}'])"
+    if near := did_you_mean(name, ("X_val", "y_val", "sample_weight")):
+        return near.removeprefix("; ")
+    key = {**SHORT, **COMMON, **ELSEWHERE}.get(name, name if name in ROOT else None)
+    text = str(setting).replace(" ", "") if isinstance(setting, bool | int | float | str | list) else "…"
+    line = f"{key}={text}" if key else "trainer.max_epochs=10"
+    return f"settings are a list, as on the command line: neurona.fit(X, y, [{line!r}])"
 
 
 def fit_arrays(arrays: Mapping[str, Any], overrides: Sequence[str]) -> Predictor:
@@ -108,6 +115,10 @@ def _frozen() -> Iterator[None]:
     """What is there before a run is not looked through for garbage meanwhile: of all that torch has, that takes longer
     than a short fit.
     """
+    if gc.get_freeze_count():  # the caller's, which is to stay
+        yield
+        return
+    gc.collect(1)  # what has come since the last run
     gc.freeze()
     try:
         yield

@@ -286,7 +286,7 @@ def check_arguments(key: str, node: dict[str, Any], base: dict[str, Any], signat
             continue
         path = join(key, name)
         if name not in names:
-            problem = hints.unknown_key(path, [join(key, other) for other in names])
+            problem = hints.unknown_key(path, [join(key, other) for other in names], is_of_yaml=name in base)
             if name in base and base.get("_target_") not in (None, node["_target_"]):  # which nobody has typed
                 problem = f"{node['_target_']} does not take it, as {base['_target_']} does; "
                 problem += unsuited(key, node["_target_"], base["_target_"])

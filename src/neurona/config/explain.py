@@ -109,8 +109,8 @@ def _of_group(message: str) -> UserError | None:
         return ConfigError(match[1] or "--config-name", match[2], problem)
     if match := re.match(r"Cannot find primary config '([^']+)'", message):
         found = [file.parent.relative_to(hints.CONFIG_DIR) for file in hints.CONFIG_DIR.rglob(f"{match[1]}.yaml")]
-        line = f"{found[0] if found else 'experiment'}={match[1]}"
-        return ConfigError("--config-name", match[1], f"no such configuration; an experiment is chosen by {line}")
+        remedy = f"it is chosen by {found[0]}={match[1]}" if found else "leave it out; --help shows the choices"
+        return ConfigError("--config-name", match[1], f"no such configuration; {remedy}")
     if match := re.match(r"In '(.+)/([^/']+)': Could not find '\1/([^/']+)/([^']+)'", message):
         group, choice = match[3], match[4]
         if (hints.CONFIG_DIR / group).is_dir():
@@ -142,12 +142,13 @@ def _unknown_choice(file: str, choices: Collection[str]) -> UserError:
     if group == "hydra/launcher" and choice in EXTRAS:
         problem = f"is not installed; pip install -c constraints.txt -e '.[{EXTRAS[choice]}]'"
         return ConfigError(group, choice, problem)
-    if group == "data" and PurePath(choice).suffix not in ("", ".yaml"):
+    if group == "data" and PurePath(choice).suffix not in ("", ".yaml") and own.definition(choice) is None:
         line = f"data=table data.path={choice} data.target=<its column of labels>"
         return ConfigError(group, choice, f"no such choice; a file is read by {line}")
-    hint = did_you_mean(PurePath(choice).stem, choices)
+    hint = did_you_mean(PurePath(choice).name.removesuffix(".yaml"), choices)
     there = f"{hint} There" if hint else "; there"
-    others = f"; {hints.OF_ONES_OWN[group]}" if group in hints.OF_ONES_OWN else ""
+    key = group.replace("/", ".")
+    others = f"; {hints.OF_ONES_OWN[key]}" if key in hints.OF_ONES_OWN else ""
     return ConfigError(group, choice, f"no such choice{there} are {', '.join(choices)}{others}")
 
 

@@ -76,10 +76,12 @@ def key_paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from key_paths(value, f"{prefix}{key}.")
 
 
-def unknown_key(key: str, declared: Collection[str]) -> str:
-    """The message for a key that does not exist, with the most similar one that does."""
+def unknown_key(key: str, declared: Collection[str], *, is_of_yaml: bool = False) -> str:
+    """The message for a key that does not exist, with the most similar one that does. is_of_yaml: whether the yaml of
+    the choice that is made has it.
+    """
     parent, _, leaf = key.rpartition(".")
-    if belongs := other_choice(key):
+    if not is_of_yaml and (belongs := other_choice(key)):
         return belongs
     here = (ELSEWHERE | COMMON).get(leaf)
     if here and here != key and ("." in here or parent in ("", "trainer")):  # none of a part's is at the root

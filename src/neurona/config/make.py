@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -73,14 +74,18 @@ def unsuited(key: str, target: str, other: str = "") -> str:
     """What to do where the yaml that is chosen for a group has arguments that a class does not take. other: the class
     of that yaml.
     """
-    for file in sorted(hints.CONFIG_DIR.glob(f"{key}/*.yaml")):
-        if f"_target_: {target}\n" in file.read_text(encoding="utf-8"):
-            return f"choose {key}={file.stem}"
+    group = key.replace(".", "/")
+    for file in sorted(hints.CONFIG_DIR.glob(f"{group}/*.yaml")):
+        if re.search(rf"^_target_: {re.escape(target)}\s*(#|$)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            return f"choose {group}={file.stem}"
     definition = own.definition(target)
     parents = [ast.unparse(base).rpartition(".")[2] for base in getattr(definition, "bases", ())]
     inherits = other.rpartition(".")[2] in parents
-    heir = "give its constructor *args and **kwargs that go on to its parent's, or " if inherits else ""
-    return f"{heir}write a yaml of its own, configs/{key}/<name>.yaml, with _target_: {target}, and choose {key}=<name>"
+    remedies = ["give its constructor *args and **kwargs that go on to its parent's"] if inherits else []
+    if (hints.CONFIG_DIR / group).is_dir():
+        place = f"configs/{group}/<name>.yaml"
+        remedies.append(f"write a yaml of its own, {place}, with _target_: {target}, and choose {group}=<name>")
+    return ", or ".join(remedies) or "leave it out"
 
 
 def is_within(path: str, modules: Collection[str]) -> bool:
@@ -128,12 +133,14 @@ def _refusal(target: str) -> str:
     if not is_here:
         trust = f"there is no package {package} here; install it, or go on in the checkout that has it"
     if own.source(package) is not None:
-        file, known = own.source(module), {path.rpartition(".")[2]: path for path in own.classes(package)}
-        near = get_close_matches(name, known, n=1)
+        file = own.source(module)
+        known = {path.rpartition(".")[2].casefold(): path for path in own.classes(package)}
+        near = get_close_matches(name.casefold(), known, n=1)
         hint = f"; did you mean {known[near[0]]}?" if near else ""
         if file is None:
             return f"there is no {module} beside train.py{hint}"
-        return f"{file} defines no class {name}{f'; {trust}' if name in own.statements(file) else hint}"
+        names = own.statements(file)
+        return f"{file} defines no class {name}{f'; {trust}' if {name, '*'} & names.keys() else hint}"
     near = get_close_matches(package, [*PACKAGES, *own.modules()], n=1)
     hint = f"did you mean {near[0]}?" if near and near[0] != package else trust
     project = own.folder()
@@ -194,7 +201,7 @@ def _unbound(target: Any, values: Mapping[str, Any]) -> str:
     tell.
     """
     try:
-        inspect.signature(target).bind(**values)
+        inspect.signature(target, follow_wrapped=False).bind(**values)
     except ValueError:
         return ""
     except TypeError as error:

@@ -35,6 +35,8 @@ def unreadable(text: str) -> UserError:
 
 def _problem(text: str) -> str:
     key, equals, value = text.partition("=")
+    if text.startswith("-") and equals:
+        return f"cannot be read; write {text.lstrip('-')}"
     if text.startswith("-"):
         return f"options, and sweeps by -m, are the command line's: python train.py {text} …"
     if key != key.strip():
@@ -56,7 +58,8 @@ def _problem(text: str) -> str:
         is_choice = bool(group) and (CONFIG_DIR / f"{text}.yaml").is_file()
         line = f"{group}={choice}" if is_choice else f"stage={text}" if text in registry.STAGES else ""
         return f"cannot be read; write {line or 'key=value, without blanks beside the ='}"
-    if not re.fullmatch(r"(\+\+?|~)?[\w.@:/-]+", key) or value.startswith(("[", "{", "(", "'", '"')):
+    is_key = re.fullmatch(r"(\+\+?|~)?[A-Za-z_][\w@:/-]*(\.[\w@:-]+)*", key, re.ASCII)
+    if not is_key or value.startswith(("[", "{", "(", "'", '"')):
         return "cannot be read; write key=value, and a text in it with special signs in quotes of its own"
     line = written(key, value)
     line = shlex.quote(line) if set('"$`\\') & set(line) else f'"{line}"'

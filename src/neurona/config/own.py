@@ -102,8 +102,10 @@ def classes(package: str) -> list[str]:
     for name, statement in statements(file).items():
         if isinstance(statement, ast.ClassDef):
             found.append(f"{package}.{name}")
-    inner = sorted(file.parent.iterdir()) if file.name == "__init__.py" else ()
-    return found + [path for other in inner if other.stem != "__init__" for path in classes(f"{package}.{other.stem}")]
+    for other in sorted(file.parent.iterdir()) if file.name == "__init__.py" else ():
+        with contextlib.suppress(UserError):  # it is not Python, and nobody has named it
+            found += classes(f"{package}.{other.stem}") if other.stem != "__init__" else []
+    return found
 
 
 def definition(target: str) -> Definition | None:

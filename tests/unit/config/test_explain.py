@@ -96,7 +96,7 @@ def test_a_group_within_another_whose_yaml_has_no_line_for_it(tmp_path: Path) ->
 
 def test_an_experiment_is_no_configuration_of_its_own() -> None:
     error = MissingConfigException("Cannot find primary config 'lesson'. Config search path: provider=hydra", "lesson")
-    assert str(explain(error)).endswith("an experiment is chosen by experiment=lesson")
+    assert str(explain(error)).endswith("; it is chosen by experiment=lesson")
 
 
 def test_a_launcher_of_another_package() -> None:

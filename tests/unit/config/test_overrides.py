@@ -52,6 +52,9 @@ def test_what_cannot_be_read(text: str, message: str) -> None:
     [
         ("optimizer/sgd", "write optimizer=sgd"),
         ("fit", "write stage=fit"),
+        ("--optimizer.lr=3", "write optimizer.lr=3"),
+        ("é=3", "write key=value, and a text in it"),
+        ("3=4", "write key=value, and a text in it"),
         ("-m", "sweeps by -m, are the command line's: python train.py -m"),
     ],
 )
