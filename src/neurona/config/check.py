@@ -77,7 +77,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any], config_name: str = "train
         if key not in declared:
             if key in DELTAS:
                 raise ConfigError(key, choices.get(key) or "", hints.NOT_GLOBAL)
-            raise ConfigError(key, value, hints.unknown_key(key, [*key_paths(declared)]))
+            raise ConfigError(key, value, hints.unknown_key(str(key), [*key_paths(declared)]))
         values[key] = typed(value, ROOT.get(key, Any))
         check_type(key, values[key], ROOT.get(key, Any))
     for key in MADE:

@@ -104,6 +104,9 @@ def _of_group(message: str) -> UserError | None:
         near = get_close_matches(PurePath(match[3]).stem, there, n=1, cutoff=0.5) or there
         problem = f"its yaml names {match[3]}, which {match[1]} does not have; write - {' or - '.join(near)}"
         return ConfigError(match[1], match[2], problem)
+    if match := re.match(r"In '.+?': Could not load '(.+)/([^/']+)'", message):
+        there = sorted(file.stem for file in hints.CONFIG_DIR.glob(f"{match[1]}/*.yaml"))
+        return _unknown_choice(f"{match[1]}/{match[2]}", there)
     if match := re.match(r"Invalid defaults list in '(?:(.+)/)?([^/']+)'", message):
         problem = "the defaults of its yaml must be a list: below defaults:, lines such as - override /data: iris"
         return ConfigError(match[1] or "--config-name", match[2], problem)
@@ -134,7 +137,7 @@ def _at(key: str | None, overrides: Sequence[str]) -> Override | None:
 
 def _is_choice_of_no_name(override: Override) -> bool:
     is_group = (hints.CONFIG_DIR / override.key_or_group).is_dir()
-    return is_group and not override.is_delete() and not isinstance(override.value(), str | list | None)
+    return is_group and not override.is_delete() and not isinstance(override.value(), str | list)
 
 
 def _unknown_choice(file: str, choices: Collection[str]) -> UserError:
