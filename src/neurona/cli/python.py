@@ -65,7 +65,7 @@ def fit(
     each row of a table is multiplied with. overrides: as on the command line;
     ``run=`` goes on with such a run, which takes the same arrays again, or works on it (``stage=``).
 
-    Raises ConfigError and DataError as ``run`` does, and ConfigError for any other keyword, such as Keras' ``epochs``.
+    Raises ConfigError and DataError as ``run`` does, and UserError for any other keyword, such as Keras' ``epochs``.
     """
     if settings:
         name, setting = next(iter(settings.items()))
