@@ -67,6 +67,7 @@ FORMER = [
 """The default before the last: standardised numbers, the network's own probabilities."""
 MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
 COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
+FOUR = ["model.members=4", "model.hidden=[128,128]", "model.dropout=0.1"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
     "one network": ["model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
@@ -90,6 +91,11 @@ VARIANTS: dict[str, list[str]] = {
     "no early stopping": ["trainer.callbacks.early_stopping.patience=null", "trainer.max_epochs=100"],
     "embeddings above 16 categories": ["data.max_one_hot=16"],
     "quantile": ["data.numeric_encoding=quantile"],
+    "4 members of [128, 128]": FOUR,
+    "4 members, cosines": [
+        *FOUR,
+        *("data.numeric_encoding=standard", "embedding.numbers=pbld", "embedding.number_dimension=4"),
+    ],
     "tabm, 4 members of [192, 192]": [*MEMBERS, "model.hidden=[192,192]", "model.members=4"],
 }
 
