@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neurona.config import hints, registry, signatures
 from neurona.config.annotations import check_type, closed
-from neurona.config.hints import key_paths
+from neurona.config.hints import COMPONENTS, key_paths
 from neurona.config.interpolations import resolved, settle, typed
 from neurona.config.make import PACKAGES, check_permitted, import_target, is_within, join, targets, unsuited
 from neurona.config.signatures import Reader, Signature
@@ -46,7 +46,6 @@ ROOT: dict[str, Any] = {  # the types of keys that code reads before any import,
 }
 FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc", "average_precision", "calibration_error")
 """What is reported of every part of the data, as val/loss."""
-COMPONENTS = ("trainer.callbacks", "logger")  # mappings of any names to nodes with a _target_
 SIZES = ("num_features", "num_classes", "num_rows", "num_numbers", "cardinalities")
 PROVIDED = {"model": SIZES, "embedding": SIZES}  # arguments that code gives, keyword-only ones too
 MADE = ("data", "model", "classifier", "optimizer", "trainer")  # groups whose yamls name a class
@@ -232,6 +231,8 @@ def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) ->
         raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
     if isinstance(base, dict) and "." not in key:
         problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+        if not (hints.CONFIG_DIR / key).is_dir():
+            problem = f"must be a mapping: it has {', '.join(key_paths(base))}, each given as {key}.…=…"
         raise ConfigError(key, value, problem)
     if value is not None and not is_free:
         check_type(key, value, _kind(base))

@@ -177,6 +177,9 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     declared = [path for path in key_paths(composed) if path.split(".")[0] not in hidden]
     if hints.ELSEWHERE.get(name) in declared:
         return ConfigError(key, text, hints.unknown_key(key, declared))
+    is_component = is_within(key, hints.COMPONENTS) and (name == "_target_" or text.startswith("{_target_:"))
+    if is_component and not hints.other_choice(key):
+        return ConfigError(key, text, f"is not there yet: add it with +{key}={text}")
     if isinstance(target, str) and (parent == "optimizer" or signatures.is_library(target) or own.definition(target)):
         with suppress(LookupError):
             signature = signatures.at(parent, target, signatures.from_source)

@@ -60,6 +60,9 @@ OF_ONES_OWN = {  # how one's own gets there, where a dotted path alone does not 
     " docs/extending.md#a-learning-rate-schedule",
 }
 
+COMPONENTS = ("trainer.callbacks", "logger")
+"""Mappings of any names to nodes with a ``_target_``."""
+
 OF_PYTHON = ("arrays", "images")
 """Choices of data that ``neurona.fit`` makes, of X and y in memory."""
 
@@ -96,14 +99,24 @@ def unknown_key(key: str, declared: Collection[str], *, is_of_yaml: bool = False
         if leaf == name or (not siblings and key.startswith(f"{name}.")):
             return f"no such key; {text}"
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
-    paths = {name: name for name in declared if not key.startswith(name)}
-    for word, known in ((leaf, siblings), (key, paths), (leaf, leaves)):
+    before = next((name for name in _above(key) if name in declared), "")
+    begin = len(before) + bool(before)
+    paths = {name[begin:]: name for name in declared if name.startswith(before) and not key.startswith(name)}
+    for word, known in ((leaf, siblings), (key[begin:], paths), (leaf, leaves)):
         small = {name.casefold(): path for name, path in known.items()}
         if close := get_close_matches(word.casefold(), small, n=1, cutoff=0.65):
             found = small[close[0]]
             is_group = key.count(".") <= found.count(".") and (CONFIG_DIR / found.replace(".", "/")).is_dir()
             return f"no such key; did you mean {found.replace('.', '/') if is_group else found}?"
-    return f"no such key; {parent or 'the configuration'} has {', '.join(siblings) or 'none'}"
+    owner = parent if siblings else before
+    there = siblings or [name for name in paths if "." not in name]
+    return f"no such key; {owner or 'the configuration'} has {', '.join(there) or 'none'}"
+
+
+def _above(key: str) -> Iterator[str]:
+    """The keys that a key is in, the nearest first."""
+    while key := key.rpartition(".")[0]:
+        yield key
 
 
 def nested(key: str, value: Any) -> str:
@@ -127,18 +140,23 @@ def _having(key: str) -> str:
     while len(rest) > 1 and (CONFIG_DIR / group / rest[0]).is_dir():
         group /= rest.pop(0)
     having = []
-    for file in sorted((CONFIG_DIR / group).glob("*.yaml")) if group.parts else ():
-        if str(group) == "data" and file.stem in OF_PYTHON:
-            continue
+    places = {group, Path("data")} if group.parts else set()  # data bring settings of other groups
+    for file in (file for place in sorted(places) for file in _yamls(place)):
         with suppress(Exception):  # nobody has chosen it
-            text = file.read_text(encoding="utf-8")
-            node: Any = yaml.safe_load(text)
-            if text.startswith("# @package _global_"):
-                node = reduce(getitem, group.parts, node)
-            reduce(getitem, rest, node)  # a value of ??? counts
-            having.append(f"{group.as_posix()}={file.stem}")
+            text, place = file.read_text(encoding="utf-8"), file.parent.relative_to(CONFIG_DIR)
+            is_global = text.startswith("# @package _global_")
+            if is_global or place == group:
+                reduce(getitem, key.split(".") if is_global else rest, yaml.safe_load(text))  # a value of ??? counts
+                having.append(f"{place.as_posix()}={file.stem}")
     *others, last = having or [""]
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _yamls(group: Path) -> list[Path]:
+    """Those of a group, left out what is for Python alone."""
+    return sorted(
+        file for file in (CONFIG_DIR / group).glob("*.yaml") if str(group) != "data" or file.stem not in OF_PYTHON
+    )
 
 
 def choice(key: str, value: object) -> str:

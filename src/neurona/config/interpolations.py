@@ -31,7 +31,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The plain values, interpolations followed, texts from the environment as ``EnvironmentText``; a folder stands in
     for the run's, which is named later. Raises ConfigError for an interpolation that cannot be followed.
     """
-    if cfg.folder is None:
+    if not OmegaConf.is_interpolation(cfg, "folder") and cfg.folder is None:
         cfg = OmegaConf.merge(cfg, {"folder": "logs"})  # type: ignore[assignment]
     values: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     for _, plain, name, value, is_of_environment in _followed(cfg, values):

@@ -138,24 +138,29 @@ def read_last(last: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def check_same(
-    contents: dict[str, Any], model: dict[str, Any] | None, embedding: dict[str, Any] | None, fingerprint: str | None
+    contents: dict[str, Any],
+    folder: Path,
+    model: dict[str, Any] | None,
+    embedding: dict[str, Any] | None,
+    fingerprint: str | None,
 ) -> None:
     """Raises ConfigError if a run that continues from this checkpoint has another network or other data.
 
-    model, embedding: what the network is made from. fingerprint: of the data, None where they have none.
+    folder: the run's. model, embedding: what the network is made from. fingerprint: of the data, None where they have
+    none.
     """
-    described = contents["neurona"]
+    described, anew = contents["neurona"], f"or start a new run with init_from={folder}"
     for part, node in (("model", model or {}), ("embedding", embedding or {})):
         had = described.get(part) or {}
         for name in sorted(had.keys() | node.keys()):
             before, now = had.get(name), node.get(name)
             if before != now:
-                problem = f"was {before} when the run began; bring that back, or start a new run with init_from="
+                problem = f"was {before} when the run began; bring that back, {anew}"
                 raise ConfigError(f"{part}.{name}", now, problem)
     before = described.get("fingerprint")
     if before is not None and fingerprint is not None and before != fingerprint:
-        problem = f"the run was trained on data with the fingerprint {before}; bring them back, or start a new run"
-        raise ConfigError("data.fingerprint", fingerprint, f"{problem} with init_from=")
+        problem = f"the run was trained on data with the fingerprint {before}; bring them back, {anew}"
+        raise ConfigError("data.fingerprint", fingerprint, problem)
 
 
 def spec(contents: dict[str, Any]) -> DataSpec:

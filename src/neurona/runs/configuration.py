@@ -83,7 +83,7 @@ def _readable(file: Path, key: str = "run") -> Iterator[Any]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        problem = f"its {file.name} is damaged ({type(error).__name__}); start a new run with init_from="
+        problem = f"its {file.name} is damaged ({type(error).__name__}); start a new run with init_from={file.parent}"
         raise ConfigError(key, file.parent, problem) from error
 
 

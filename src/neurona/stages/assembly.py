@@ -184,7 +184,7 @@ def _read_data(
     if not _has_spec(datamodule):
         raise ConfigError("data", cfg.data["_target_"], "needs a `spec`, a neurona.data.spec.DataSpec, after setup()")
     if datamodule.spec.schema is not None and cfg.trainer.precision in ("16-true", "bf16-true"):
-        problem = "rounds a table's values and the numbers of its categories; bf16-mixed does not"
+        problem = "rounds a table's values and the numbers of its categories; trainer.precision=bf16-mixed does not"
         raise ConfigError("trainer.precision", cfg.trainer.precision, problem)
     return datamodule
 

@@ -56,12 +56,12 @@ def check(node: DictConfig, datamodule: LightningDataModule) -> None:
         check_range(f"trainer.{name}", node.get(name), least=least)
     interval = node.val_check_interval
     if interval == 0:
-        raise ConfigError("trainer.val_check_interval", 0, "must be above 0; for no validation, data.val_fraction=0")
+        raise ConfigError("trainer.val_check_interval", 0, "must be above 0; for no validation set data.val_fraction=0")
     if not isinstance(datamodule, InMemoryData):  # others do not tell how many mini-batches they have
         return
     batches = _check_shares(node, datamodule)
     if isinstance(interval, int) and node.check_val_every_n_epoch is not None and interval > batches:
-        problem = f"an epoch has {batches} mini-batches; check_val_every_n_epoch=null counts across epochs"
+        problem = f"an epoch has {batches} mini-batches; trainer.check_val_every_n_epoch=null counts across epochs"
         raise ConfigError("trainer.val_check_interval", interval, problem)
 
 
@@ -142,7 +142,7 @@ def check_monitors(node: DictConfig, callbacks: DictConfig, classifier: Classifi
     stopping = callbacks.get("early_stopping")
     if node.limit_val_batches == 0 and stopping and stopping.get("patience"):
         key = "trainer.callbacks.early_stopping.patience"
-        problem = "needs a validation part; set data.val_fraction above 0, or patience=null"
+        problem = f"needs a validation part; set data.val_fraction above 0, or {key}=null"
         raise ConfigError(key, stopping.patience, problem)
     if type(classifier) is not Classifier:  # one's own may report figures of its own
         return
@@ -169,11 +169,17 @@ def _check_length(node: DictConfig) -> None:
         raise ConfigError("trainer.enable_checkpointing", node.enable_checkpointing, problem)
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if node[name] == 0:
-            raise ConfigError(f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=…")
+            raise ConfigError(
+                f"trainer.{name}", 0, "leaves nothing to train; to evaluate a run use stage=test run=<its folder>"
+            )
     if node.max_time is not None and not set(str(node.max_time)) & set("123456789"):
-        raise ConfigError("trainer.max_time", node.max_time, "leaves nothing to train; null for no limit")
+        raise ConfigError(
+            "trainer.max_time", node.max_time, "leaves nothing to train; trainer.max_time=null sets no limit"
+        )
     if node.max_epochs is None and node.max_steps == -1 and node.max_time is None:
-        problem = "must be a number unless max_steps or max_time is set; -1 trains until you stop the run"
+        problem = (
+            "must be a number unless max_steps or max_time is set; trainer.max_epochs=-1 trains until you stop the run"
+        )
         raise ConfigError("trainer.max_epochs", "null", problem)
     if node.limit_test_batches == 0:
         raise ConfigError("trainer.limit_test_batches", 0, "must be above 0: a fit ends with a test")

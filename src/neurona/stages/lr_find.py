@@ -32,7 +32,7 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_lr_find.json``. Raises RunError where the curve suggests no rate."""
     cfg = request.cfg
     if cfg.run is not None:
-        problem = "lr_find begins with new weights; give the run's settings instead, or init_from= for its weights"
+        problem = f"lr_find begins with new weights; give the run's settings, and init_from={cfg.run} for its weights"
         raise ConfigError("run", cfg.run, problem)
     if distributed.world_size() > 1:
         raise ConfigError("stage", "lr_find", "works on one device: start one process, with trainer=auto")

@@ -43,7 +43,8 @@ def last_checkpoint(folder: RunFolder) -> Path | None:
     if folder.metrics().get("status") == "finished" or (best.is_file() and checkpoint.read(best)["epoch"] > 0):
         problem = (
             "has no checkpoints/last.ckpt (a finished job of a sweep keeps its best only, unless"
-            " trainer.callbacks.checkpoints.keep_last=true); bring it back, or start a new run with init_from="
+            " trainer.callbacks.checkpoints.keep_last=true); bring it back, or start a new run with"
+            f" init_from={folder.path}"
         )
         raise ConfigError("run", folder.path, problem)
     return None
@@ -55,10 +56,11 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
     now: the node ``trainer``. Raises ConfigError where a setting that is fixed has changed.
     """
     before, figures = folder.settings().trainer, folder.metrics()
+    instead = f"give init_from={folder.path} instead of run="
     for key in FIXED:
         value, former = OmegaConf.select(now, key), OmegaConf.select(before, key)
         if value != former or (value and type(value) is not type(former)):  # 1 is a mini-batch, 1.0 all of them
-            problem = f"was {former} when the run began and stays so; for a new run from its weights use init_from="
+            problem = f"was {former} when the run began and stays so; for a new run from its weights {instead}"
             raise ConfigError(f"trainer.{key}", value, problem)
     limits = [key for key in (*LIMITS, PATIENCE) if OmegaConf.select(before, key) != OmegaConf.select(now, key)]
     if figures.get("status") == "finished" and not limits:
@@ -84,8 +86,10 @@ def start(
     """
     lengths = [name for name in limits if name in LIMITS]
     if lengths and classifier.optimization.schedule.needs_length:
-        problem = "the run's learning-rate schedule was laid out for its length; start a new run with init_from="
-        raise ConfigError(f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), problem)
+        problem = "the run's learning-rate schedule was laid out for its length; start a new run with"
+        raise ConfigError(
+            f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), f"{problem} init_from={folder.path}"
+        )
     path, contents = require_same(last, classifier, datamodule)
     if limits:
         _check_room(trainer, contents, lengths)
@@ -105,7 +109,7 @@ def require_same(last: Path, classifier: Classifier, datamodule: LightningDataMo
     """The checkpoint to go on from: which, and its contents. Raises ConfigError for other data or another network."""
     path, contents = checkpoint.read_last(last)
     fingerprint = getattr(datamodule, "fingerprint", None)
-    checkpoint.check_same(contents, classifier.model_config, classifier.embedding_config, fingerprint)
+    checkpoint.check_same(contents, last.parents[1], classifier.model_config, classifier.embedding_config, fingerprint)
     return path, contents
 
 
@@ -143,6 +147,6 @@ def _check_room(trainer: Trainer, contents: Mapping[str, Any], lengths: Sequence
     for name in [*lengths, *limits]:
         limit, reached = limits[name]
         if limit not in (None, -1) and limit <= reached:
-            unit = "seconds" if name == "max_time" else name.removeprefix("max_")
-            problem = f"the run has made {reached:.10g} {unit} already; give it more, or -1 for no limit"
+            unit, none = ("seconds", "null") if name == "max_time" else (name.removeprefix("max_"), -1)
+            problem = f"the run has made {reached:.10g} {unit} already; give it more, or {none} for no limit"
             raise ConfigError(f"trainer.{name}", limit, problem)

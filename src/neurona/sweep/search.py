@@ -184,4 +184,6 @@ def _check_metric(metric: str, direction: str, classifier: str) -> None:
         raise ConfigError("hydra.sweeper.metric", metric, f"must be one of {figures}, or val/accuracy_of/<class>")
     if (direction == "minimize") != (name in ERROR_FIGURES):
         right = "minimize" if name in ERROR_FIGURES else "maximize"
-        raise ConfigError("hydra.sweeper.direction", direction, f"the best {metric} takes direction={right}")
+        raise ConfigError(
+            "hydra.sweeper.direction", direction, f"the best {metric} takes hydra.sweeper.direction={right}"
+        )
