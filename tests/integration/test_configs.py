@@ -23,6 +23,7 @@ CHOICES = sorted(
 )
 NOT_HERE = {"trainer=gpu", "trainer=ddp", "logger=wandb", "logger=mlflow", "data=arrays", "data=images"}
 """Need a device, a package, or arrays from Python."""
+NOT_HERE |= {choice for choice in CHOICES if choice.startswith("hydra/")}  # a sweep
 TABLES = {"data=table", "experiment=adult"}  # need a file
 SHORT = ["quiet=true", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
 

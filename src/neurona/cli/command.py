@@ -28,7 +28,7 @@ from neurona.cli.usage import usage
 from neurona.config import registry
 from neurona.config.explain import explain, one_line, show
 from neurona.config.interpolations import masked
-from neurona.config.overrides import parse, task_overrides, value, written
+from neurona.config.overrides import check_of_run, parse, task_overrides, value, written
 from neurona.devices import launch, scheduler
 from neurona.errors import ConfigError, JobFailed, RunError, UserError
 from neurona.runs import jobs
@@ -95,6 +95,9 @@ class Job:
     def __call__(self, cfg: DictConfig) -> Any:
         sys.argv = list(self.argv)  # further processes are started with it
         _set_environment("HYDRA_FULL_ERROR", self.full_error)
+        chosen = next((argument for argument in self.argv if argument.startswith("sweep=")), None)
+        if chosen and HydraConfig.get().mode == RunMode.RUN and not cfg.quiet:
+            print(f"one run, with the settings of {chosen}; -m on the command line makes several", flush=True)
         try:
             return self.task(cfg)
         except Exception as error:
@@ -150,6 +153,8 @@ def read(arguments: list[str], config_dir: Path) -> CommandLine:
         if parsed.config_dir and not searched:
             place = written("", f"file://{Path(parsed.config_dir).resolve()}")
             searched = [f"hydra.searchpath=[{place[1:]}]"]
+        if not (parsed.cfg or parsed.info or parsed.help or parsed.hydra_help):
+            check_of_run(overrides)
         name, lines = replay(lines, Yamls(config_dir, searched))
         if parsed.config_name and name != TRAIN:
             problem = "cannot be used with run=, which has its own configuration; leave it out"

@@ -11,7 +11,7 @@ from neurona.cli.composing import LOCK, composed, composing
 from neurona.cli.replay import Yamls, replay
 from neurona.config.check import ROOT, check
 from neurona.config.hints import COMMON, CONFIG_DIR, ELSEWHERE, NO_KEY
-from neurona.config.overrides import key, parse, task_overrides, value
+from neurona.config.overrides import check_of_run, key, parse, task_overrides, value
 from neurona.errors import ConfigError, UserError, did_you_mean
 from neurona.predictor import Predictor, load
 from neurona.stages import processes
@@ -135,6 +135,7 @@ def _run(overrides: Sequence[str], name: str, arrays: Mapping[str, Any] | None =
             if key(override) in OF_ARRAYS:
                 raise ConfigError(key(override), value(override), "does not go with X and y, which are the data")
         lines.insert(0, f"data={'images' if getattr(arrays.get('X'), 'ndim', 2) == 3 else 'arrays'}")
+    check_of_run(parse(lines))
     with LOCK, _frozen():
         config_name, lines = replay(lines, Yamls(CONFIG_DIR))
         with composing(CONFIG_DIR):

@@ -230,7 +230,7 @@ def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) ->
     if key in COMPONENTS:
         raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
     if isinstance(base, dict) and "." not in key:
-        problem = f"must be a mapping; a choice of a group is made with {key}=… on the command line"
+        problem = f"must be a mapping; a choice is {key}={value}, or in a yaml's defaults - override /{key}: {value}"
         if not (hints.CONFIG_DIR / key).is_dir():
             problem = f"must be a mapping: it has {', '.join(key_paths(base))}, each given as {key}.…=…"
         raise ConfigError(key, value, problem)

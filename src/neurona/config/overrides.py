@@ -17,6 +17,9 @@ from neurona.config import registry
 from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
 
+OF_SWEEPS = ("hydra.sweep", "hydra.launcher")
+"""How the keys begin that a single run has no use for."""
+
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
 
@@ -43,7 +46,7 @@ def _problem(text: str) -> str:
         return f"no blanks go beside the =; write {key.strip()}={value.strip()}"
     if text.endswith(",") and "[" in text:
         return "a list must have no spaces, or be in quotes: 'model.hidden=[128, 64]'"
-    if text.endswith(","):
+    if text.endswith(",") and value.strip(","):
         return f"a blank behind a comma begins another argument; leave it out: {text}…"
     if equals and "/" in key and "." in key:
         return f"a key has dots, a slash is for a choice; write {key.replace('/', '.')}={value}"
@@ -76,6 +79,13 @@ def check_single(overrides: Iterable[Override]) -> None:
             hint = f"for a list write [{text}], " if is_choice else ""
             problem = f"several values; {hint}for a sweep add -m on the command line"
             raise ConfigError(override.get_key_element(), text, problem)
+
+
+def check_of_run(overrides: Iterable[Override]) -> None:
+    """Raises ConfigError for one that only a sweep uses."""
+    for override in overrides:
+        if key(override).replace("/", ".").startswith(OF_SWEEPS) and override.value() is not None:
+            raise ConfigError(key(override), value(override), "is for a sweep: add -m on the command line")
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:

@@ -67,8 +67,10 @@ class Embedding(nn.Module):
         if not 0 < sigma < math.inf:
             raise ConfigError("embedding.sigma", sigma, "must be above 0, and finite")
         if numbers in ("periodic", "pbld") and not num_numbers:
-            problem = "embeds single numbers, of which there are none; use data.numeric_encoding=quantile, or standard"
-            raise ConfigError("embedding.numbers", numbers, problem)
+            makes = (
+                "data.numeric_encoding=standard or quantile makes them of a table's, embedding.numbers=none embeds none"
+            )
+            raise ConfigError("embedding.numbers", numbers, f"embeds single numbers, of which there are none; {makes}")
         self.num_numbers = num_numbers if kind != "none" else 0
         self.num_passed = num_features - self.num_numbers - len(cardinalities)
         self.num_outputs = self.num_passed + length * self.num_numbers + dimension * len(cardinalities)

@@ -214,7 +214,7 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
         raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; put it back, or train again")
     if last.is_file():
         return last
-    raise ConfigError(key, folder, "has no checkpoint yet; continue it first: python train.py run=<folder>")
+    raise ConfigError(key, folder, f"has no checkpoint yet; continue it first: python train.py run={folder}")
 
 
 def is_range_test(folder: Path) -> bool:

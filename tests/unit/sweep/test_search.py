@@ -30,7 +30,7 @@ def search(tmp_path: Path) -> Search:
 )
 def test_an_objective_that_runs_have(metric: str, direction: str) -> None:
     _check_metric(metric, direction, OURS)
-    with pytest.raises(ConfigError, match=f"the best {metric} takes direction={direction}"):
+    with pytest.raises(ConfigError, match=f"the best {metric} takes hydra.sweeper.direction={direction}"):
         _check_metric(metric, "maximize" if direction == "minimize" else "minimize", OURS)
 
 
