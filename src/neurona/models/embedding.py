@@ -68,7 +68,7 @@ class Embedding(nn.Module):
             raise ConfigError("embedding.sigma", sigma, "must be above 0, and finite")
         if numbers in ("periodic", "pbld") and not num_numbers:
             makes = (
-                "data.numeric_encoding=standard or quantile makes them of a table's, embedding.numbers=none embeds none"
+                "data.numeric_encoding=quantile or standard makes them of a table's, embedding.numbers=none embeds none"
             )
             raise ConfigError("embedding.numbers", numbers, f"embeds single numbers, of which there are none; {makes}")
         self.num_numbers = num_numbers if kind != "none" else 0
