@@ -167,12 +167,16 @@ def take(classifier: Any, data: Any, part: str, most_rows: int) -> Sample | None
 
 
 def roc_curve(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rate at every threshold that a score makes, from (0, 0) to (1, 1)."""
+    """False and true positive rate at the thresholds that scores make, from (0, 0) to (1, 1), as scikit-learn has them:
+    without those on a straight line between others, of which a good classifier has nearly all.
+    """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     hits = np.cumsum(positive[order])[ends]
     misses = ends + 1 - hits
-    return np.append(0, misses / misses[-1]), np.append(0, hits / hits[-1])
+    is_corner = (np.diff(misses, 2) != 0) | (np.diff(hits, 2) != 0)
+    kept = np.concatenate([[0], 1 + np.flatnonzero(is_corner), [len(ends) - 1]]) if len(ends) > 2 else slice(None)
+    return np.append(0, misses[kept] / misses[-1]), np.append(0, hits[kept] / hits[-1])
 
 
 def reliability(

@@ -31,7 +31,7 @@ def predictions() -> tuple[Any, Any]:
 def test_the_roc_curve_is_scikit_learns(predictions: Any) -> None:
     probabilities, targets = predictions
     scores, positive = probabilities[:, 1].round(2), targets == 1  # with ties
-    false, true, _ = metrics.roc_curve(positive, scores, drop_intermediate=False)
+    false, true, _ = metrics.roc_curve(positive, scores)
     ours = sample.roc_curve(scores, positive)
     np.testing.assert_allclose(ours, (false, true))
     assert np.trapezoid(ours[1], ours[0]) == pytest.approx(metrics.roc_auc_score(positive, scores))
