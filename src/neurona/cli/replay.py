@@ -16,7 +16,7 @@ from neurona.cli.composing import composed, composing
 from neurona.config.check import DELTAS
 from neurona.config.make import is_within
 from neurona.config.nodes import leaves
-from neurona.config.overrides import check_single, key, parse, root, value
+from neurona.config.overrides import check_single, in_shell, key, parse, root, value
 from neurona.config.places import leads_out
 from neurona.errors import ConfigError
 from neurona.runs import configuration
@@ -79,7 +79,7 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
         if root(override) not in free and root(override) in {*config, *(name.partition("/")[0] for name in choices)}:
             problem = f"belongs to the run in {folder} and stays as it is; run= takes"
             problem += f" {', '.join(name for name in free if name not in ('run', 'hydra'))} beside it."
-            problem += f" For a new run from its weights give init_from={folder} instead of run="
+            problem += f" For a new run from its weights give {in_shell('init_from', folder)} instead of run="
             raise ConfigError(str(override.key_or_group), value(override), problem)
     if not is_fit:
         config |= {name: unused for name, unused in (("init_from", None), ("logger", {})) if name in config}

@@ -120,6 +120,17 @@ def value(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
+def typed(key: str, value: object) -> str:
+    """The override as it is typed in Python, with Hydra's quotes where it needs them."""
+    is_plain = re.fullmatch(r"[\w./@:+-]+( [\w./@:+-]+)*", str(value), re.ASCII)
+    return f"{key}={value}" if is_plain else written(key, str(value))
+
+
+def in_shell(key: str, value: object) -> str:
+    """The override as it is typed in a shell."""
+    return shlex.quote(typed(key, value))
+
+
 def written(key: str, text: str) -> str:
     """The override that gives a key a text, whatever characters are in it."""
     return f"{key}={QuotedString(text, Quote.single).with_quotes()}"

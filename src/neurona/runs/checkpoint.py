@@ -17,6 +17,7 @@ from torch import nn
 from neurona.classifier import Classifier
 from neurona.config import registry, signatures
 from neurona.config.make import is_own, make, targets
+from neurona.config.overrides import in_shell
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.embedding import Embedding
@@ -149,7 +150,7 @@ def check_same(
     folder: the run's. model, embedding: what the network is made from. fingerprint: of the data, None where they have
     none.
     """
-    described, anew = contents["neurona"], f"or start a new run with init_from={folder}"
+    described, anew = contents["neurona"], f"or start a new run with {in_shell('init_from', folder)}"
     for part, node in (("model", model or {}), ("embedding", embedding or {})):
         had = described.get(part) or {}
         for name in sorted(had.keys() | node.keys()):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from neurona.config.overrides import in_shell
 from neurona.errors import ConfigError
 from neurona.runs.files import read_yaml
 
@@ -83,8 +84,8 @@ def _readable(file: Path, key: str = "run") -> Iterator[Any]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        problem = f"its {file.name} is damaged ({type(error).__name__}); start a new run with init_from={file.parent}"
-        raise ConfigError(key, file.parent, problem) from error
+        problem = f"its {file.name} is damaged ({type(error).__name__}); start a new run"
+        raise ConfigError(key, file.parent, f"{problem} with {in_shell('init_from', file.parent)}") from error
 
 
 def load(file: Path) -> Any:

@@ -25,6 +25,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from neurona.config.check import MAX_THREADS
 from neurona.config.interpolations import storable
+from neurona.config.overrides import in_shell
 from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
@@ -214,7 +215,9 @@ def best_checkpoint(folder: Path, key: str = "run") -> Path:
         raise ConfigError(key, folder, "has lost its checkpoints/best.ckpt; put it back, or train again")
     if last.is_file():
         return last
-    raise ConfigError(key, folder, f"has no checkpoint yet; continue it first: python train.py run={folder}")
+    raise ConfigError(
+        key, folder, f"has no checkpoint yet; continue it first: python train.py {in_shell('run', folder)}"
+    )
 
 
 def is_range_test(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from neurona.classifier import Classifier
 from neurona.config import reads
 from neurona.config.make import PACKAGES, described, import_target, instantiate, is_within
 from neurona.config.nodes import plain
+from neurona.config.overrides import typed
 from neurona.data.spec import DataSpec
 from neurona.devices import cpu, distributed
 from neurona.errors import ConfigError
@@ -170,7 +171,7 @@ def _read_data(
     """
     if arrays is None and not is_new and getattr(import_target("data", cfg.data["_target_"]), "takes_arrays", False):
         stage = f', "stage={cfg.stage}"' if cfg.stage != "fit" else ""
-        lines = f', ["run={cfg.run}"{stage}]' if cfg.run else ""
+        lines = f', ["{typed("run", cfg.run)}"{stage}]' if cfg.run else ""
         problem = f"is in memory, in Python: neurona.fit(X, y{lines})"
         raise ConfigError("data", cfg.data["_target_"].rpartition(".")[2], problem)
     datamodule: Any = instantiate(cfg.data, LightningDataModule, **({} if arrays is None else {"arrays": arrays}))

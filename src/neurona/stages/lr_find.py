@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from neurona.config.make import instantiate
+from neurona.config.overrides import in_shell
 from neurona.devices import distributed
 from neurona.errors import ConfigError, RunError
 from neurona.inspection.loggers import TensorBoard
@@ -32,7 +33,8 @@ def run(request: Request) -> dict[str, Any]:
     """Returns the figures of ``metrics_lr_find.json``. Raises RunError where the curve suggests no rate."""
     cfg = request.cfg
     if cfg.run is not None:
-        problem = f"lr_find begins with new weights; give the run's settings, and init_from={cfg.run} for its weights"
+        weights = in_shell("init_from", cfg.run)
+        problem = f"lr_find begins with new weights; give the run's settings, and {weights} for its weights"
         raise ConfigError("run", cfg.run, problem)
     if distributed.world_size() > 1:
         raise ConfigError("stage", "lr_find", "works on one device: start one process, with trainer=auto")

@@ -19,6 +19,7 @@ from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier
 from neurona.config.interpolations import masked
 from neurona.config.nodes import path_of
+from neurona.config.overrides import in_shell, typed
 from neurona.devices import distributed
 from neurona.errors import HopelessRun, RunError, UserError
 from neurona.runs.files import unwritable
@@ -59,7 +60,7 @@ def recorded(request: Request, folder: RunFolder, trainer: Trainer, classifier: 
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         figures["error"] = first_line if isinstance(error, Exception) else preemption.name or first_line
         figures["error"] = masked(figures["error"], str(OmegaConf.to_container(request.cfg)))
-        remedy = f"; to continue: {request.command([f'run={folder.path}'])}"
+        remedy = f"; to continue: {request.command([typed('run', folder.path)])}"
         goes_on = stage == "fit" and _goes_on(folder, error)
         log.info("%s%s", figures["status"], remedy if goes_on else f": {folder.path}")
         with contextlib.suppress(RunError):  # the disk may be what failed
@@ -108,7 +109,7 @@ def ends_explained(folder: RunFolder) -> Iterator[None]:
             raise
         reason = str(error).rpartition("]")[2].strip() or type(error).__name__
         problem = f"another process of this run has ended or cannot be reached ({reason})"
-        raise RunError(f"{problem}; to continue: python train.py run={folder.path}") from error
+        raise RunError(f"{problem}; to continue: python train.py {in_shell('run', folder.path)}") from error
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neurona.callbacks.early_stopping import EarlyStopping
 from neurona.classifier import Classifier
+from neurona.config.overrides import in_shell
 from neurona.errors import ConfigError
 from neurona.runs import checkpoint
 from neurona.runs.files import link
@@ -44,7 +45,7 @@ def last_checkpoint(folder: RunFolder) -> Path | None:
         problem = (
             "has no checkpoints/last.ckpt (a finished job of a sweep keeps its best only, unless"
             " trainer.callbacks.checkpoints.keep_last=true); bring it back, or start a new run with"
-            f" init_from={folder.path}"
+            f" {in_shell('init_from', folder.path)}"
         )
         raise ConfigError("run", folder.path, problem)
     return None
@@ -56,7 +57,7 @@ def changes(now: DictConfig, folder: RunFolder) -> list[str] | None:
     now: the node ``trainer``. Raises ConfigError where a setting that is fixed has changed.
     """
     before, figures = folder.settings().trainer, folder.metrics()
-    instead = f"give init_from={folder.path} instead of run="
+    instead = f"give {in_shell('init_from', folder.path)} instead of run="
     for key in FIXED:
         value, former = OmegaConf.select(now, key), OmegaConf.select(before, key)
         if value != former or (value and type(value) is not type(former)):  # 1 is a mini-batch, 1.0 all of them
@@ -88,7 +89,7 @@ def start(
     if lengths and classifier.optimization.schedule.needs_length:
         problem = "the run's learning-rate schedule was laid out for its length; start a new run with"
         raise ConfigError(
-            f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), f"{problem} init_from={folder.path}"
+            f"trainer.{lengths[0]}", getattr(trainer, lengths[0], ""), f"{problem} {in_shell('init_from', folder.path)}"
         )
     path, contents = require_same(last, classifier, datamodule)
     if limits:

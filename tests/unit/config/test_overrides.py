@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from neurona.config import overrides
@@ -21,10 +23,15 @@ def test_the_parts_of_an_override(text: str, root: str, key: str, value: str) ->
     assert (overrides.root(override), overrides.key(override), overrides.value(override)) == (root, key, value)
 
 
-@pytest.mark.parametrize("text", ["", "plain", "a=b, 'c'", "it's", "\\'", "\\\\", "${x}", "[1", "a\nb", "é ü"])
+@pytest.mark.parametrize(
+    "text", ["", "plain", "a=b, 'c'", "it's", "\\'", "\\\\", "${x}", "[1", "a\nb", "é ü", "a b", "~/x"]
+)
 def test_a_text_that_is_written_is_read_again(text: str) -> None:
-    (override,) = overrides.parse([overrides.written("key", text)])
-    assert override.value() == text
+    in_python = [overrides.written("key", text), overrides.typed("key", text)]
+    for line in [*in_python, *shlex.split(overrides.in_shell("key", text))]:
+        (override,) = overrides.parse([line])
+        assert override.value() == text
+    assert overrides.in_shell("run", "logs/a_1/2026-11-30") == "run=logs/a_1/2026-11-30"
 
 
 @pytest.mark.parametrize(
