@@ -68,6 +68,8 @@ class Optimization:
             raise ConfigError("optimizer.clip_value", self.clip_value, problem)
         self._check("optimizer", self.arguments)
         for pattern, options in (self.groups or {}).items():
+            if not isinstance(pattern, str):
+                raise ConfigError("optimizer.groups", pattern, "must be a pattern for names of parameters, as head.*")
             if not isinstance(options, Mapping):
                 problem = "must be a mapping of the optimiser's arguments, such as {lr: 1e-4}"
                 raise ConfigError(f"optimizer.groups.{pattern}", options, problem)

@@ -226,6 +226,7 @@ def test_what_is_left_to_others_is_in_no_group():
             {"*": {"momentums": 0.5}},
             r"groups\.\*\.momentums=0.5: .*SGD has .* did you mean momentum\?",
         ),
+        (torch.optim.SGD, {1: {"lr": 1}}, r"groups=1: must be a pattern for names"),
         (torch.optim.SGD, {"*": 0.1}, r"groups\.\*=0.1: must be a mapping"),
         (torch.optim.SGD, {"*": {"lr": 0}}, r"groups\.\*\.lr=0: must be above 0"),
         (torch.optim.LBFGS, {"0.*": {"lr": 1}}, r"^optimizer=torch.optim.LBFGS: LBFGS doesn't support per-parameter"),

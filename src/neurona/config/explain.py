@@ -57,8 +57,12 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     if isinstance(cause, OmegaConfBaseException):
         reason = str(cause).partition("\n")[0]
         return UserError(one_line(f"{error}: {reason}" if str(error) else reason))
-    if not isinstance(error, HydraException) and any(_is_choice_of_no_name(override) for override in parse(overrides)):
-        return UserError(f"a group takes the name of one of its choices, as in model=mlp. {error}")
+    nameless = next(filter(_is_choice_of_no_name, parse(overrides)), None)
+    if nameless and not isinstance(error, HydraException):
+        there = sorted(file.stem for file in hints.CONFIG_DIR.glob(f"{nameless.key_or_group}/*.yaml"))
+        return ConfigError(nameless.key_or_group, value(nameless), f"is no choice; there are {', '.join(there)}")
+    if isinstance(error, UnicodeDecodeError):
+        return UserError(f"a yaml that is chosen, or one in its defaults, is not in UTF-8 ({error}); save it in UTF-8")
     return UserError(one_line(str(error)).partition(" Config search path:")[0] or type(error).__name__)
 
 

@@ -138,7 +138,7 @@ Call = Callable[..., Done]
         ("trainer.epochs=1", "here it is trainer.max_epochs"),
         ("trainer.devices=2", "lightning.pytorch.Trainer takes it: add it with +trainer.devices=2"),
         ("model=mpl", "model=mpl: no such choice; did you mean mlp? There are broken, linear, mlp"),
-        ("model=5", "a group takes the name of one of its choices"),
+        ("model=5", "model=5: is no choice; there are linear, mlp"),
         ("model=broken", "broken.yaml"),
         ("seed=1,2", "seed=1,2: several values; for a list write [1,2], for a sweep add -m on the command line"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; a bracket is not closed, or not opened"),

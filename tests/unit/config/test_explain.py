@@ -30,7 +30,7 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("model=mpl", "model=mpl: no such choice; did you mean mlp?"),
         ("optimizer=NAdam", "optimizer=NAdam: no such choice; did you mean nadam?"),
         ("optimizer.schedule.warmup_fraction=0.2", "no such key here; it belongs to optimizer/schedule=cosine"),
-        ("model=5", "a group takes the name of one of its choices"),
+        ("model=5", "model=5: is no choice; there are linear, mlp"),
         ("~nothing", "nothing"),
         ("optimizer/schedules=cosine", "optimizer/schedules=cosine: no such key; did you mean optimizer/schedule?"),
         ("+model=linear", "model=linear: model has another choice already; write model=linear without a +"),
