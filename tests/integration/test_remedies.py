@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import torch
 import neurona
 from neurona.cli.composing import composed, composing
 from neurona.config.check import check, check_imported
+from neurona.config.explain import EXTRAS
 from neurona.config.hints import CONFIG_DIR
 from neurona.config.overrides import check_single, parse
 from neurona.errors import UserError
@@ -317,6 +319,14 @@ OTHERS = {
     ),
 }
 """Texts with a setting in them whose remedy is not tried here, by some of their words."""
+
+
+def test_extras_that_messages_name_are_the_projects() -> None:
+    sources = "".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    named = {*EXTRAS.values(), *re.findall(r"-e '\.\[(\w+)\]'", sources)}
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"export", "slurm", "joblib"} <= named <= project["optional-dependencies"].keys()
+    assert (SOURCE.parents[1] / "constraints.txt").is_file()
 
 
 def texts(tree: ast.Module) -> Iterator[str]:
