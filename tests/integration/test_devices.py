@@ -206,6 +206,12 @@ def test_processes_that_would_train_alone_are_refused(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_that_a_sweep_is_but_one_run_is_said_once(tmp_path):
+    settings = ["sweep=optuna", "data=iris", "trainer.max_epochs=1", "logger=none"]
+    process = train("trainer=ddp_cpu", *settings, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.communicate(timeout=60)[0].count("one run, with the settings of sweep=optuna") == 1
+
+
 def test_several_processes_are_not_started_from_within_python(tmp_path):
     with pytest.raises(ConfigError, match=r"trainer\.devices.*train\.py"):
         neurona.run(["trainer=ddp_cpu", f"folder={tmp_path / 'run'}"])

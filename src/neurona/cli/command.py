@@ -96,7 +96,7 @@ class Job:
         sys.argv = list(self.argv)  # further processes are started with it
         _set_environment("HYDRA_FULL_ERROR", self.full_error)
         chosen = next((argument for argument in self.argv if argument.startswith("sweep=")), None)
-        if chosen and HydraConfig.get().mode == RunMode.RUN and not cfg.quiet:
+        if chosen and HydraConfig.get().mode == RunMode.RUN and not (cfg.quiet or launch.is_launched()):
             print(f"one run, with the settings of {chosen}; -m on the command line makes several", flush=True)
         try:
             return self.task(cfg)

@@ -230,10 +230,11 @@ def _check_leaf(key: str, value: Any, base: Any, nodes: Nodes, is_free: bool) ->
     if key in COMPONENTS:
         raise ConfigError(key, "null" if value is None else value, "must be a mapping of names to components")
     if isinstance(base, dict) and "." not in key:
-        problem = f"must be a mapping; a choice is {key}={value}, or in a yaml's defaults - override /{key}: {value}"
-        if not (hints.CONFIG_DIR / key).is_dir():
-            problem = f"must be a mapping: it has {', '.join(key_paths(base))}, each given as {key}.…=…"
-        raise ConfigError(key, value, problem)
+        problem = f"must be a mapping: it has {', '.join(key_paths(base))}, each given as {key}.…=…"
+        if (hints.CONFIG_DIR / key).is_dir():
+            name = value if isinstance(value, str) else "…"
+            problem = f"must be a mapping; a choice is {key}={name}, or in a yaml's defaults - override /{key}: {name}"
+        raise ConfigError(key, "null" if value is None else value, problem)
     if value is not None and not is_free:
         check_type(key, value, _kind(base))
     for index, entry in enumerate(value if isinstance(value, list) else []):

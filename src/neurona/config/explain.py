@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -182,8 +183,9 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
     if hints.ELSEWHERE.get(name) in declared:
         return ConfigError(key, text, hints.unknown_key(key, declared))
     is_component = is_within(key, hints.COMPONENTS) and (name == "_target_" or text.startswith("{_target_:"))
+    added = shlex.quote(f"+{key}={text}")
     if is_component and not hints.other_choice(key):
-        return ConfigError(key, text, f"is not there yet: add it with +{key}={text}")
+        return ConfigError(key, text, f"is not there yet: add it with {added}")
     if isinstance(target, str) and (parent == "optimizer" or signatures.is_library(target) or own.definition(target)):
         with suppress(LookupError):
             signature = signatures.at(parent, target, signatures.from_source)
@@ -194,7 +196,7 @@ def _unknown_key(key: str, text: str, composed: Mapping[str, Any]) -> UserError:
         if strangers and not signature.is_open:
             problem = f"{target} takes it, but not the {', '.join(strangers)} of the yaml that is chosen"
             return ConfigError(key, text, f"{problem}; {unsuited(parent, str(target))}")
-        return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with +{key}={text}")
+        return ConfigError(key, text, f"is not in the configuration, but {target} takes it: add it with {added}")
     arguments = [f"{parent}.{other}" for other in signature.parameters] if signature else []
     error = ConfigError(key, text, hints.other_choice(key) or hints.unknown_key(key, [*declared, *arguments]))
     end = "" if str(error).endswith(("?", ".")) else "."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import reduce
@@ -100,11 +100,13 @@ def unknown_key(key: str, declared: Collection[str], *, is_of_yaml: bool = False
             return f"no such key; {text}"
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(declared))}
     before = next((name for name in _above(key) if name in declared), "")
-    begin = len(before) + bool(before)
-    paths = {name[begin:]: name for name in declared if name.startswith(before) and not key.startswith(name)}
-    for word, known in ((leaf, siblings), (key[begin:], paths), (leaf, leaves)):
-        small = {name.casefold(): path for name, path in known.items()}
-        if close := get_close_matches(word.casefold(), small, n=1, cutoff=0.65):
+    inside = f"{before}." if before else ""
+    within = [name for name in declared if name.startswith(inside) and not key.startswith(name)]
+    paths = {name.removeprefix(inside): name for name in within}
+    known = ((leaf, siblings, 0.65), (key.removeprefix(inside), paths, 0.65), (leaf, leaves, 0.8))
+    for word, names, least in known:  # what is elsewhere must be nearer
+        small = {name.casefold(): path for name, path in names.items()}
+        if close := get_close_matches(word.casefold(), small, n=1, cutoff=least):
             found = small[close[0]]
             is_group = key.count(".") <= found.count(".") and (CONFIG_DIR / found.replace(".", "/")).is_dir()
             return f"no such key; did you mean {found.replace('.', '/') if is_group else found}?"
@@ -135,28 +137,31 @@ def other_choice(key: str) -> str:
 
 
 def _having(key: str) -> str:
-    """The choices that have a key, left out those for Python alone."""
-    group, rest = Path(), key.split(".")
-    while len(rest) > 1 and (CONFIG_DIR / group / rest[0]).is_dir():
-        group /= rest.pop(0)
-    having = []
-    places = {group, Path("data")} if group.parts else set()  # data bring settings of other groups
-    for file in (file for place in sorted(places) for file in _yamls(place)):
-        with suppress(Exception):  # nobody has chosen it
-            text, place = file.read_text(encoding="utf-8"), file.parent.relative_to(CONFIG_DIR)
-            is_global = text.startswith("# @package _global_")
-            if is_global or place == group:
-                reduce(getitem, key.split(".") if is_global else rest, yaml.safe_load(text))  # a value of ??? counts
-                having.append(f"{place.as_posix()}={file.stem}")
+    """The choices that have a key: of its group, else of data, which bring settings of other groups too."""
+    group, names = Path(), key.split(".")
+    for name in names[:-1]:
+        if not (CONFIG_DIR / group / name).is_dir():
+            break
+        group /= name
+    having = (_choices(group, names) or _choices(Path("data"), names)) if group.parts else []
     *others, last = having or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _yamls(group: Path) -> list[Path]:
-    """Those of a group, left out what is for Python alone."""
-    return sorted(
-        file for file in (CONFIG_DIR / group).glob("*.yaml") if str(group) != "data" or file.stem not in OF_PYTHON
-    )
+def _choices(group: Path, names: Sequence[str]) -> list[str]:
+    """Those of a group whose yaml has the key of these names, left out those for Python alone."""
+    having = []
+    for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
+        if str(group) == "data" and file.stem in OF_PYTHON:
+            continue
+        with suppress(Exception):  # nobody has chosen it
+            text = file.read_text(encoding="utf-8")
+            node: Any = yaml.safe_load(text)
+            if not text.startswith("# @package _global_"):
+                node = reduce(lambda inner, name: {name: inner}, reversed(group.parts), node)
+            reduce(getitem, names, node)  # a value of ??? counts
+            having.append(f"{group.as_posix()}={file.stem}")
+    return having
 
 
 def choice(key: str, value: object) -> str:

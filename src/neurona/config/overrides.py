@@ -17,7 +17,7 @@ from neurona.config import registry
 from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, UserError
 
-OF_SWEEPS = ("hydra.sweep", "hydra.launcher")
+OF_SWEEPS = ("hydra.sweep.", "hydra.sweeper.", "hydra.launcher.")
 """How the keys begin that a single run has no use for."""
 
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
@@ -64,8 +64,7 @@ def _problem(text: str) -> str:
     is_key = re.fullmatch(r"(\+\+?|~)?[A-Za-z_][\w@:/-]*(\.[\w@:-]+)*", key, re.ASCII)
     if not is_key or value.startswith(("[", "{", "(", "'", '"')):
         return "cannot be read; write key=value, and a text in it with special signs in quotes of its own"
-    line = written(key, value)
-    line = shlex.quote(line) if set('"$`\\') & set(line) else f'"{line}"'
+    line = _quoted(written(key, value))
     problem = "cannot be read; a text with commas, quotes, =, brackets or accents goes into quotes of its own"
     return f"{problem} inside the shell's: {line}"
 
@@ -84,8 +83,9 @@ def check_single(overrides: Iterable[Override]) -> None:
 def check_of_run(overrides: Iterable[Override]) -> None:
     """Raises ConfigError for one that only a sweep uses."""
     for override in overrides:
-        if key(override).replace("/", ".").startswith(OF_SWEEPS) and override.value() is not None:
-            raise ConfigError(key(override), value(override), "is for a sweep: add -m on the command line")
+        if f"{key(override).replace('/', '.')}.".startswith(OF_SWEEPS) and override.value() is not None:
+            problem = "is for a sweep: add -m on the command line, or leave it out"
+            raise ConfigError(key(override), value(override), problem)
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:
@@ -122,13 +122,20 @@ def value(override: Override) -> str:
 
 def typed(key: str, value: object) -> str:
     """The override as it is typed in Python, with Hydra's quotes where it needs them."""
-    is_plain = re.fullmatch(r"[\w./@:+-]+( [\w./@:+-]+)*", str(value), re.ASCII)
-    return f"{key}={value}" if is_plain else written(key, str(value))
+    text, line = str(value), f"{key}={value}"
+    is_plain = re.fullmatch(r"[\w./@:+-]+( [\w./@:+-]+)*", text, re.ASCII) and parse([line])[0].value() == text
+    return line if is_plain else written(key, text)
 
 
 def in_shell(key: str, value: object) -> str:
     """The override as it is typed in a shell."""
-    return shlex.quote(typed(key, value))
+    line = typed(key, value)
+    return line if shlex.quote(line) == line else _quoted(line)
+
+
+def _quoted(line: str) -> str:
+    """A line in a shell's quotes, in double ones where that leaves it readable."""
+    return shlex.quote(line) if set('"$`\\!') & set(line) else f'"{line}"'
 
 
 def written(key: str, text: str) -> str:

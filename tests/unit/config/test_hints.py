@@ -40,6 +40,7 @@ def test_key_paths_leave_out_what_hydra_reads() -> None:
             "optimizer.groups.head.lr",
             "patterns for names are a mapping, in quotes: 'optimizer.groups={head.*:{lr:1e-4}}'",
         ),
+        ("optimizer.warmup_epochs", "optimizer has lr, schedule"),
         ("experiments", "did you mean experiment?"),
         (
             "zzz",
@@ -52,12 +53,18 @@ def test_unknown_key(key: str, hint: str) -> None:
     assert hints.unknown_key(key, DECLARED) == f"no such key; {hint}"
 
 
+def test_a_key_whose_name_begins_another() -> None:
+    assert hints.unknown_key("block.x", ["block", "blocks", "blocks.y"]) == "no such key; block has none"
+
+
 def test_a_key_of_another_choice_of_its_group() -> None:
     assert hints.other_choice("data.path") == "no such key here; it belongs to data=table"
     assert hints.other_choice("data.nothing") == ""
     there = "optimizer/schedule=cosine"
     assert hints.other_choice("optimizer.schedule.warmup_fraction") == f"no such key here; it belongs to {there}"
-    assert hints.other_choice("sed") == ""
+    assert hints.other_choice("trainer.callbacks.importance.seconds") == "no such key here; it belongs to data=table"
+    assert hints.other_choice("trainer.max_epochs") == "no such key here; it belongs to trainer=auto"
+    assert hints.other_choice("trainer.batch_size") == hints.other_choice("sed") == ""
     assert hints.other_choice("logger.wandb.project") == "no such key here; it belongs to logger=wandb"
     assert hints.unknown_key("logger.csv.save_dir", ["logger.x.save_dir"]) == hints.other_choice("logger.csv.save_dir")
 

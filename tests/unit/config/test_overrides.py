@@ -24,7 +24,24 @@ def test_the_parts_of_an_override(text: str, root: str, key: str, value: str) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "plain", "a=b, 'c'", "it's", "\\'", "\\\\", "${x}", "[1", "a\nb", "é ü", "a b", "~/x"]
+    "text",
+    [
+        "",
+        "plain",
+        "a=b, 'c'",
+        "it's",
+        "\\'",
+        "\\\\",
+        "${x}",
+        "[1",
+        "a\nb",
+        "é ü",
+        "a b",
+        "~/x",
+        "it's !",
+        "true",
+        "2026",
+    ],
 )
 def test_a_text_that_is_written_is_read_again(text: str) -> None:
     in_python = [overrides.written("key", text), overrides.typed("key", text)]
