@@ -64,10 +64,8 @@ def _problem(text: str) -> str:
     is_key = re.fullmatch(r"(\+\+?|~)?[A-Za-z_][\w@:/-]*(\.[\w@:-]+)*", key, re.ASCII)
     if not is_key or value.startswith(("[", "{", "(", "'", '"')):
         return "cannot be read; write key=value, and a text in it with special signs in quotes of its own"
-    line = written(key, value)
-    line = shlex.quote(line) if set('"$`\\') & set(line) else f'"{line}"'
     problem = "cannot be read; a text with commas, quotes, =, brackets or accents goes into quotes of its own"
-    return f"{problem} inside the shell's: {line}"
+    return f"{problem} inside the shell's: {in_shell(key, value)}"
 
 
 def check_single(overrides: Iterable[Override]) -> None:
@@ -123,12 +121,14 @@ def value(override: Override) -> str:
 def typed(key: str, value: object) -> str:
     """The override as it is typed in Python, with Hydra's quotes where it needs them."""
     is_plain = re.fullmatch(r"[\w./@:+-]+( [\w./@:+-]+)*", str(value), re.ASCII)
-    return f"{key}={value}" if is_plain else written(key, str(value))
+    plain = f"{key}={value}"
+    return plain if is_plain and isinstance(parse([plain])[0].value(), str) else written(key, str(value))
 
 
 def in_shell(key: str, value: object) -> str:
     """The override as it is typed in a shell."""
-    return shlex.quote(typed(key, value))
+    line = typed(key, value)
+    return f'"{line}"' if "'" in line and not set('"$`\\!') & set(line) else shlex.quote(line)
 
 
 def written(key: str, text: str) -> str:
