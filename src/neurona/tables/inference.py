@@ -245,6 +245,9 @@ def _guess(cells: Cells, rules: Rules, override: Kind | None = None) -> Guess:
         return Guess(override or "boolean")
     if dtype in (pl.Date, pl.Datetime):
         return Guess(override or "date", "")
+    is_of_rules = bool(rules.dates) and not override and dtype == pl.String
+    if is_of_rules and moments(known, rules.dates, rules).null_count() == known.null_count():
+        return Guess("date", rules.dates)  # of digits alone too
     are_typed = dtype.is_numeric() or dtype in (pl.Duration, pl.Time)
     if are_typed or (cells.are_numbers and cells.are_clear):
         are_categories = (cells.are_codes and not are_typed) or _are_rounded(cells)

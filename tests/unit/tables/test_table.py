@@ -269,6 +269,13 @@ def test_classes_that_are_one_number_are_named(table: Callable[..., TableData], 
     assert "differ only in the way they are written; data.labels can unite" in data.card["warnings"][0]
 
 
+def test_dates_of_digits_are_dates_where_their_pattern_is_given(table: Callable[..., TableData]) -> None:
+    data = table(a=[20210101 + i % 20 for i in range(ROWS)], settings={"dates": "%Y%m%d"})
+    data.setup()
+    assert data.schema is not None
+    assert [(column.kind, column.format) for column in data.schema.columns] == [("date", "%Y%m%d"), ("numeric", "")]
+
+
 def test_weights_are_read_however_they_are_written(table: Callable[..., TableData]) -> None:
     data = table(w=[f"{i % 3},5" for i in range(ROWS)], settings={"weight": "w"})
     data.setup()
