@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,12 +76,12 @@ def takes(function: Any, *arguments: Any) -> bool:
     return True
 
 
-def did_you_mean(word: object, known: Collection[Any]) -> str:
+def did_you_mean(word: object, known: Collection[Any], written: Callable[[str], str] = str) -> str:
     """The words "; did you mean …?", or nothing if no known word is close: the shortest of those that the word begins
-    within the same part of a path, else the most similar. Capitals count as small letters.
+    within the same part of a path, else the most similar. Capitals count as small letters. written: how it is printed.
     """
     names = {str(name).casefold(): str(name) for name in reversed(list(known))}
     start = str(word).casefold()
     longer = [name for name in names if len(start) > 2 and name.startswith(start) and "/" not in name[len(start) :]]
     close = sorted(longer, key=len) or get_close_matches(start, names, n=1)
-    return f"; did you mean {names[close[0]]}?" if close else ""
+    return f"; did you mean {written(names[close[0]])}?" if close else ""

@@ -296,7 +296,7 @@ def test_published_parts_are_kept(tmp_path: Path) -> None:
         for key, name in (("path", "train"), ("val_path", "val"), ("test_path", "test"))
     ]
     overrides = ["data=table", "data.target=label", *paths, f"folder={tmp_path}/run", "quiet=true", *SHORT]
-    with pytest.raises(DataError, match=r"test\.csv: labels 'groß\.', .* data\.labels='\.' strips"):
+    with pytest.raises(DataError, match=r"test\.csv: labels 'groß\.', .* data\.labels=\. strips"):
         neurona.run(overrides)
     assert not (tmp_path / "run").exists()
     neurona.run([*overrides, "data.labels=."])

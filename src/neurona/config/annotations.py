@@ -38,7 +38,7 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     hint = hints.choice(key, value) or did_you_mean(wrong, choices)
     if key in hints.OF_ONES_OWN and (not hint or "." in str(value)):
         hint = f"; {hints.OF_ONES_OWN[key]}"
-    if isinstance(value, bool | None) and any(kind.accepts("text") for kind in kinds):
+    if isinstance(value, bool | float | None) and any(kind.accepts("text") for kind in kinds):
         hint = f"; \"{key}='{json.dumps(value)}'\" is that as text"
     raise ConfigError(key, "null" if value is None else value, f"must be {allowed}{hint}")
 

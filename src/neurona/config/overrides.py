@@ -64,9 +64,8 @@ def _problem(text: str) -> str:
     is_key = re.fullmatch(r"(\+\+?|~)?[A-Za-z_][\w@:/-]*(\.[\w@:-]+)*", key, re.ASCII)
     if not is_key or value.startswith(("[", "{", "(", "'", '"')):
         return "cannot be read; write key=value, and a text in it with special signs in quotes of its own"
-    line = _quoted(written(key, value))
     problem = "cannot be read; a text with commas, quotes, =, brackets or accents goes into quotes of its own"
-    return f"{problem} inside the shell's: {line}"
+    return f"{problem} inside the shell's: {_quoted(written(key, value))}"
 
 
 def check_single(overrides: Iterable[Override]) -> None:
@@ -129,13 +128,12 @@ def typed(key: str, value: object) -> str:
 
 def in_shell(key: str, value: object) -> str:
     """The override as it is typed in a shell."""
-    line = typed(key, value)
-    return line if shlex.quote(line) == line else _quoted(line)
+    return _quoted(typed(key, value))
 
 
 def _quoted(line: str) -> str:
-    """A line in a shell's quotes, in double ones where that leaves it readable."""
-    return shlex.quote(line) if set('"$`\\!') & set(line) else f'"{line}"'
+    """A line in a shell's quotes where it needs them, in double ones where that leaves it readable."""
+    return f'"{line}"' if "'" in line and not set('"$`\\!') & set(line) else shlex.quote(line)
 
 
 def written(key: str, text: str) -> str:

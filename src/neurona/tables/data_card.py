@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -55,10 +56,12 @@ def _about_labels(
     if len(names) > MOST_NUMBERS and pl.Series(names).cast(pl.Float64, strict=False).is_not_null().all():
         problem = "if they are amounts, this is regression, which neurona does not do"
         yield f"the {len(names)} classes are all numbers; {problem}"
-    alike = Counter(name.casefold() for name in names)
-    if spellings := [repr(name) for name in names if alike[name.casefold()] > 1]:
+    figures = [figure + 0.0 for figure in pl.Series(names).cast(pl.Float64, strict=False).fill_null(math.nan)]
+    same = [name.casefold() if math.isnan(figure) else figure for name, figure in zip(names, figures, strict=True)]
+    alike = Counter(same)
+    if spellings := [repr(name) for name, key in zip(names, same, strict=True) if alike[key] > 1]:
         classes = _list(spellings, len(spellings))
-        yield f"the classes {classes} differ only in upper and lower case; data.labels can unite them"
+        yield f"the classes {classes} differ only in the way they are written; data.labels can unite them"
     unknown = words(labels, Rules(missing=())).filter(pl.Series(targets < 0)).drop_nulls()
     if len(unknown):
         texts = ", ".join(map(repr, unknown.unique().sort()))

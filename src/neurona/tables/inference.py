@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neurona.errors import ConfigError, DataError, did_you_mean
 from neurona.tables.marks import SAMPLE, readings
 from neurona.tables.matrix import encode_column
-from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, setting
+from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, listed, setting
 from neurona.tables.unread import fold
 from neurona.tables.values import (
     LARGEST_NUMBER,
@@ -146,6 +146,12 @@ def order_of(column: pl.Series, rules: Rules) -> pl.Series:
     return values.rank("dense")
 
 
+def figures_of(column: pl.Series, rules: Rules) -> pl.Series:
+    """A column as numbers, however they are written; null for other values."""
+    (cells,) = _read(column.to_frame(), rules)
+    return numbers(column, rules, _guess(cells, rules, "numeric").reading)
+
+
 def _read(table: pl.DataFrame, rules: Rules) -> Iterator[Cells]:
     """table: the training rows of some of its columns."""
     texts, read = all_words(table, rules), parse_all(table, rules)
@@ -239,6 +245,9 @@ def _guess(cells: Cells, rules: Rules, override: Kind | None = None) -> Guess:
         return Guess(override or "boolean")
     if dtype in (pl.Date, pl.Datetime):
         return Guess(override or "date", "")
+    is_of_rules = bool(rules.dates) and not override and dtype == pl.String
+    if is_of_rules and moments(known, rules.dates, rules).null_count() == known.null_count():
+        return Guess("date", rules.dates)  # of digits alone too
     are_typed = dtype.is_numeric() or dtype in (pl.Duration, pl.Time)
     if are_typed or (cells.are_numbers and cells.are_clear):
         are_categories = (cells.are_codes and not are_typed) or _are_rounded(cells)
@@ -265,11 +274,10 @@ def _look(texts: pl.Series, rules: Rules) -> Guess:
         return Guess("categorical")
     name, warnings = texts.name, tuple[str, ...]()
     if most < CERTAIN * len(texts):
-        odd = ", ".join(map(repr, distinct.filter(values.is_null())[:3]))
-        problem = (
-            f"column {name!r} is categorical, though {most / len(texts):.0%} of its values are {NOUNS[guess.kind]}"
-        )
-        return Guess("categorical", warnings=(f"{problem}; data.missing takes the others as missing, such as {odd}",))
+        odd = distinct.filter(values.is_null()).to_list()[:3]
+        share = f"{most / len(texts):.0%} of its values are {NOUNS[guess.kind]}"
+        remedy = f"{listed('missing', [*rules.missing, *odd])} takes {', '.join(map(repr, odd))} as missing"
+        return Guess("categorical", warnings=(f"column {name!r} is categorical, though {share}; {remedy}",))
     if "%y" in guess.reading:
         warnings = (f"column {name!r}: years of two digits are from 1970 to 2069",)
     for count, other, others in ways:
@@ -291,8 +299,8 @@ def _rival(text: str, first: tuple[Guess, Any], second: tuple[Guess, Any]) -> st
 
 
 def _patterns(distinct: pl.Series, rules: Rules) -> Sequence[str]:
-    """The date patterns that at least half of a sample of texts seem to follow."""
-    if rules.dates:
+    """The date patterns that at least half of a sample of texts seem to follow: the rules', if it is one."""
+    if rules.dates and 2 * moments(distinct, rules.dates, rules).count() >= len(distinct):
         return [rules.dates]
     sample = [text.replace(", ", " ") for text in distinct.gather_every(max(1, len(distinct) // SAMPLE))]
     shapes = [(pattern, re.compile(rf"(?:[A-Z][a-z]+ )?{shape(pattern)}(?:[ T].*)?$")) for pattern in DATES]

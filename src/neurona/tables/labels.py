@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from neurona.config.overrides import in_shell
 from neurona.errors import DataError
 from neurona.tables.schema import Rules
 from neurona.tables.values import words
@@ -64,7 +65,7 @@ class Labels:
         remedy = "data.labels maps labels to the names of classes"
         for mark in {word[-1] for word in unknown} - {name[-1] for name in class_names}:
             if {word.strip(mark) for word in unknown} <= set(class_names):
-                remedy = f"data.labels='{mark}' strips what makes the difference"
+                remedy = f"{in_shell('data.labels', mark)} strips what makes the difference"
         others = ", ".join(map(repr, unknown[:5])) + " …" * (len(unknown) > 5)
         classes = ", ".join(map(repr, class_names[:10])) + " …" * (len(class_names) > 10)
         raise DataError(path, f"labels {others} in column {self.target!r}, where training has {classes}; {remedy}")

@@ -75,9 +75,15 @@ def readings(texts: pl.Series, rules: Rules) -> list[Marks]:
     affixes = dict.fromkeys([("", ""), *(pair for pair, _ in Counter(m.groups() for m in matches).most_common(1))])
     default_marks = rules.decimal or ".", rules.thousands or ""
     usual = [(d, t) for d, t in WAYS if rules.decimal in ("", d) and rules.thousands in (None, t)] or [default_marks]
-    ways = [Marks(*way, *pair) for pair, way in product(affixes, usual)]
-    patterns = {way: re.compile(way.pattern) for way in ways}
-    return [way for way in ways if 2 * sum(1 for text in sample if patterns[way].match(text)) >= len(sample)]
+    for marks in (usual, WAYS):  # those of the rules, where they fit
+        patterns = {
+            way: re.compile(way.pattern) for way in (Marks(*way, *pair) for pair, way in product(affixes, marks))
+        }
+        if fitting := [
+            way for way, found in patterns.items() if 2 * sum(map(bool, map(found.match, sample))) >= len(sample)
+        ]:
+            return fitting
+    return []
 
 
 def _respell(text: pl.Series) -> pl.Series:

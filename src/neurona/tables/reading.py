@@ -39,11 +39,11 @@ FORMATS = {
     b"\xff\xfe": _UTF_16,
     b"\xfe\xff": _UTF_16,
     b"\x93NUMPY": ("a numpy array", "np.savez('t.npz', x=x, y=y) makes a table of it and the labels y"),
-    b"PAR1": ("a Parquet file", "give it the ending .parquet"),
+    b"PAR1\x15": ("a Parquet file", "give it the ending .parquet"),
     b"ARROW1": ("an Arrow file", "give it the ending .arrow"),
     OFFICE: ("an Excel or other Office file", "save it there as CSV UTF-8"),
     b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull gets the file itself"),
-    b"<!DOCTYPE": ("a web page", "download the file itself"),
+    **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html"), ("a web page", "download the file itself")),
     b"BZh": ("packed with bzip2", "bunzip2 -c {file} unpacks it"),
     b"\xfd7zXZ": ("packed with xz", "xz -dc {file} unpacks it"),
 }
@@ -190,10 +190,7 @@ def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
     """Checked first, line by line: polars fills short lines up, and does not say where it meets an error."""
     _check_format(file)
     first = _first_line(file)
-    if not first:
-        raise DataError(file, "is empty; it needs a header and rows")
-    if re.fullmatch(r"sep=.\s*", first, re.IGNORECASE):
-        raise DataError(file, f"begins with a note for Excel; {_command('sed 1d', file)} leaves it out")
+    _check_first(first, file)
     separator = separator or _separator(first)
     lines = pl.scan_lines(file, name="line", glob=False)
     unquoted = pl.col("line").str.replace_all(QUOTED.pattern, "")
@@ -218,7 +215,7 @@ def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
 def _check_format(file: Path) -> None:
     """Raises DataError where the first bytes are those of something else than text in UTF-8."""
     with file.open("rb") as start:
-        head = start.read(4096)
+        head = start.read(4096).lstrip()
     magic = next((magic for magic in FORMATS if head.startswith(magic)), ZSTD)
     name, remedy = FORMATS[magic]
     if not head.startswith(magic) or (magic == ZSTD and file.suffix == ".zst"):
@@ -227,16 +224,32 @@ def _check_format(file: Path) -> None:
         name, remedy = FORMATS[OFFICE]
     elif magic == ZIP and b".npy" in head:
         name, remedy = "a file of numpy arrays", "give it the ending .npz"
-    command, found, words = remedy.partition(" {file}")
-    problem = f"is {name} by its first bytes; {_command(command, file) if found else command}{words}"
+    repair, found, words = remedy.partition(" {file}")
+    problem = f"is {name} by its first bytes; {command(repair, file) if found else repair}{words}"
     raise DataError(file, problem)
 
 
-def _command(command: str, file: Path) -> str:
+def _check_first(line: str, file: Path) -> None:
+    """Raises DataError where the first line is none of a table."""
+    if not line:
+        raise DataError(file, "is empty; it needs a header and rows")
+    if re.fullmatch(r"sep=.\s*", line, re.IGNORECASE):
+        raise DataError(file, f"begins with a note for Excel; {command('sed 1d', file)} leaves it out")
+    if set(line[1:8:2]) == {"\0"}:
+        convert = command("iconv -f utf-16le -t utf-8", file)
+        raise DataError(file, f"seems to be text in UTF-16; {convert} converts it")
+    if "\0" in line:
+        raise DataError(file, "is no text, as its first line has zero bytes; if it is an archive, unpack it")
+    if "\r" in QUOTED.sub("", line).rstrip():
+        convert = command(r"awk 1 RS='\r'", file)
+        raise DataError(file, f"has lines that end in CR, as on an old Mac; {convert} ends them as usual")
+
+
+def command(repair: str, file: Path) -> str:
     """A shell command that repairs a file."""
     old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}.new.csv")
     unpack = {".gz": "zcat", ".zst": "zstdcat"}.get(file.suffix)
-    return f"{unpack} {old} | {command} > {new}" if unpack else f"{command} {old} > {new}"
+    return f"{unpack} {old} | {repair} > {new}" if unpack else f"{repair} {old} > {new}"
 
 
 def _first_line(file: Path) -> str:
@@ -285,20 +298,28 @@ def _check_lines(file: Path, separator: str) -> list[int]:
 
 def _common_fault(file: Path, separator: str, width: int) -> str:
     """A fault that the first lines share, and the command that repairs it; nothing where none is known."""
-    lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100) if line.strip()]
-    is_wider = all(QUOTED.sub("", line).count(separator) == width for line in lines[1:])
-    if any(line.startswith("#") for line in lines):
-        command, words = "grep -v '^#'", "lines that begin with # seem to be comments; {} leaves them out"
-    elif is_wider and all(line.endswith(separator) for line in lines[1:]):
-        command, words = f"sed 's/{separator}$//'", f"every row ends in {separator!r}; {{}} leaves that out"
-    elif is_wider:
-        command, words = (
-            f"sed '1s/^/row{separator}/'",
-            "every row has one value more than the header, perhaps row names from R; {} gives them a name",
-        )
+    lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100)]
+    counts = {at: QUOTED.sub("", line).count(separator) for at, line in enumerate(lines) if line.strip()}
+    first, *others = counts
+    usual = Counter(counts.values()).most_common(1)[0][0]
+    head = next(at for at, count in counts.items() if count == usual)
+    below = {counts[at] for at in others}
+    hashed = [count for at, count in counts.items() if lines[at].startswith("#")]
+    names = [lines[at].split(separator)[0] for at in others]
+    if hashed and usual not in hashed:
+        repair, words = "grep -v '^#'", "lines that begin with # seem to be comments; {} leaves them out"
+    elif below == {width} and all(lines[at].endswith(separator) for at in others):
+        repair, words = f"sed 's/{separator}$//'", f"every row ends in {separator!r}; {{}} leaves that out"
+    elif below == {width - 2} and lines[first].endswith(separator):
+        repair, words = f"sed '{first + 1}s/{separator}$//'", f"the header ends in {separator!r}; {{}} leaves that out"
+    elif below == {width} and len(set(names)) == len(names):
+        repair = f"sed '{first + 1}s/^/row{separator}/'"
+        words = "every row has one value more than the header, perhaps row names from R; {} gives them a name"
+    elif head and all(2 * count < usual if at < head else count == usual for at, count in counts.items()):
+        repair, words = f"sed 1,{head}d", "if a title stands before the header, {} leaves it out"
     else:
         return ""
-    return words.format(_command(command, file))
+    return words.format(command(repair, file))
 
 
 def _lines(file: Path, most: int = -1) -> Iterator[str]:
@@ -316,7 +337,7 @@ def _lines(file: Path, most: int = -1) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                convert = _command("iconv -f cp1252 -t utf-8", file)
+                convert = command("iconv -f cp1252 -t utf-8", file)
                 problem = f"is not UTF-8 ({error.reason}); {convert} converts it, if it comes from Windows"
                 raise DataError(f"{file}, line {number}", problem) from error
 

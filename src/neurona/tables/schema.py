@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
 NOUNS = {"numeric": "numbers", "boolean": "yes or no", "date": "dates", "categorical": "known from training"}
@@ -102,10 +104,15 @@ class Schema:
 
 def setting(key: str, name: str) -> str:
     """The setting that names a column, as typed into a shell."""
-    if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", name, re.IGNORECASE):
-        return f"data.{key}=[{name}]"
-    escaped = name.replace('"', r"\"")
-    return shlex.quote(f'data.{key}=["{escaped}"]')
+    return listed(key, [name])
+
+
+def listed(key: str, texts: Iterable[str]) -> str:
+    """The setting that lists texts, as typed into a shell."""
+    is_plain = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", re.IGNORECASE).fullmatch
+    entries = [text if is_plain(text) else QuotedString(text, Quote.double).with_quotes() for text in texts]
+    line = f"data.{key}=[{','.join(entries)}]"
+    return line if len(entries) == 1 and '"' not in line else shlex.quote(line)
 
 
 class Layout(NamedTuple):

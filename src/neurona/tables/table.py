@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neurona.config.overrides import in_shell
 from neurona.data.base import InMemoryData, Table
 from neurona.data.batches import Batch, BatchLoader
 from neurona.data.preprocessing import Scaling
@@ -24,13 +25,13 @@ from neurona.data.split import Split
 from neurona.errors import ConfigError, DataError, check_range, did_you_mean
 from neurona.tables import data_card, encoding, reading
 from neurona.tables.encoding import Numeric
-from neurona.tables.inference import infer, order_of
+from neurona.tables.inference import figures_of, infer, order_of
 from neurona.tables.labels import Labels, codes
 from neurona.tables.matrix import encode
 from neurona.tables.schema import MISSING, Rules, Schema, layout, setting
 from neurona.tables.spec import TableSpec
 from neurona.tables.unread import Tally, merge
-from neurona.tables.values import all_words, numbers, with_nan, words
+from neurona.tables.values import all_words, with_nan, words
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class TableData(InMemoryData):
         separator = self.separator
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
             raise ConfigError(
-                "data.separator", separator, "must be one character, such as ; or null, which finds it out"
+                "data.separator", separator, "must be one character, as in \"data.separator=';'\"; null finds it out"
             )
         if self.decimal is not None and (len(self.decimal) != 1 or self.decimal == self.thousands):
             raise ConfigError("data.decimal", self.decimal, "must be one character, and differ from data.thousands")
@@ -210,8 +211,21 @@ class TableData(InMemoryData):
         ends = torch.tensor([0, sizes[0], *published]).cumsum(0)
         pool, num_val, num_test = torch.searchsorted(labelled, ends).diff().tolist()
         of_pool = {key: values[labelled[:pool]] for key, values in ranks.items() if values is not None}
+        if self._group is not None:
+            self._check_groups(len(of_pool["groups"].unique()))
         parts = self.split(targets[labelled], names, num_test, num_val=num_val, **of_pool)
         return Split(labelled[parts.train], labelled[parts.val], labelled[parts.test])
+
+    def _check_groups(self, count: int) -> None:
+        draws_test = self.test_path is None and self.test_fraction > 0
+        draws_val = self.val_path is None and self.has_validation
+        needed = draws_test + (self.folds or 1 + draws_val)
+        if count < needed:
+            problem = f"has {count} values, and each of {needed} parts needs one of its own"
+            remedy = (
+                "use fewer data.folds" if self.folds else "data.test_fraction=0 or data.val_fraction=0 leaves one out"
+            )
+            raise ConfigError("data.group", self._group, f"{problem}; {remedy}")
 
     def describe(self, table: Table) -> DataSpec:
         if not self.has_batch_size:
@@ -249,7 +263,7 @@ class TableData(InMemoryData):
         """Of the rows of ``path``, then those of published parts, which need none."""
         if self._weight is None:
             return None
-        values = with_nan(numbers(table[self._weight], self.rules)).astype(np.float32)
+        values = with_nan(figures_of(table[self._weight], self.rules)).astype(np.float32)
         if not (values >= 0).all() or not values.any():
             odd = table[self._weight].gather((~(values >= 0)).nonzero()[0][:3]).to_list() or [0]
             problem = f"needs a number of 0 or more in every row, not all 0, but holds {', '.join(map(repr, odd))}"
@@ -349,15 +363,22 @@ def batch_size_for(rows: int) -> int:
 def _require_column(key: str, name: str | None, table: pl.DataFrame, path: str) -> None:
     if name is None or name in table.columns:
         return
-    hint = did_you_mean(name, table.columns) or f"; there are {', '.join(table.columns[:30])}"
+    hint = did_you_mean(name, table.columns, lambda known: _written(key, known)) if table.width > 1 else ""
+    hint = hint or f"; there are {', '.join(table.columns[:30])}"
     if {f"{name}0", f"{name}1"} <= set(table.columns):
         hint = f"; it is an array of several columns, {name}0, {name}1 …; of one-hot labels, save {name}.argmax(1)"
     if table.width == 1:
         hint += " (only one column: is data.separator right?)"
         if len(table.columns[0].split()) > 1:
-            old = shlex.quote(path)
-            hint += f"; where blanks separate them, sed 's/^ *//;s/  */,/g' {old} > new.csv puts commas there"
+            repair = reading.command("sed 's/^ *//;s/ *$//;s/  */,/g'", Path(path))
+            hint += f"; where blanks separate them, {repair} puts commas there"
     raise ConfigError(key, name, f"no such column{hint}")
+
+
+def _written(key: str, name: str) -> str:
+    """A column's name, or the setting that gives it where it needs quotes."""
+    line = in_shell(key, name)
+    return name if key == "data.drop" or line == f"{key}={name}" else line
 
 
 def _about_header(table: pl.DataFrame, path: str) -> tuple[str, ...]:

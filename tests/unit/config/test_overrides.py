@@ -41,6 +41,9 @@ def test_the_parts_of_an_override(text: str, root: str, key: str, value: str) ->
         "it's !",
         "true",
         "2026",
+        "True",
+        "1_000",
+        "wow!",
     ],
 )
 def test_a_text_that_is_written_is_read_again(text: str) -> None:
@@ -49,6 +52,7 @@ def test_a_text_that_is_written_is_read_again(text: str) -> None:
         (override,) = overrides.parse([line])
         assert override.value() == text
     assert overrides.in_shell("run", "logs/a_1/2026-11-30") == "run=logs/a_1/2026-11-30"
+    assert overrides.in_shell("key", "é!") == """'key='"'"'é!'"'"''"""  # bash repeats a command by ! within "
 
 
 @pytest.mark.parametrize(

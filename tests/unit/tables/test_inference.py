@@ -106,7 +106,7 @@ def test_columns_left_out(values: list[Any], name: str, reason: str, warning: st
             "%d/%m/%Y or %m/%d/%Y (with \"data.dates='%m/%d/%Y'\"); the first reading is used",
         ),
         (repeated("01/02/70", "30/04/69", "31/12/69"), "years of two digits are from 1970 to 2069"),
-        ([*map(str, range(1, 80, 2)), *["soon", "late"] * 10], "though 67% of its values are numbers; data.missing"),
+        ([*map(str, range(1, 80, 2)), *["soon", "late"] * 10], "though 67% of its values are numbers; 'data.missing"),
     ],
 )
 def test_warnings(values: list[Any], warning: str) -> None:

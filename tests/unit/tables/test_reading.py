@@ -181,8 +181,11 @@ def test_a_fault_of_the_whole_file_is_named_with_a_command_that_mends_it(
         ("t.csv", b"PK\x03\x04..my.csv", r"is a zip archive .*unzip -p \S+t\.csv > t\.new\.csv"),
         ("t.csv", b"PK\x03\x04..x.npy", r"numpy arrays .*the ending \.npz"),
         ("t.txt", b"\x93NUMPY", "is a numpy array"),
-        ("t.csv", b"PAR1", "is a Parquet file"),
+        ("t.csv", b"PAR1\x15", "is a Parquet file"),
         ("t.csv", b"<!DOCTYPE html>", "is a web page"),
+        ("t.csv", b"\n\n<!doctype html>", "is a web page"),
+        ("t.csv", b"PAR1,PAR2", "has no rows, only a header"),
+        ("t.gz", gzip.compress(b"t.csv\0\0\0"), "is no text, as its first line has zero bytes"),
     ],
 )
 def test_the_first_bytes_tell_what_is_no_text(tmp_path: Path, name: str, head: bytes, problem: str) -> None:

@@ -49,7 +49,7 @@ def test_one_of_an_earlier_version_is_read_as_it_was() -> None:
     assert encode(pl.DataFrame({"n": ["1.5", "1,5"]}), schema)[0].tolist() == [1.5]
 
 
-@pytest.mark.parametrize("name", ["a.b-c", "income, in €", "it's", "null"])
+@pytest.mark.parametrize("name", ["a.b-c", "income, in €", "it's", "null", "a\\"])
 def test_a_setting_is_what_the_command_line_takes(name: str) -> None:
     override = OverridesParser.create().parse_override(shlex.split(setting("drop", name))[0])
     assert (override.key_or_group, [str(value) for value in override.value()]) == ("data.drop", [name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from neurona.config.overrides import parse
 from neurona.errors import ConfigError, DataError, UserError
 from neurona.tables.table import TableData
 
@@ -228,6 +230,59 @@ def test_no_row_that_tests_is_older_than_one_of_training(table: Callable[..., Ta
     assert max(train) < min(val) <= max(val) < min(test)
 
 
+@pytest.mark.parametrize(
+    ("values", "others"),
+    [
+        ([f"{i % 9 + 1}.{100 + i * 7}" for i in range(ROWS)], [f"0.{i % 10}{i % 7}" for i in range(ROWS)]),
+        (
+            [f"{1 + i % 12:02}/{1 + i * 5 % 12:02}/2021" for i in range(ROWS)],
+            [f"{1 + i % 28:02}.{1 + i % 12:02}.2021" for i in range(ROWS)],
+        ),
+        ([*["soon"] * 20, *map(str, range(1, 2 * ROWS - 40, 2))], [None, *range(ROWS - 1)]),
+    ],
+)
+def test_the_setting_that_a_warning_prints_for_one_column_leaves_the_others_as_they_are(
+    table: Callable[..., TableData], values: list[str], others: list[Any]
+) -> None:
+    labels = [("NA", "no", "yes")[i % 3] for i in range(ROWS)]
+    data = table(a=values, b=others, y=labels)
+    data.setup()
+    assert data.schema is not None
+    *_, warning = (one for one in data.schema.warnings if "column 'a'" in one)
+    printed = [parse(shlex.split(line))[0] for line in re.findall(r"\"data[^\"]*\"|'data.*\]'", warning)]
+    settings = {one.key_or_group.removeprefix("data."): one.value() for one in printed}
+    assert settings
+    again = table(a=values, b=others, y=labels, settings=settings)
+    again.setup()
+    assert again.schema is not None
+    (first, one), (second, other) = data.schema.columns, again.schema.columns
+    assert (first, data.schema.rules) != (second, again.schema.rules)
+    assert (one.name, one.kind, one.format, one.origin) == (other.name, other.kind, other.format, other.origin)
+    assert data.spec.class_names == again.spec.class_names == ("no", "yes")
+
+
+@pytest.mark.parametrize("classes", [("1", "+1", "-1"), (".5", "0.50", "1"), ("01", "1", "2")])
+def test_classes_that_are_one_number_are_named(table: Callable[..., TableData], classes: tuple[str, ...]) -> None:
+    data = table(y=[*classes] * (ROWS // 3))
+    data.setup()
+    assert data.card is not None
+    assert "differ only in the way they are written; data.labels can unite" in data.card["warnings"][0]
+
+
+def test_dates_of_digits_are_dates_where_their_pattern_is_given(table: Callable[..., TableData]) -> None:
+    data = table(a=[20210101 + i % 20 for i in range(ROWS)], settings={"dates": "%Y%m%d"})
+    data.setup()
+    assert data.schema is not None
+    assert [(column.kind, column.format) for column in data.schema.columns] == [("date", "%Y%m%d"), ("numeric", "")]
+
+
+def test_weights_are_read_however_they_are_written(table: Callable[..., TableData]) -> None:
+    data = table(w=[f"{i % 3},5" for i in range(ROWS)], settings={"weight": "w"})
+    data.setup()
+    assert data.row_weights is not None
+    assert data.row_weights[1] == 3 * data.row_weights[0]
+
+
 def test_what_the_labels_and_the_header_look_like_is_said_first(
     table: Callable[..., TableData], tmp_path: Path
 ) -> None:
@@ -236,7 +291,7 @@ def test_what_the_labels_and_the_header_look_like_is_said_first(
     assert data.card is not None
     assert (
         data.card["warnings"][0]
-        == "the classes 'Yes', 'yes' differ only in upper and lower case; data.labels can unite them"
+        == "the classes 'Yes', 'yes' differ only in the way they are written; data.labels can unite them"
     )
     pl.DataFrame({"3.5": [2.5, 3.5] * 30, "1.25": [1.0, 2.0] * 30, "no": ["yes", "no", "no"] * 20}).write_csv(
         tmp_path / "rows.csv"
