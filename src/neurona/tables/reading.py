@@ -10,7 +10,6 @@ import glob
 import gzip
 import os
 import re
-import shlex
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,29 +25,12 @@ from polars.exceptions import PanicException, PolarsError
 
 from neurona.data.spec import alone
 from neurona.errors import DataError, did_you_mean
+from neurona.tables.faults import QUOTED, check_first, check_format, command, common_fault
 
 SEPARATORS = ",;\t|"
 COMPRESSED = (".gz", ".zst")
 MOST_HEADER = 2**26
 """Bytes of a first line; a million columns take some ten million."""
-ZIP, ZSTD, OFFICE = b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xd0\xcf\x11\xe0"
-_UTF_16 = "text in UTF-16", "iconv -f utf-16 -t utf-8 {file} converts it"
-FORMATS = {
-    ZIP: ("a zip archive", "unzip -p {file} unpacks what is in it"),
-    ZSTD: ("packed with zstd", "give it the ending .zst"),
-    b"\xff\xfe": _UTF_16,
-    b"\xfe\xff": _UTF_16,
-    b"\x93NUMPY": ("a numpy array", "np.savez('t.npz', x=x, y=y) makes a table of it and the labels y"),
-    b"PAR1\x15": ("a Parquet file", "give it the ending .parquet"),
-    b"ARROW1": ("an Arrow file", "give it the ending .arrow"),
-    OFFICE: ("an Excel or other Office file", "save it there as CSV UTF-8"),
-    b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull gets the file itself"),
-    **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html"), ("a web page", "download the file itself")),
-    b"BZh": ("packed with bzip2", "bunzip2 -c {file} unpacks it"),
-    b"\xfd7zXZ": ("packed with xz", "xz -dc {file} unpacks it"),
-}
-"""What a file that is no CSV begins with, what it is, and what to do."""
-QUOTED = re.compile('"[^"]*"')
 FAILURES = (
     PolarsError,
     PanicException,
@@ -188,9 +170,9 @@ def _kind(file: Path) -> str:
 
 def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
     """Checked first, line by line: polars fills short lines up, and does not say where it meets an error."""
-    _check_format(file)
+    check_format(file)
     first = _first_line(file)
-    _check_first(first, file)
+    check_first(first, file)
     separator = separator or _separator(first)
     lines = pl.scan_lines(file, name="line", glob=False)
     unquoted = pl.col("line").str.replace_all(QUOTED.pattern, "")
@@ -210,46 +192,6 @@ def _scan_csv(file: Path, separator: str | None) -> pl.LazyFrame:
     index, rows = "\n", pl.Series([number - skipped - 1 for number in blank[skipped:]], dtype=pl.UInt32)
     table = pl.scan_csv(file, new_columns=names, row_index_name=index, **options)
     return table.filter(~pl.col(index).is_in(rows.implode())).drop(index)
-
-
-def _check_format(file: Path) -> None:
-    """Raises DataError where the first bytes are those of something else than text in UTF-8."""
-    with file.open("rb") as start:
-        head = start.read(4096).lstrip()
-    magic = next((magic for magic in FORMATS if head.startswith(magic)), ZSTD)
-    name, remedy = FORMATS[magic]
-    if not head.startswith(magic) or (magic == ZSTD and file.suffix == ".zst"):
-        return
-    if magic == ZIP and b"[Content_Types].xml" in head:
-        name, remedy = FORMATS[OFFICE]
-    elif magic == ZIP and b".npy" in head:
-        name, remedy = "a file of numpy arrays", "give it the ending .npz"
-    repair, found, words = remedy.partition(" {file}")
-    problem = f"is {name} by its first bytes; {command(repair, file) if found else repair}{words}"
-    raise DataError(file, problem)
-
-
-def _check_first(line: str, file: Path) -> None:
-    """Raises DataError where the first line is none of a table."""
-    if not line:
-        raise DataError(file, "is empty; it needs a header and rows")
-    if re.fullmatch(r"sep=.\s*", line, re.IGNORECASE):
-        raise DataError(file, f"begins with a note for Excel; {command('sed 1d', file)} leaves it out")
-    if set(line[1:8:2]) == {"\0"}:
-        convert = command("iconv -f utf-16le -t utf-8", file)
-        raise DataError(file, f"seems to be text in UTF-16; {convert} converts it")
-    if "\0" in line:
-        raise DataError(file, "is no text, as its first line has zero bytes; if it is an archive, unpack it")
-    if "\r" in QUOTED.sub("", line).rstrip():
-        convert = command(r"awk 1 RS='\r'", file)
-        raise DataError(file, f"has lines that end in CR, as on an old Mac; {convert} ends them as usual")
-
-
-def command(repair: str, file: Path) -> str:
-    """A shell command that repairs a file."""
-    old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}.new.csv")
-    unpack = {".gz": "zcat", ".zst": "zstdcat"}.get(file.suffix)
-    return f"{unpack} {old} | {repair} > {new}" if unpack else f"{repair} {old} > {new}"
 
 
 def _first_line(file: Path) -> str:
@@ -284,7 +226,8 @@ def _check_lines(file: Path, separator: str) -> list[int]:
                 blank.append(records)
             elif count != (width := width or count):
                 problem = f"has {count} values where the header has {width}"
-                remedy = _common_fault(file, separator, width) or f"{remedy}; data.separator sets another"
+                first = [one.rstrip("\r\n") for one in islice(_lines(file), 100)]
+                remedy = common_fault(file, first, separator, width) or f"{remedy}; data.separator sets another"
                 raise DataError(f"{file}, line {number}", f"{problem}; {remedy}")
             opened_at, count, records = 0, 1, records + 1
         elif opening.fullmatch(text):
@@ -294,32 +237,6 @@ def _check_lines(file: Path, separator: str) -> list[int]:
     if opened_at:
         raise DataError(f"{file}, line {opened_at}", "has a double quote that is never closed")
     return blank
-
-
-def _common_fault(file: Path, separator: str, width: int) -> str:
-    """A fault that the first lines share, and the command that repairs it; nothing where none is known."""
-    lines = [line.rstrip("\r\n") for line in islice(_lines(file), 100)]
-    counts = {at: QUOTED.sub("", line).count(separator) for at, line in enumerate(lines) if line.strip()}
-    first, *others = counts
-    usual = Counter(counts.values()).most_common(1)[0][0]
-    head = next(at for at, count in counts.items() if count == usual)
-    below = {counts[at] for at in others}
-    hashed = [count for at, count in counts.items() if lines[at].startswith("#")]
-    names = [lines[at].split(separator)[0] for at in others]
-    if hashed and usual not in hashed:
-        repair, words = "grep -v '^#'", "lines that begin with # seem to be comments; {} leaves them out"
-    elif below == {width} and all(lines[at].endswith(separator) for at in others):
-        repair, words = f"sed 's/{separator}$//'", f"every row ends in {separator!r}; {{}} leaves that out"
-    elif below == {width - 2} and lines[first].endswith(separator):
-        repair, words = f"sed '{first + 1}s/{separator}$//'", f"the header ends in {separator!r}; {{}} leaves that out"
-    elif below == {width} and len(set(names)) == len(names):
-        repair = f"sed '{first + 1}s/^/row{separator}/'"
-        words = "every row has one value more than the header, perhaps row names from R; {} gives them a name"
-    elif head and all(2 * count < usual if at < head else count == usual for at, count in counts.items()):
-        repair, words = f"sed 1,{head}d", "if a title stands before the header, {} leaves it out"
-    else:
-        return ""
-    return words.format(command(repair, file))
 
 
 def _lines(file: Path, most: int = -1) -> Iterator[str]:

@@ -25,6 +25,7 @@ from neurona.data.split import Split
 from neurona.errors import ConfigError, DataError, check_range, did_you_mean
 from neurona.tables import data_card, encoding, reading
 from neurona.tables.encoding import Numeric
+from neurona.tables.faults import command
 from neurona.tables.inference import figures_of, infer, order_of
 from neurona.tables.labels import Labels, codes
 from neurona.tables.matrix import encode
@@ -370,7 +371,7 @@ def _require_column(key: str, name: str | None, table: pl.DataFrame, path: str) 
     if table.width == 1:
         hint += " (only one column: is data.separator right?)"
         if len(table.columns[0].split()) > 1:
-            repair = reading.command("sed 's/^ *//;s/ *$//;s/  */,/g'", Path(path))
+            repair = command("sed 's/^ *//;s/ *$//;s/  */,/g'", Path(path))
             hint += f"; where blanks separate them, {repair} puts commas there"
     raise ConfigError(key, name, f"no such column{hint}")
 
