@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from neurona.cli import command
 from neurona.runs.folder import is_held
@@ -260,6 +261,7 @@ def test_another_launcher_keeps_the_same_folders_and_states(train: Any, read_job
 def test_joblib_leaves_what_was_killed_to_be_continued(train: Any, read_job: Any) -> None:
     arguments = ["-m", "data=iris", "trainer.max_epochs=5", "logger=none", *BREAKS, how("raise", "nothing", "kill")]
     arguments += ["hydra.sweep.dir=sweep", "hydra/launcher=joblib"]
+    get_reusable_executor().shutdown()  # whose processes another test may have left in its own working folder
     done = train(*arguments, how("raise", "nothing"))
     assert done.status == 1
     done = train(*arguments)
