@@ -146,10 +146,15 @@ def order_of(column: pl.Series, rules: Rules) -> pl.Series:
     return values.rank("dense")
 
 
-def figures_of(column: pl.Series, rules: Rules) -> pl.Series:
-    """A column as numbers, however they are written; null for other values."""
+def weights_of(column: pl.Series, rules: Rules) -> pl.Series:
+    """The numbers of a column of weights, however they are written; null for other values. Raises ConfigError where
+    they may be read in two ways.
+    """
     (cells,) = _read(column.to_frame(), rules)
-    return numbers(column, rules, _guess(cells, rules, "numeric").reading)
+    guess = _guess(cells, rules, "numeric")
+    if guess.rival:
+        raise ConfigError("data.weight", column.name, f"may be read in two ways, {guess.rival}")
+    return numbers(column, rules, guess.reading)
 
 
 def _read(table: pl.DataFrame, rules: Rules) -> Iterator[Cells]:

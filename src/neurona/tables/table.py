@@ -26,7 +26,7 @@ from neurona.errors import ConfigError, DataError, check_range, did_you_mean
 from neurona.tables import data_card, encoding, reading
 from neurona.tables.encoding import Numeric
 from neurona.tables.faults import command
-from neurona.tables.inference import figures_of, infer, order_of
+from neurona.tables.inference import infer, order_of, weights_of
 from neurona.tables.labels import Labels, codes
 from neurona.tables.matrix import encode
 from neurona.tables.schema import MISSING, Rules, Schema, layout, setting
@@ -264,7 +264,7 @@ class TableData(InMemoryData):
         """Of the rows of ``path``, then those of published parts, which need none."""
         if self._weight is None:
             return None
-        values = with_nan(figures_of(table[self._weight], self.rules)).astype(np.float32)
+        values = with_nan(weights_of(table[self._weight], self.rules)).astype(np.float32)
         if not (values >= 0).all() or not values.any():
             odd = table[self._weight].gather((~(values >= 0)).nonzero()[0][:3]).to_list() or [0]
             problem = f"needs a number of 0 or more in every row, not all 0, but holds {', '.join(map(repr, odd))}"
