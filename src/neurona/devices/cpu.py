@@ -48,6 +48,17 @@ def prepared() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def half_the_threads() -> Iterator[bool]:
+    """Within, half of the threads compute, rounded down, but at least one. Gives whether these are fewer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield threads > 1
+    finally:
+        torch.set_num_threads(threads)
+
+
 def set_threads(threads: int | None, parameters_times_samples: int) -> None:
     """threads: None takes one for a step of a small network, else the cores that this process has for itself."""
     if threads is None:

@@ -31,6 +31,13 @@ BUSY_SHARE = 0.1
 CALM_SECONDS = 1.0
 """Without such a period, after which it is no longer."""
 
+_busy = threading.Event()
+
+
+def is_busy() -> bool:
+    """Whether other processes use the cores too, at present, as far as ``adapted`` has seen."""
+    return _busy.is_set()
+
 
 @contextlib.contextmanager
 def adapted() -> Iterator[None]:
@@ -57,17 +64,19 @@ def cores() -> int:
 
 def _watch(delays: Path, ended: threading.Event) -> None:
     """Lets a crowd in while the machine is busy."""
-    with contextlib.ExitStack() as crowds:
+    with contextlib.ExitStack() as on_calm:
         now, waited, busy = time.monotonic(), _waited(delays), -CALM_SECONDS
         while not ended.wait(PERIOD_SECONDS):
             since, before = now, waited
             now, waited = time.monotonic(), _waited(delays)
             was_busy = now - busy <= CALM_SECONDS
             if not was_busy:
-                crowds.close()
+                on_calm.close()
             if waited - before > BUSY_SHARE * (now - since):
                 if not was_busy:
-                    crowds.enter_context(crowded())
+                    on_calm.enter_context(crowded())
+                    _busy.set()
+                    on_calm.callback(_busy.clear)
                 busy = now
 
 

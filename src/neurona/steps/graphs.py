@@ -199,7 +199,8 @@ class GraphedSteps(RecordedSteps):
         if self._slots is None or batch.size != self._slots.batch_size:
             return None
         if self._graph is None:
-            passes = (self.passes(batch, share) if self.compiles else None) or self._gradients
+            recording = self.recording(batch, share) if self.compiles else None
+            passes = recording.passes if recording is not None else self._gradients
             self._graph = Graph(partial(self._slots.call, passes), self.give_up, self._state)
         gradients = self._graph()
         return Recorded(*self._slots.results(), gradients)

@@ -23,7 +23,7 @@ from neurona.steps import hooks
 from neurona.steps.compiled import compiled
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import Classifier, DirectSteps, Outcome, loss_of
-from neurona.steps.trace import Passes, traced
+from neurona.steps.trace import Recording, traced
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ class RecordedSteps(DirectSteps, ABC):
             self.complete(norms)
         return loss, logits, batch.targets
 
-    def passes(self, batch: MiniBatch, share: float) -> Passes | None:
-        """Forward and backward pass for mini-batches like this one, recorded and, if they are to be, compiled; None
-        where that cannot be.
+    def recording(self, batch: MiniBatch, share: float) -> Recording | None:
+        """Of the forward and backward pass for mini-batches like this one, compiled if it is to be; None where that
+        cannot be.
         """
         classifier, (features, targets) = self.classifier, batch
         try:
@@ -122,11 +122,11 @@ class RecordedSteps(DirectSteps, ABC):
             return None
         if self.compiles:
             try:
-                return compiled(recording, features, targets)
+                return recording._replace(passes=compiled(recording, features, targets), needs_threads=True)
             except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
                 self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
                 log.warning("compile=true has no effect, because the compiler gave up: %s", reason)
-        return recording.passes
+        return recording
 
     def give_up(self, reason: str) -> None:
         """Makes all further steps directly."""

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from neurona.devices import cpu
 from neurona.steps import randomness
 
 Passes = Callable[[Tensor, Tensor], Sequence[Any]]
@@ -26,15 +27,21 @@ Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 
 
 class Recording(NamedTuple):
-    """graph: the calls; its inputs are features, targets and the ``tensors`` that they read. passes: calls them."""
+    """graph: the calls; its inputs are features, targets and the ``tensors`` that they read. passes: calls them.
+    needs_threads: whether half of the threads that it was recorded with would give other bits.
+    """
 
     graph: fx.Graph
     tensors: list[Tensor]
     passes: Passes
+    needs_threads: bool
 
 
 SEED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Of a loss, and of its gradient with respect to itself."""
+
+GRAIN = 32768
+"""Numbers from which on torch shares a reduction among threads (at::internal::GRAIN_SIZE)."""
 
 aten = torch.ops.aten
 
@@ -91,20 +98,22 @@ def traced(
             raise RuntimeError("numbers are drawn in Python")
         _prune(graph)
         function = _function(graph, tensors)
-        outcomes = []
         others = torch.cat([features[:1], features[:-1]]), torch.cat([targets[1:], targets[-1:]])
-        for recorded_or_not in (function, passes):
+
+        def outcome(of: Passes) -> list[Any]:
             unchanged.restore()
             with torch.no_grad():
-                results = recorded_or_not(*others)
-            outcomes.append(
-                [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in unchanged.tensors)]
-            )
-        if not all(map(_equal, *outcomes)):
+                results = of(*others)
+            return [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in unchanged.tensors)]
+
+        expected = outcome(passes)
+        if not all(map(_equal, outcome(function), expected)):
             raise RuntimeError("what was recorded gives other bits")
         if not all(map(torch.equal, parameters, unchanged.before)):
             raise RuntimeError("a parameter is changed in place")
-    return Recording(graph, tensors, function)
+        with cpu.half_the_threads() as are_fewer:
+            needs_threads = are_fewer and (_sums_much(graph) or not all(map(_equal, outcome(function), expected)))
+    return Recording(graph, tensors, function, needs_threads)
 
 
 def _recorded(
@@ -131,8 +140,9 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.graph, self.tensors = fx.Graph(), list[Tensor]()
         self._nodes: Any = WeakTensorKeyDictionary()
-        self._nodes[features], self._nodes[targets] = map(self.graph.placeholder, ("features", "targets"))
         self._places = dict[Any, fx.Node]()
+        for name, tensor in (("features", features), ("targets", targets)):
+            self._note(tensor, self.graph.placeholder(name))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags:
@@ -162,7 +172,7 @@ class _Recorder(TorchDispatchMode):
             if place not in self._places:
                 self._places[place] = self.graph.placeholder(f"tensor_{len(self.tensors)}")
                 self.tensors.append(value.detach())
-            self._nodes[value] = self._places[place]
+            self._note(value, self._places[place])
         return self._nodes[value]
 
 
@@ -197,6 +207,14 @@ class Unchanged:
         with torch.no_grad():
             for tensor, value in zip(self.tensors, self.before, strict=True):
                 tensor.copy_(value)
+
+
+def _sums_much(graph: fx.Graph) -> bool:
+    """Whether threads share what becomes a single number, which is the same on fewer of them by chance at most."""
+    sizes = {node: node.meta["shape"].numel() for node in graph.nodes if "shape" in node.meta}
+    return any(
+        size == 1 and any(sizes.get(used, 0) >= GRAIN for used in node.all_input_nodes) for node, size in sizes.items()
+    )
 
 
 def _owned(

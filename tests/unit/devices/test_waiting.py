@@ -87,14 +87,16 @@ def test_a_crowd_stays_while_this_thread_lacks_a_core(
     with waiting.adapted():
         time.sleep(0.1)
         assert crowd() == 0
+        assert not waiting.is_busy()
         share = 0.5
-        wait_until(lambda: crowd() == 1)
+        wait_until(lambda: crowd() == 1 and waiting.is_busy())
         time.sleep(0.2)
         assert crowd() == 1
         share = 0.0
-        wait_until(lambda: crowd() == 0)
+        wait_until(lambda: crowd() == 0 and not waiting.is_busy())
         share = 0.5
-        wait_until(lambda: crowd() == 1)
+        wait_until(lambda: crowd() == 1 and waiting.is_busy())
+    assert not waiting.is_busy()
 
 
 @adapts

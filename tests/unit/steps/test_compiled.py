@@ -74,7 +74,7 @@ def assert_has_compiled(classifier):
         assert isinstance(steps, GraphedSteps)
         assert classifier.kept.graph._graph is not None
     else:
-        assert [function for function in steps._functions.values() if function is not None]
+        assert [recording for recording in steps._recordings.values() if recording is not None]
 
 
 def assert_close(compiled, eager, rtol=1e-4, atol=2e-5):

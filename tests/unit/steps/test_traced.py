@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -345,3 +345,74 @@ def test_what_changes_all_the_time_is_not_recorded_for_ever(
     assert messages(caplog, "what it depends on has changed 3 times") == 1
     assert isinstance(fit.kept.steps, TracedSteps)
     assert isinstance(fit.network.dropout1, nn.Dropout)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many made each step; two are there."""
+    noted: list[int] = []
+    count = DirectSteps.count
+
+    def note(steps: Any) -> None:
+        noted.append(torch.get_num_threads())
+        count(steps)
+
+    monkeypatch.setattr(DirectSteps, "count", note)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield noted
+    torch.set_num_threads(before)
+
+
+def is_busy(monkeypatch: pytest.MonkeyPatch, value: bool) -> None:
+    monkeypatch.setattr(traced.waiting, "is_busy", lambda: value)
+
+
+@pytest.mark.parametrize("width", [8, 256])
+@pytest.mark.usefixtures("functions")
+def test_half_the_threads_make_the_same_steps_on_a_busy_machine(
+    width: int, threads: list[int], fit_noise: Fit, directly: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"network": lambda: MLP(12, 4, hidden=[width, width], dropout=0.3), "max_epochs": 3}
+    is_busy(monkeypatch, True)
+    busy = fit_noise(own(torch.optim.Adam), **arguments)
+    if width == 8:  # a library may share the sums of large matrices' products among threads
+        assert threads == [*[2] * 21, *[1] * 42]  # no update by a kernel alone before the second chunk
+    assert torch.get_num_threads() == 2
+    is_busy(monkeypatch, False)
+    threads.clear()
+    alone = fit_noise(own(torch.optim.Adam), **arguments)
+    assert threads == [2] * 63
+    assert_same(busy, alone)
+    assert_same(busy, directly(own(torch.optim.Adam), **arguments))
+
+
+class Summed(MLP):
+    """Its logits depend on a sum of 400,000 products, each thread adding up some of them."""
+
+    compilable = True
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        offset = (self.many * features.mean()).sum()
+        return super().forward(features) + torch.stack([offset, -offset, offset, -offset])
+
+
+def summed() -> Summed:
+    network = Summed(12, 4, hidden=[8])
+    generator = torch.Generator().manual_seed(0)
+    network.register_buffer("many", torch.randn(400_000, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "optimization"),
+    [(summed, own(torch.optim.Adam)), (network, own(torch.optim.Adam, clip_norm=0.5)), (network, own(RMSprop))],
+    ids=["its bits depend on them", "clipping sums", "an update of several calls"],
+)
+@pytest.mark.usefixtures("functions")
+def test_other_steps_keep_their_threads(
+    make: Any, optimization: Optimization, threads: list[int], fit_noise: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_busy(monkeypatch, True)
+    fit_noise(optimization, network=make, max_epochs=2)
+    assert threads == [2] * 42

@@ -80,3 +80,25 @@ def test_an_optimiser_with_hooks_makes_its_steps_itself() -> None:
     assert updates.functional(optimizer, tensors) is not None
     optimizer.register_step_pre_hook(lambda *_: None)
     assert updates.functional(optimizer, tensors) is None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_updates_have_the_same_bits_on_any_number_of_threads(name: str) -> None:
+    before, outcomes = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        generator = torch.Generator().manual_seed(0)
+        tensors = [torch.randn(size, generator=generator).requires_grad_() for size in (200_003, 65_537, 70_000)]
+        optimizer = RULES[name](tensors)
+        torch.set_num_threads(threads)
+        try:
+            stepped(optimizer, tensors, 1.0)
+            update = updates.functional(optimizer, tensors)
+            assert update is not None
+            with torch.no_grad():
+                for factor in (0.5, -2.0):
+                    update([tensor * factor for tensor in tensors])
+        finally:
+            torch.set_num_threads(before)
+        outcomes.append(tensors)
+    for others in outcomes[1:]:
+        assert all(map(torch.equal, outcomes[0], others))
