@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurona.errors import ConfigError, did_you_mean, takes
+from neurona.models.dropout import Dropout
 
 
 class Gated(nn.Module):
@@ -60,7 +61,7 @@ class Activation:
     make: Callable[[], nn.Module]
     scale: float | None = None
     gated: bool = False
-    dropout: type[nn.Module] = nn.Dropout
+    dropout: type[nn.Module] = Dropout
 
 
 ACTIVATIONS = {

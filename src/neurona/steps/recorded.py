@@ -19,6 +19,7 @@ from torchmetrics import Metric, MetricCollection
 
 from neurona.data.batches import Chunk, MiniBatch
 from neurona.errors import ConfigError
+from neurona.models.dropout import drawn_by_torch
 from neurona.steps import hooks
 from neurona.steps.compiled import compiled
 from neurona.steps.norms import StepNorms
@@ -109,7 +110,7 @@ class RecordedSteps(DirectSteps, ABC):
         """
         classifier, (features, targets) = self.classifier, batch
         try:
-            with without_trainer(classifier):
+            with without_trainer(classifier), drawn_by_torch() if self.compiles else contextlib.nullcontext():
                 loss = partial(loss_of, classifier)
                 recording = traced(loss, self.trained, [*classifier.buffers()], features, targets, share)
         except ConfigError:

@@ -18,6 +18,7 @@ from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError
+from neurona.models.dropout import LEAST_NUMBERS
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization, RMSprop
@@ -181,11 +182,16 @@ def test_double_and_bfloat16_precision():
 
 @needs_compiler
 def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
-    def network():
-        return MLP(FEATURES, CLASSES, hidden=[16], dropout=0.5)
+    def fitted(dropout):
+        return fit(
+            compiled=True, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[256], dropout=dropout)
+        )
 
-    one, same = (fit(compiled=True, optimization=sgd, network=network).state_dict() for _ in range(2))
-    without = fit(compiled=False, optimization=sgd, network=lambda: MLP(FEATURES, CLASSES, hidden=[16])).state_dict()
+    assert BATCH * 256 >= LEAST_NUMBERS
+    first = fitted(0.5)
+    calls = {node.target for recording in first.kept.steps._recordings.values() for node in recording.graph.nodes}
+    assert torch.ops.aten.bernoulli_.float in calls  # for which the compiler has a kernel
+    one, same, without = first.state_dict(), fitted(0.5).state_dict(), fitted(0.0).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.allclose(one["network.linear1.weight"], without["network.linear1.weight"], atol=1e-3)
 

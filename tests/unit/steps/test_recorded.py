@@ -10,11 +10,11 @@ import torch
 from changes import drop, evaluate, freeze, replace, smooth
 from lightning.pytorch import Callback
 from noise import Noise
-from torch import nn
 
 from neurona.classifier import Classifier
 from neurona.data.preprocessing import Standardize
 from neurona.models.activations import ACTIVATIONS
+from neurona.models.dropout import Dropout
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
@@ -107,5 +107,5 @@ def test_all_that_is_shipped_is_compilable():
         Embedding(encoded.num_outputs, encoded.num_numbers, encoded.embedded, numbers="periodic"),
     ]
     modules = {type(module) for network in shipped for module in network.modules()}
-    assert nn.Dropout in modules
+    assert Dropout in modules
     assert not [kind for kind in modules if not is_compilable(kind)]
