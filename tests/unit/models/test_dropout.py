@@ -1,4 +1,4 @@
-"""Masks drawn four at once are as good as ``nn.Dropout``'s: their statistics, their gradients, what they leave alone."""
+"""Masks drawn four at once are as good as ``nn.Dropout``'s: their statistics and gradients, what they leave alone."""
 
 from __future__ import annotations
 
