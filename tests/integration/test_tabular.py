@@ -160,3 +160,15 @@ def test_mistakes_leave_nothing_behind(table: Path, tmp_path: Path, overrides: l
     with pytest.raises(ConfigError, match=problem):
         short(table, tmp_path / "run", *overrides)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_validation_rows_are_trained_on_too_for_as_many_steps(run: Path, table: Path, tmp_path: Path) -> None:
+    """As ``docs/tables.md`` says it."""
+    found = json.loads((run / "metrics.json").read_text())
+    steps = found["steps"] // found["epochs"] * (found["best_epoch"] + 1)
+    length = ["trainer.max_epochs=200", f"trainer.max_steps={steps}", "trainer.callbacks.early_stopping.patience=null"]
+    again = short(table, tmp_path / "again", "data.val_fraction=0", *length)
+    rows = [json.loads((folder / "data_card.json").read_text())["rows"] for folder in (run, again)]
+    assert rows[1]["train"] == rows[0]["train"] + rows[0]["val"]
+    assert rows[1]["test"] == rows[0]["test"]
+    assert json.loads((again / "metrics.json").read_text())["steps"] == steps
