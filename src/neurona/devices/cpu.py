@@ -49,12 +49,12 @@ def prepared() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def half_the_threads() -> Iterator[bool]:
-    """Within, half of the threads compute, rounded down, but at least one. Gives whether these are fewer."""
+def half_the_threads() -> Iterator[None]:
+    """Within, half of the threads compute, rounded down, but at least one."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
     try:
-        yield threads > 1
+        torch.set_num_threads(max(1, threads // 2))
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -36,11 +36,8 @@ class MemberLinear(nn.Module):
         self.s = nn.Parameter(torch.ones(members, out_features))
 
     def forward(self, features: Tensor) -> Tensor:
-        if features.ndim == 3:
-            return torch.addcmul(self.bias, linear(features * self.r, self.weight), self.s)
-        # The factors of the weights instead, as all members see the same: backward has no product for r then.
-        weights = self.weight * self.s.unsqueeze(2) * self.r.unsqueeze(1)
-        return linear(features, weights.flatten(0, 1), self.bias.flatten()).unflatten(1, self.s.shape)
+        of_members = (features.unsqueeze(1) if features.ndim == 2 else features) * self.r
+        return torch.addcmul(self.bias, linear(of_members, self.weight), self.s)
 
 
 class MemberHead(nn.Module):

@@ -123,10 +123,11 @@ class RecordedSteps(DirectSteps, ABC):
             return None
         if self.compiles:
             try:
-                return recording._replace(passes=compiled(recording, features, targets), needs_threads=True)
+                return recording._replace(passes=compiled(recording, features, targets))
             except Exception as error:  # no C++ compiler, a full disk, an operation that it does not know
                 self.compiles, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
                 log.warning("compile=true has no effect, because the compiler gave up: %s", reason)
+                return self.recording(batch, share)  # with the masks of a run without it
         return recording
 
     def give_up(self, reason: str) -> None:

@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from neurona.devices import cpu
 from neurona.steps import randomness
 
 Passes = Callable[[Tensor, Tensor], Sequence[Any]]
@@ -27,21 +26,15 @@ Passes = Callable[[Tensor, Tensor], Sequence[Any]]
 
 
 class Recording(NamedTuple):
-    """graph: the calls; its inputs are features, targets and the ``tensors`` that they read. passes: calls them.
-    needs_threads: whether half of the threads that it was recorded with would give other bits.
-    """
+    """graph: the calls; its inputs are features, targets and the ``tensors`` that they read. passes: calls them."""
 
     graph: fx.Graph
     tensors: list[Tensor]
     passes: Passes
-    needs_threads: bool
 
 
 SEED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Of a loss, and of its gradient with respect to itself."""
-
-GRAIN = 32768
-"""Numbers from which on torch shares a reduction among threads (at::internal::GRAIN_SIZE)."""
 
 aten = torch.ops.aten
 
@@ -99,21 +92,11 @@ def traced(
         _prune(graph)
         function = _function(graph, tensors)
         others = torch.cat([features[:1], features[:-1]]), torch.cat([targets[1:], targets[-1:]])
-
-        def outcome(of: Passes) -> list[Any]:
-            unchanged.restore()
-            with torch.no_grad():
-                results = of(*others)
-            return [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in unchanged.tensors)]
-
-        expected = outcome(passes)
-        if not all(map(_equal, outcome(function), expected)):
+        if not all(map(equal, unchanged.outcome(function, *others), unchanged.outcome(passes, *others))):
             raise RuntimeError("what was recorded gives other bits")
         if not all(map(torch.equal, parameters, unchanged.before)):
             raise RuntimeError("a parameter is changed in place")
-        with cpu.half_the_threads() as are_fewer:
-            needs_threads = are_fewer and (_sums_much(graph) or not all(map(_equal, outcome(function), expected)))
-    return Recording(graph, tensors, function, needs_threads)
+    return Recording(graph, tensors, function)
 
 
 def _recorded(
@@ -158,7 +141,8 @@ class _Recorder(TorchDispatchMode):
 
     def _note(self, results: Any, node: fx.Node) -> None:
         if isinstance(results, Tensor):
-            self._nodes[results], node.meta["shape"] = node, results.shape
+            self._nodes[results] = node
+            node.meta["shape"], node.meta["dtype"] = results.shape, results.dtype
         elif isinstance(results, list | tuple):
             for index, result in enumerate(results):
                 self._note(result, self.graph.call_function(operator.getitem, (node, index)))
@@ -208,13 +192,12 @@ class Unchanged:
             for tensor, value in zip(self.tensors, self.before, strict=True):
                 tensor.copy_(value)
 
-
-def _sums_much(graph: fx.Graph) -> bool:
-    """Whether threads share what becomes a single number, which is the same on fewer of them by chance at most."""
-    sizes = {node: node.meta["shape"].numel() for node in graph.nodes if "shape" in node.meta}
-    return any(
-        size == 1 and any(sizes.get(used, 0) >= GRAIN for used in node.all_input_nodes) for node, size in sizes.items()
-    )
+    def outcome(self, passes: Passes, features: Tensor, targets: Tensor) -> list[Tensor | None]:
+        """What passes give and leave behind that begin with the tensors and generators as they were."""
+        self.restore()
+        with torch.no_grad():
+            results = passes(features, targets)
+        return [*results, torch.get_rng_state(), *(tensor.detach().clone() for tensor in self.tensors)]
 
 
 def _owned(
@@ -235,7 +218,8 @@ def _owned(
     return owned
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+def equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether these are the same bits; on a GPU, whether they are close."""
     if one is None or other is None:
         return one is other
     return torch.equal(one, other) if one.device.type == "cpu" else torch.allclose(one, other, equal_nan=True)

@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
 from neurona.data import chunking
 from neurona.data.batches import Chunk, MiniBatch
 from neurona.devices import cpu, waiting
-from neurona.steps.norms import StepNorms
+from neurona.steps import threads
 from neurona.steps.recorded import Recorded, RecordedSteps
-from neurona.steps.steps import Classifier, Outcome
+from neurona.steps.steps import Classifier
 from neurona.steps.trace import Recording
 
 WORTHWHILE_PASSES, FLOPS_OF_PASS = 50, 1e7
 """Passes that save the time of recording one, a hundredth of a second, and the arithmetic for which it takes one
-more: to record a pass is to make it five times.
+more: to record a pass is to make it four times.
 """
 
 
 class TracedSteps(RecordedSteps):
     """Steps of mini-batches of each size by what was recorded of one; of a size that comes too rarely, directly.
 
-    While the machine is busy, half of the threads make a step whose bits do not depend on it: fewer threads, which
-    would have to wait for one another.
+    While the machine is busy, half of the threads make passes whose bits do not depend on it, and updates: of two that
+    wait for each other, each also waits for a core.
     """
 
     def __init__(self, classifier: Classifier, *, compiles: bool = False) -> None:
         super().__init__(classifier, compiles=compiles)
         self._recordings: dict[tuple[int, float], Recording | None] = {}
+        self._half_will_do: dict[tuple[int, float, int], bool] = {}
         self._batch_size = 0
-        self._may_halve = False
+        self._is_busy = False
 
     def forget(self) -> None:
         self._recordings.clear()
+        self._half_will_do.clear()
 
     def begin(self, chunk: Chunk) -> None:
         super().begin(chunk)
         self._batch_size = chunk.batch_size
-        # The updates' kernels work on each number by itself, other ways to make a step sum them up.
-        self._may_halve = waiting.is_busy() and self._is_simple and self.functional_update() is not None
-
-    def step(self, batch: MiniBatch, share: float, *, completes: bool, norms: StepNorms | None = None) -> Outcome:
-        recording = self._recordings.get((batch.size, share)) if self._may_halve and norms is None else None
-        is_halved = recording is not None and not recording.needs_threads
-        with cpu.half_the_threads() if is_halved else contextlib.nullcontext():
-            return super().step(batch, share, completes=completes, norms=norms)
+        self._is_busy = waiting.is_busy()
 
     def recorded(self, batch: MiniBatch, share: float) -> Recorded | None:
         key = batch.size, share
@@ -56,8 +53,27 @@ class TracedSteps(RecordedSteps):
         recording = self._recordings.get(key)
         if recording is None:
             return None
-        loss, logits, *gradients = recording.passes(*batch)
+        with self._threads(self._is_busy and self._is_halved(recording, batch, share)):
+            loss, logits, *gradients = recording.passes(*batch)
         return Recorded(loss, logits, gradients)
+
+    def apply(self, gradients: list[Any]) -> bool:
+        with self._threads(self._is_busy):  # each number is updated by itself
+            return super().apply(gradients)
+
+    def _threads(self, is_halved: bool) -> AbstractContextManager[None]:
+        return cpu.half_the_threads() if is_halved else contextlib.nullcontext()
+
+    def _is_halved(self, recording: Recording, batch: MiniBatch, share: float) -> bool:
+        """Whether half of the threads give the bits of this recording; found out when it is first asked for."""
+        key = batch.size, share, torch.get_num_threads()
+        if key not in self._half_will_do:
+            with torch.inference_mode(False):
+                features, targets = batch
+                tensors = self.trained, [*self.classifier.buffers()]
+                will_do = not self.compiles and threads.half_will_do(recording, features, targets, *tensors)
+                self._half_will_do[key] = will_do
+        return self._half_will_do[key]
 
     def _is_worthwhile(self, rows: int, share: float) -> bool:
         """Whether so many mini-batches of this size are to come, or those of the usual size are to be compiled."""

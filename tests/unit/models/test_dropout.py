@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from neurona.models.dropout import LEAST_NUMBERS, Dropout, drawn_by_torch
+from neurona.models import dropout
+from neurona.models.dropout import LEAST_NUMBERS, LEVELS, Dropout, drawn_by_torch
 
 SIGMAS = 5
 """Of a binomial; further off is one of two million masks of independent numbers."""
+
+
+@pytest.mark.parametrize("dropped", [1, 2, 3277, LEVELS // 2, LEVELS - 1])
+def test_of_all_numbers_exactly_as_many_drop(dropped: int) -> None:
+    """Of 16 bits, and of the even ones that every fourth number is."""
+    all_numbers = torch.arange(-LEVELS, LEVELS, dtype=torch.int16)
+    masks = dropout.kept(all_numbers.view(torch.int64).bitwise_right_shift(1), dropped)
+    assert masks.unique().tolist() == [0, 1]
+    assert (masks == 0).sum() == 2 * dropped
+    even = torch.arange(-LEVELS, LEVELS, 2, dtype=torch.int16)
+    assert (dropout.kept(even.view(torch.int64).bitwise_right_shift(1), dropped) == 0).sum() == dropped
 
 
 def kept(probability: float, shape: tuple[int, ...]) -> Tensor:
@@ -79,3 +92,43 @@ def test_a_compiler_is_given_torchs() -> None:
     assert torch.equal(*outcomes)
     torch.manual_seed(3)
     assert not torch.equal(Dropout(0.5)(inputs), outcomes[0])
+
+
+def test_a_probability_is_taken_to_the_nearest_level() -> None:
+    """1.6 of 32,768 are 2, and what is kept grows accordingly."""
+    outputs = Dropout(1.6 / LEVELS)(torch.ones(LEAST_NUMBERS))
+    assert outputs.max().item() == pytest.approx(LEVELS / (LEVELS - 2), abs=1e-7)
+    assert outputs.max().item() != pytest.approx(LEVELS / (LEVELS - 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "translate",
+    [
+        torch.jit.script,
+        lambda layer: torch.jit.trace(layer, torch.ones(64, 64), check_trace=False),
+        lambda layer: torch.compile(layer, backend="eager"),
+        lambda layer: torch.export.export(layer, (torch.ones(64, 64),)).module(),
+    ],
+    ids=["script", "trace", "compile", "export"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_translates_is_torchs(translate: Any, training: bool) -> None:
+    layer = translate(Dropout(0.5).train(training))
+    values = layer(torch.ones(64, 64)).unique().tolist()
+    assert values == ([0, 2] if training else [1])
+
+
+def test_in_place_stays_in_place() -> None:
+    inputs = torch.ones(64, 64)
+    assert Dropout(0.5, inplace=True)(inputs) is inputs
+    assert 0 in inputs
+
+
+def test_another_p_is_used_from_then_on() -> None:
+    layer, inputs = Dropout(0.5), torch.ones(64, 64)
+    layer.p = torch.tensor(0.75)  # type: ignore[assignment]
+    assert layer(inputs).unique().tolist() == [0, 4]
+    layer.p = math.nan
+    with pytest.raises(RuntimeError, match="nan"):
+        layer(inputs)

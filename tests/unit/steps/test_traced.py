@@ -348,43 +348,61 @@ def test_what_changes_all_the_time_is_not_recorded_for_ever(
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many made each step; two are there."""
-    noted: list[int] = []
-    count = DirectSteps.count
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
+    """How many made each recorded pass and each update; two are there."""
+    noted: dict[str, list[int]] = {"passes": [], "updates": []}
+    apply, recording = DirectSteps.apply, TracedSteps.recording
 
-    def note(steps: Any) -> None:
-        noted.append(torch.get_num_threads())
-        count(steps)
+    def noting(steps: Any, batch: Any, share: float) -> Any:
+        made = recording(steps, batch, share)
 
-    monkeypatch.setattr(DirectSteps, "count", note)
+        def passes(*batch: Any) -> Any:
+            noted["passes"].append(torch.get_num_threads())
+            return made.passes(*batch)
+
+        return made and made._replace(passes=passes)
+
+    def updating(steps: Any, gradients: Any) -> bool:
+        noted["updates"].append(torch.get_num_threads())
+        return apply(steps, gradients)
+
+    monkeypatch.setattr(TracedSteps, "recording", noting)
+    monkeypatch.setattr(DirectSteps, "apply", updating)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield noted
     torch.set_num_threads(before)
 
 
-def is_busy(monkeypatch: pytest.MonkeyPatch, value: bool) -> None:
-    monkeypatch.setattr(traced.waiting, "is_busy", lambda: value)
+@pytest.fixture
+def busy(fit_noise: Fit, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    """A fit during which other processes keep the cores busy, from the second chunk on."""
+
+    def fit(*arguments: Any, **options: Any) -> Classifier:
+        with monkeypatch.context() as context:
+            begun: list[None] = []
+            context.setattr(traced.waiting, "is_busy", lambda: len(begun) > 1 or begun.append(None))
+            return fit_noise(*arguments, **options)
+
+    return fit
 
 
-@pytest.mark.parametrize("width", [8, 256])
 @pytest.mark.usefixtures("functions")
 def test_half_the_threads_make_the_same_steps_on_a_busy_machine(
-    width: int, threads: list[int], fit_noise: Fit, directly: Fit, monkeypatch: pytest.MonkeyPatch
+    threads: dict[str, list[int]], busy: Fit, fit_noise: Fit, directly: Fit
 ) -> None:
-    arguments = {"network": lambda: MLP(12, 4, hidden=[width, width], dropout=0.3), "max_epochs": 3}
-    is_busy(monkeypatch, True)
-    busy = fit_noise(own(torch.optim.Adam), **arguments)
-    if width == 8:  # a library may share the sums of large matrices' products among threads
-        assert threads == [*[2] * 21, *[1] * 42]  # no update by a kernel alone before the second chunk
+    arguments = {"network": network, "max_epochs": 4}
+    halved = busy(own(torch.optim.Adam), **arguments)
+    trial = [2, 1]  # of each size
+    assert threads["passes"] == [*[2] * 42, *trial, *[1] * 20, *trial, *[1] * 22]
+    assert threads["updates"][-42:] == [1] * 42
     assert torch.get_num_threads() == 2
-    is_busy(monkeypatch, False)
-    threads.clear()
+    for one in threads.values():
+        one.clear()
     alone = fit_noise(own(torch.optim.Adam), **arguments)
-    assert threads == [2] * 63
-    assert_same(busy, alone)
-    assert_same(busy, directly(own(torch.optim.Adam), **arguments))
+    assert {*threads["passes"], *threads["updates"]} == {2}
+    assert_same(halved, alone)
+    assert_same(halved, directly(own(torch.optim.Adam), **arguments))
 
 
 class Summed(MLP):
@@ -397,22 +415,76 @@ class Summed(MLP):
         return super().forward(features) + torch.stack([offset, -offset, offset, -offset])
 
 
-def summed() -> Summed:
-    network = Summed(12, 4, hidden=[8])
-    generator = torch.Generator().manual_seed(0)
-    network.register_buffer("many", torch.randn(400_000, generator=generator))
+def summed(kind: type[MLP] = Summed) -> MLP:
+    network = kind(12, 4, hidden=[8])
+    network.register_buffer("many", torch.randn(400_000, generator=torch.Generator().manual_seed(0)))
     return network
 
 
-@pytest.mark.parametrize(
-    ("make", "optimization"),
-    [(summed, own(torch.optim.Adam)), (network, own(torch.optim.Adam, clip_norm=0.5)), (network, own(RMSprop))],
-    ids=["its bits depend on them", "clipping sums", "an update of several calls"],
-)
+class Unrecorded(Summed):
+    """The same, and nobody says that it may be recorded."""
+
+
+def replace_by_one_that_is_not_recorded(classifier: Any) -> None:
+    network = summed(Unrecorded)
+    network.load_state_dict(classifier.network.state_dict(), strict=False)
+    for name, child in classifier.network.named_children():
+        setattr(network, name, child)
+    classifier.network = network
+
+
+def hook(classifier: Any) -> None:
+    def adds(module: Any, inputs: Any, outputs: Any) -> Any:
+        return outputs + (many * outputs.mean()).sum()
+
+    many = torch.randn(400_000, generator=torch.Generator().manual_seed(0))
+    classifier.network.linear1.register_forward_hook(adds)
+
+
+@pytest.mark.parametrize("change", [replace_by_one_that_is_not_recorded, hook])
+@pytest.mark.usefixtures("functions", "threads")
+def test_a_step_made_directly_has_all_threads(change: Any, busy: Fit, directly: Fit) -> None:
+    arguments = {"network": network, "max_epochs": 6}
+    assert_same(
+        busy(own(torch.optim.Adam), Changes(change), **arguments),
+        directly(own(torch.optim.Adam), Changes(change), **arguments),
+    )
+
+
+@pytest.mark.parametrize("make", [summed, network])
 @pytest.mark.usefixtures("functions")
-def test_other_steps_keep_their_threads(
-    make: Any, optimization: Optimization, threads: list[int], fit_noise: Fit, monkeypatch: pytest.MonkeyPatch
+def test_a_pass_whose_bits_depend_on_the_threads_keeps_them(
+    make: Any, threads: dict[str, list[int]], busy: Fit, fit_noise: Fit
 ) -> None:
-    is_busy(monkeypatch, True)
-    fit_noise(optimization, network=make, max_epochs=2)
-    assert threads == [2] * 42
+    optimization = own(torch.optim.Adam, clip_norm=0.5)
+    halved = busy(optimization, network=make, max_epochs=3)
+    assert ({*threads["passes"]} == {2}) == (make is summed)
+    assert_same(halved, fit_noise(optimization, network=make, max_epochs=3))
+
+
+@pytest.mark.usefixtures("functions", "threads")
+def test_another_number_of_threads_is_tried_anew(busy: Fit, fit_noise: Fit) -> None:
+    def more(classifier: Any) -> None:
+        torch.set_num_threads(2)
+
+    fits = []
+    for fit in (busy, fit_noise):
+        torch.set_num_threads(1)
+        fits.append(fit(own(torch.optim.Adam), Changes(more), network=summed, max_epochs=4))
+    assert_same(*fits)
+    assert fits[0].kept.steps._half_will_do == {(16, 1, 2): False, (10, 1, 2): False}
+
+
+def test_where_the_compiler_gives_up_the_run_is_the_one_without_it(
+    functions: list[Any], fit_noise: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masks too, which are drawn otherwise for a compiler."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(recorded, "compiled", fail)
+    arguments = {"network": lambda: MLP(12, 4, hidden=[256], dropout=0.5), "max_epochs": 2}
+    given_up = fit_noise(own(torch.optim.Adam), compile_steps=True, **arguments)
+    assert functions[:2] == [(16, 1), (16, 1)]  # recorded again
+    assert_same(given_up, fit_noise(own(torch.optim.Adam), **arguments))

@@ -85,7 +85,7 @@ def test_an_optimiser_with_hooks_makes_its_steps_itself() -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_updates_have_the_same_bits_on_any_number_of_threads(name: str) -> None:
     before, outcomes = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 6):
         generator = torch.Generator().manual_seed(0)
         tensors = [torch.randn(size, generator=generator).requires_grad_() for size in (200_003, 65_537, 70_000)]
         optimizer = RULES[name](tensors)
