@@ -1,4 +1,4 @@
-"""Dropout whose masks take a processor a quarter of the time that torch's take."""
+"""Dropout whose masks take a processor a third of the time that torch's take."""
 
 from __future__ import annotations
 
