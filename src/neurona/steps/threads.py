@@ -28,7 +28,7 @@ EACH_BY_ITSELF = frozenset(
     unsqueeze.default squeeze.dim select.int detach.default alias.default unbind.int split.Tensor clone.default
     _to_copy.default copy_.default cat.default index_select.default empty.memory_format empty_like.default
     zeros_like.default fill_.Scalar random_.default bernoulli_.float embedding.default _log_softmax.default
-    _log_softmax_backward_data.default nll_loss_forward.default nll_loss_backward.default""".split()  # noqa: SIM905, thirty lines else
+    _log_softmax_backward_data.default nll_loss_forward.default nll_loss_backward.default""".split()  # noqa: SIM905
 )
 """Every number, or row, is computed, copied or drawn in the same way whichever thread does it."""
 
