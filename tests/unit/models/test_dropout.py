@@ -112,7 +112,7 @@ def test_a_probability_is_taken_to_the_nearest_level() -> None:
     ],
     ids=["script", "trace", "compile", "export"],
 )
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
 def test_what_torch_translates_is_torchs(translate: Any, training: bool) -> None:
     layer = translate(Dropout(0.5).train(training))
     values = layer(torch.ones(64, 64)).unique().tolist()
