@@ -41,10 +41,10 @@ class Dropout(nn.Dropout):
         return inputs * masks.mul_(LEVELS / (LEVELS - dropped))
 
     def _is_suited(self, inputs: Tensor) -> bool:
-        is_translated = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        is_large = inputs.device.type == "cpu" and inputs.numel() >= LEAST_NUMBERS
-        has_level = 0.5 < self.p * LEVELS < LEVELS - 0.5
-        return self.draws_four and is_large and bool(has_level) and not self.inplace and not is_translated
+        if self.inplace or not self.draws_four or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return False
+        has_level = bool(0.5 < self.p * LEVELS < LEVELS - 0.5)
+        return has_level and inputs.device.type == "cpu" and inputs.numel() >= LEAST_NUMBERS
 
 
 def kept(bits: Tensor, dropped: int) -> Tensor:
