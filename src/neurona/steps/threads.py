@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from neurona.devices import cpu
-from neurona.steps.trace import Recording, Unchanged, equal
+from neurona.steps.trace import PRODUCTS, Recording, Unchanged, equal
 
 GRAIN = 32768
 """Numbers from which on torch shares elementwise operations and sums among threads (at::internal::GRAIN_SIZE)."""
@@ -40,8 +40,6 @@ EXACT = frozenset(
 """Elementwise, and rounded in one way only (IEEE 754)."""
 
 SUMS = frozenset(["sum.dim_IntList", "sum.default", "mean.dim", "mean.default"])
-
-PRODUCTS = frozenset(["mm.default", "addmm.default", "bmm.default", "baddbmm.default"])
 
 
 def half_will_do(
@@ -76,7 +74,8 @@ def _is_known(node: fx.Node, threads: int) -> bool:
         return False
     target: Any = node.target
     name = str(target).removeprefix("aten.")
-    if target is getitem or name in EACH_BY_ITSELF | PRODUCTS or (name in EXACT and node.kwargs.get("alpha", 1) == 1):
+    is_exact = name in EXACT and node.kwargs.get("alpha", 1) == 1
+    if target is getitem or target in PRODUCTS or name in EACH_BY_ITSELF or is_exact:
         return True
     is_small = max((meta["shape"].numel() for meta in noted), default=0) < GRAIN
     if name in SUMS:  # a single one may be the same by chance

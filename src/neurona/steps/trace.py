@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,10 +54,22 @@ BINDINGS: dict[Any, Callable[..., Any]] = {
     aten.mul.Tensor: torch.mul,
     aten.div.Tensor: torch.div,
     aten.relu.default: torch.relu,
+    aten.relu_.default: torch.relu_,
     aten.sigmoid.default: torch.sigmoid,
+    aten.sigmoid_.default: torch.sigmoid_,
     aten.tanh.default: torch.tanh,
+    aten.tanh_.default: torch.tanh_,
 }
 """Functions of torch's that are these operations, and take a microsecond less to call."""
+
+PRODUCTS = frozenset({aten.addmm.default, aten.mm.default, aten.baddbmm.default, aten.bmm.default})
+
+IN_PLACE = {
+    aten.relu.default: aten.relu_.default,
+    aten.sigmoid.default: aten.sigmoid_.default,
+    aten.tanh.default: aten.tanh_.default,
+}
+"""Activations whose gradient needs what comes out, not what goes in."""
 
 
 def traced(
@@ -142,7 +155,7 @@ class _Recorder(TorchDispatchMode):
     def _note(self, results: Any, node: fx.Node) -> None:
         if isinstance(results, Tensor):
             self._nodes[results] = node
-            node.meta["shape"], node.meta["dtype"] = results.shape, results.dtype
+            node.meta.update(shape=results.shape, stride=results.stride(), dtype=results.dtype)
         elif isinstance(results, list | tuple):
             for index, result in enumerate(results):
                 self._note(result, self.graph.call_function(operator.getitem, (node, index)))
@@ -254,6 +267,28 @@ def _without(dimensions: Sequence[int], summed: fx.Node) -> list[int]:
     return [size for index, size in enumerate(shape) if index not in gone]
 
 
+def _in_place(node: fx.Node) -> tuple[Any, dict[str, Any]]:
+    """The operation and keywords of a call, which puts an activation, or its gradient, in the place of what it is
+    computed from, where nothing else reads that: memory that the processor's cache does not hold takes time.
+    """
+    operation: Any = node.target
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or not _is_new(source) or len(source.users) > 1 or source.meta != node.meta:
+        return operation, node.kwargs
+    if operation in IN_PLACE:
+        return IN_PLACE[operation], node.kwargs
+    if torch.Tag.pointwise in operation.tags and "grad_input" in operation.overloadpacket.overloads():
+        return operation.overloadpacket.grad_input, {**node.kwargs, "grad_input": source}
+    return operation, node.kwargs
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether a call makes a tensor in memory of its own."""
+    operation: Any = node.target
+    is_elementwise = isinstance(operation, OpOverload) and torch.Tag.pointwise in operation.tags
+    return operation in PRODUCTS or (is_elementwise and not operation._schema.is_mutable)
+
+
 def _function(graph: fx.Graph, tensors: Sequence[Tensor]) -> Passes:
     """The recorded calls as a Python function, whose constants are its globals: a ``GraphModule`` looks each operation
     up anew, which takes a tenth of the time. Transposes of constants are made once.
@@ -292,8 +327,9 @@ def _function(graph: fx.Graph, tensors: Sequence[Tensor]) -> Passes:
         elif node.op == "call_function":
             names[node] = node.name
             made.add(node.name)
-            arguments = [*map(text, node.args), *(f"{name}={text(value)}" for name, value in node.kwargs.items())]
-            lines.append(f"{node.name} = {constant(BINDINGS.get(node.target, node.target))}({', '.join(arguments)})")
+            target, kwargs = _in_place(node)
+            arguments = [*map(text, node.args), *(f"{name}={text(value)}" for name, value in kwargs.items())]
+            lines.append(f"{node.name} = {constant(BINDINGS.get(target, target))}({', '.join(arguments)})")
             if over := [used.name for used in last_uses[node] if used.name in made]:
                 lines.append(f"del {', '.join(over)}")
     lines.append(f"return {text(output.args[0])}")

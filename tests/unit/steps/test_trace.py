@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
@@ -133,6 +134,50 @@ def test_a_parameter_that_the_loss_does_not_depend_on_has_no_gradient() -> None:
     function = traced(loss_of(network), [unused, *network.parameters()], [], *mini_batch()).passes
     with torch.no_grad():
         assert function(*mini_batch())[2] is None
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
+def test_activations_and_their_gradients_take_the_place_of_what_nobody_else_reads(name: str) -> None:
+    network = mlp(activation=name)
+    names = operations_of(traced(loss_of(network), [*network.parameters()], [], *mini_batch()).passes)
+    backward = {"relu": "threshold"}.get(name, name)
+    assert names.count(f"{name}_.default") == names.count(f"{backward}_backward.grad_input") == 2
+    assert f"{name}.default" not in names
+
+
+class ReadsAgain(nn.Module):
+    """Reads what goes into an activation a second time, itself or as a view."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.view, self.first, self.last = view, nn.Linear(FEATURES, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.first(features)
+        again = inner.view(-1).view(-1, 8) if self.view else inner
+        return self.last(inner.tanh() * again.sigmoid())
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_what_is_read_again_is_not_overwritten(view: bool) -> None:
+    network = ReadsAgain(view)
+    assert_autograds_bits(network, loss_of(network), mini_batch())
+
+
+class Noting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func).removeprefix("aten."))
+        return func(*args, **(kwargs or {}))
+
+
+def operations_of(passes: Any) -> list[str]:
+    with torch.no_grad(), Noting() as noting:
+        passes(*mini_batch())
+    return noting.names
 
 
 def test_a_sum_that_a_view_reshapes_keeps_its_dimensions() -> None:
