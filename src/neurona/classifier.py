@@ -22,14 +22,14 @@ from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
 from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError, check_range
-from neurona.metrics import EvaluationMetrics
+from neurona.evaluation import Evaluation
+from neurona.metrics import EvaluationMetrics, StepFigures
 from neurona.models.tabm import has_members, mean_of, members_of
 from neurona.optimizer import Optimization
 from neurona.schedule import built
 from neurona.steps import training
 from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.fast import FastWay
-from neurona.steps.figures import StepFigures
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import loss_of
 
@@ -157,7 +157,7 @@ class Classifier(LightningModule):
 
     def configure_callbacks(self) -> list[Any]:
         """The project's own callbacks, which come before all others."""
-        training.attach(self.trainer, Classifier)
+        attach(self.trainer)
         return []
 
     def who_asks(self, trainer: Trainer, datamodule: Any) -> list[str]:
@@ -335,3 +335,10 @@ def _weights_of_classes(weights: Any, spec: DataSpec) -> Tensor:
             return tensor
     problem = f"must be null, balanced or {spec.num_classes} numbers of 0 or more, not all 0"
     raise ConfigError("classifier.class_weights", weights, problem)
+
+
+def attach(trainer: Trainer) -> None:
+    """Puts the project's own callbacks before all others, which may want the figures of an epoch as it ends."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if not any(isinstance(callback, training.Training) for callback in callbacks):
+        callbacks[:0] = [training.Training(Classifier), Evaluation()]

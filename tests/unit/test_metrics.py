@@ -1,7 +1,10 @@
-"""The figures of validation and test are scikit-learn's on the same predictions, however the rows are batched."""
+"""The figures of validation and test are scikit-learn's on the same predictions, however the rows are batched; those of
+training steps are means over samples.
+"""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from neurona.metrics import EvaluationMetrics
+from neurona.metrics import EvaluationMetrics, StepFigures
 
 UNEVEN = (1, 7, 64, 3, 425)
 
@@ -196,3 +199,30 @@ def test_half_precision_logits_are_evaluated_in_single_precision():
     metrics.update(half, torch.tensor(targets))
     expected = evaluated(half.float().numpy(), targets, sizes=(500,))
     torch.testing.assert_close(metrics.compute()["loss"], expected["loss"], rtol=0, atol=0)
+
+
+def test_means_are_over_samples_not_over_mini_batches() -> None:
+    figures = StepFigures()
+    figures.add([1.0, 4.0], [30, 10], correct=20)
+    assert figures.epoch_means() == (pytest.approx((30 * 1 + 10 * 4) / 40), 0.5)
+    figures.add([2.0], [40], correct=40)
+    assert figures.epoch_means() == (pytest.approx((30 + 40 + 80) / 80), 60 / 80)
+    assert figures.samples == 80
+
+
+def test_the_next_epoch_and_the_next_logged_step_begin_anew() -> None:
+    figures = StepFigures()
+    figures.add([1.0], [10], correct=5)
+    assert figures.logged_loss() == 1
+    figures.begin_epoch()
+    figures.add([3.0], [10], correct=10)
+    assert (figures.epoch_means(), figures.logged_loss()) == ((3, 1), 3)
+    assert math.isnan(figures.logged_loss())
+
+
+def test_what_is_stored_goes_on() -> None:
+    figures, resumed = StepFigures(), StepFigures()
+    figures.add([1.0], [10], correct=5)
+    resumed.restore(figures.state())
+    resumed.add([3.0], [10], correct=5)
+    assert resumed.epoch_means() == (2, 0.5)

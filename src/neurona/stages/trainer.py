@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from neurona.callbacks.checkpoints import BestAndLast
 from neurona.callbacks.inspection import Inspection
-from neurona.classifier import Classifier
+from neurona.classifier import Classifier, attach
 from neurona.config.make import instantiate, make
 from neurona.devices import distributed
 from neurona.devices.lightning_internals import end_epochs_once, without_signal_handlers
@@ -24,7 +24,6 @@ from neurona.inspection import trackers
 from neurona.runs import jobs
 from neurona.runs.checkpoint import AtomicCheckpointIO
 from neurona.stages import limits
-from neurona.steps.training import attach
 
 PROFILERS = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
 """Lightning's names of them."""
@@ -101,7 +100,7 @@ def _make(cfg: DictConfig, node: DictConfig, **arguments: Any) -> Trainer:
     plugins = [writer, distributed.environment()]
     trainer = instantiate(node, Trainer, plugins=plugins, default_root_dir=cfg.folder, **arguments)
     distributed.check(trainer, cfg.trainer)
-    attach(trainer, Classifier)  # a classifier may override what does it else
+    attach(trainer)  # a classifier may override what does it else
     return without_signal_handlers(trainer)
 
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,6 +62,8 @@ BINDINGS: dict[Any, Callable[..., Any]] = {
 """Functions of torch's that are these operations, and take a microsecond less to call."""
 
 PRODUCTS = frozenset({aten.addmm.default, aten.mm.default, aten.baddbmm.default, aten.bmm.default})
+
+OF_NEW_MEMORY = PRODUCTS | {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 IN_PLACE = {
     aten.relu.default: aten.relu_.default,
@@ -273,20 +274,15 @@ def _in_place(node: fx.Node) -> tuple[Any, dict[str, Any]]:
     """
     operation: Any = node.target
     source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node) or not _is_new(source) or len(source.users) > 1 or source.meta != node.meta:
+    if not isinstance(source, fx.Node) or source.target not in OF_NEW_MEMORY:
+        return operation, node.kwargs
+    if len(source.users) > 1 or source.meta != node.meta:
         return operation, node.kwargs
     if operation in IN_PLACE:
         return IN_PLACE[operation], node.kwargs
     if torch.Tag.pointwise in operation.tags and "grad_input" in operation.overloadpacket.overloads():
         return operation.overloadpacket.grad_input, {**node.kwargs, "grad_input": source}
     return operation, node.kwargs
-
-
-def _is_new(node: fx.Node) -> bool:
-    """Whether a call makes a tensor in memory of its own."""
-    operation: Any = node.target
-    is_elementwise = isinstance(operation, OpOverload) and torch.Tag.pointwise in operation.tags
-    return operation in PRODUCTS or (is_elementwise and not operation._schema.is_mutable)
 
 
 def _function(graph: fx.Graph, tensors: Sequence[Tensor]) -> Passes:

@@ -1,6 +1,6 @@
-"""The project's own work at the hooks of a fit and of an evaluation.
+"""The project's own work at the hooks of a fit.
 
-It sits in objects of its own, so that whoever overrides a hook of the classifier, without ``super()`` too, loses
+It sits in an object of its own, so that whoever overrides a hook of the classifier, without ``super()`` too, loses
 nothing of it.
 """
 
@@ -15,15 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
-from torchmetrics import Metric
 
 from neurona.config.nodes import path_of
 from neurona.data import chunking
 from neurona.devices import distributed, lightning_internals
-from neurona.errors import ConfigError
 from neurona.steps import choice, randomness, ways
-from neurona.steps.calibration import temperature
-from neurona.steps.diagnosis import require_finite, require_finite_evaluation
+from neurona.steps.diagnosis import require_finite
 from neurona.steps.fast import FastWay
 from neurona.steps.steps import Classifier
 
@@ -49,6 +46,8 @@ class Pending(NamedTuple):
 
 class Training(Callback):
     """Has a fit take its steps, and keeps their figures. shipped: the project's own classifier."""
+
+    chunk_aware = True
 
     def __init__(self, shipped: type) -> None:
         self.shipped = shipped
@@ -201,21 +200,6 @@ class Training(Callback):
             self._epoch_rng = stored.get("epoch_rng", [None] * (rank + 1))[rank]
 
 
-def _calibrate(trainer: Trainer, classifier: Classifier) -> None:
-    """Sets the temperature by a validation's logits, and tells the metrics of what they are with it."""
-    pairs, classifier.uncalibrated = classifier.uncalibrated, []
-    logits, targets = (torch.cat(parts).cpu() for parts in zip(*pairs, strict=True))
-
-    def total(sums: Tensor) -> Any:
-        if trainer.world_size == 1:
-            return sums
-        return trainer.strategy.reduce(sums.to(classifier.device), reduce_op="sum")
-
-    classifier.calibration.fill_(temperature(logits, targets, total))
-    for logits, targets in pairs:
-        classifier.metrics.update(logits / classifier.calibration, targets)
-
-
 def scalars(trainer: Trainer) -> dict[str, float]:
     """Those of the Trainer's figures that are one number each."""
     figures = {name: torch.as_tensor(value) for name, value in trainer.callback_metrics.items()}
@@ -237,25 +221,6 @@ def _restore_constants(trainer: Trainer, classifier: Classifier) -> None:
                 buffer.copy_(sources[name])
 
 
-class Evaluation(Callback):
-    """Reports what the metrics of a validation or a test come to."""
-
-    def on_validation_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        pl_module.uncalibrated = []  # of a validation that was broken off
-        distributed.share(pl_module.network.buffers())  # running averages are of each process's rows: rank 0's count
-
-    def on_test_start(self, trainer: Trainer, pl_module: Classifier) -> None:
-        distributed.share(pl_module.state_dict().values())  # another host may still see the checkpoint before the best
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        if pl_module.uncalibrated:
-            _calibrate(trainer, pl_module)
-        _finish(pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: Classifier) -> None:
-        _finish(pl_module, "test")
-
-
 def _rows(batch: Any) -> int:
     """Those of the first tensor in a batch of whatever kind; 0 where there is none."""
     if isinstance(batch, Tensor):
@@ -264,48 +229,15 @@ def _rows(batch: Any) -> int:
     return next(filter(None, map(_rows, parts)), 0)
 
 
-def _finish(classifier: Classifier, part: str) -> None:
-    """Reports what the metrics come to; nothing where no step has told them of a mini-batch, as one of one's own may
-    report what it likes.
-    """
-    classifier.confusion_matrix = []
-    metrics = classifier.metrics
-    if not any(metric.update_called for metric in metrics.modules() if isinstance(metric, Metric)):
-        return
-    computed = metrics.compute()
-    metrics.reset()
-    confusion, class_accuracy = (computed.pop(name, None) for name in ("confusion_matrix", "class_accuracy"))
-    if confusion is not None:
-        classifier.confusion_matrix = confusion.tolist()
-    if wide := [name for name, value in computed.items() if value.numel() != 1]:
-        problem = f"computes {wide[0]} of shape {list(computed[wide[0]].shape)}: a figure is one number"
-        raise ConfigError("classifier.metrics_class", type(metrics).__qualname__, problem)
-    figures = {f"{part}/{name}": value.item() for name, value in computed.items()}
-    require_finite_evaluation(figures.get(f"{part}/loss", 0.0), part, classifier)
-    if class_accuracy is not None:
-        for name, value in zip(classifier.spec.class_names, class_accuracy.tolist(), strict=True):
-            figures[f"{part}/accuracy_of/{name}"] = value
-    classifier.report(figures)
-
-
 def who_asks(classifier: Classifier, trainer: Trainer, datamodule: Any, shipped: type) -> list[str]:
     """Who asks for Lightning's own way in a fit with this Trainer; nobody where the fast one will do."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    others = [callback for callback in callbacks if not isinstance(callback, Training | Evaluation)]
-    asked_by = ways.asked_by(classifier, datamodule, others, shipped)
+    asked_by = ways.asked_by(classifier, datamodule, trainer.callbacks, shipped)  # type: ignore[attr-defined]
     optimization = classifier.optimization
     if optimization.needs_closure:
         asked_by.append(f"{optimization.name} needs a closure")
     if changes := ways.scales_or_wraps(trainer):
         asked_by.append(changes)
     return asked_by
-
-
-def attach(trainer: Trainer, shipped: type) -> None:
-    """Puts the project's own callbacks before all others, which may want the figures of an epoch as it ends."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(isinstance(callback, Training) for callback in callbacks):
-        callbacks[:0] = [Training(shipped), Evaluation()]
 
 
 def blueprint(classifier: Classifier) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch import Callback
 
 from neurona.classifier import Classifier
+from neurona.evaluation import Evaluation
 from neurona.optimizer import Optimization
-from neurona.steps.training import Evaluation, Training, scalars
+from neurona.steps.training import Training, scalars
 
 
 class History(Callback):

@@ -12,10 +12,10 @@ import torch
 from noise import Noise
 
 from neurona.classifier import Classifier
+from neurona.evaluation import temperature
 from neurona.models.mlp import MLP
 from neurona.optimizer import Optimization
 from neurona.runs.checkpoint import transfer
-from neurona.steps.calibration import temperature
 
 
 def loss_at(value: float, logits: torch.Tensor, targets: torch.Tensor) -> float:
