@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,13 +163,25 @@ def test_mistakes_leave_nothing_behind(table: Path, tmp_path: Path, overrides: l
     assert not (tmp_path / "run").exists()
 
 
-def test_the_validation_rows_are_trained_on_too_for_as_many_steps(run: Path, table: Path, tmp_path: Path) -> None:
-    """As ``docs/tables.md`` says it."""
-    found = json.loads((run / "metrics.json").read_text())
-    steps = found["steps"] // found["epochs"] * (found["best_epoch"] + 1)
-    length = ["trainer.max_epochs=200", f"trainer.max_steps={steps}", "trainer.callbacks.early_stopping.patience=null"]
-    again = short(table, tmp_path / "again", "data.val_fraction=0", *length)
-    rows = [json.loads((folder / "data_card.json").read_text())["rows"] for folder in (run, again)]
+def test_a_refit_trains_on_the_validation_rows_too_for_as_many_steps(run: Path) -> None:
+    first = json.loads((run / "metrics.json").read_text())
+    neurona.run(["stage=refit", f"run={run}", "quiet=true"])
+    refit = run / "refit"
+    figures = json.loads((refit / "metrics.json").read_text())
+    assert figures["steps"] == first["steps"] // first["epochs"] * (first["best_epoch"] + 1)
+    assert "test/accuracy" in figures
+    assert "val/accuracy" not in figures
+    rows = [json.loads((folder / "data_card.json").read_text())["rows"] for folder in (run, refit)]
     assert rows[1]["train"] == rows[0]["train"] + rows[0]["val"]
     assert rows[1]["test"] == rows[0]["test"]
-    assert json.loads((again / "metrics.json").read_text())["steps"] == steps
+    again = neurona.run([f"run={refit}", f"trainer.max_steps={figures['steps'] + 10}", "quiet=true"])
+    assert again["steps"] == figures["steps"] + 10
+
+
+@pytest.mark.parametrize("validation", [["data.val_fraction=0"], ["data.folds=4", "data.fold=0"], ["data.val_path={}"]])
+def test_only_drawn_validation_rows_are_trained_on(table: Path, tmp_path: Path, validation: list[str]) -> None:
+    validation = [override.format(table) for override in validation]
+    run = short(table, tmp_path / "run", "trainer.callbacks.early_stopping.patience=null", *validation)
+    with pytest.raises(ConfigError, match=re.escape(f"has {validation[0]}")):
+        neurona.run(["stage=refit", f"run={run}", "quiet=true"])
+    assert not (run / "refit").exists()

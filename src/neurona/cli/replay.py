@@ -30,6 +30,7 @@ OF_RUN = "of_run"
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "logger", "allow", "hydra")
 """Root keys that may be given with run=, beside those that the stage frees."""
 
+FITS = ("fit", "refit")
 GROUPS = ("trainer", "data", "logger", "inspect")
 DEVICES = ("accelerator", "devices", "num_nodes", "strategy")
 WRITING = ("trainer", "logger")
@@ -67,7 +68,7 @@ def replay(overrides: list[str], yamls: Yamls) -> tuple[str, list[str]]:
     require_run(folder, "run")
     today: dict[str, Any] = configuration.load(yamls.folder / f"{TRAIN}.yaml")
     config, choices, lines = _stored(folder, yamls, today)
-    is_fit = "stage" not in by_key or by_key["stage"].value() == "fit"
+    is_fit = "stage" not in by_key or by_key["stage"].value() in FITS
     free = ("trainer", *(() if is_fit else ("data",)), *BESIDE_RUN)
     by_key = {name: o for name, o in by_key.items() if root(o) in free or o.input_line not in lines}
 

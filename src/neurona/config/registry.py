@@ -10,6 +10,7 @@ from typing import Any
 
 STAGES = {
     "fit": "neurona.stages.fit",
+    "refit": "neurona.stages.refit",
     "validate": "neurona.stages.evaluate",
     "test": "neurona.stages.evaluate",
     "predict": "neurona.stages.evaluate",

@@ -1,4 +1,4 @@
-"""Runs one stage: fit, validate, test, predict, export or lr_find."""
+"""Runs one stage: fit, refit, validate, test, predict, export or lr_find."""
 
 from __future__ import annotations
 

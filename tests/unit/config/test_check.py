@@ -214,7 +214,7 @@ def test_allowed(tree: Path, overrides: list[str]) -> None:
         (["limits.rows=x"], "limits.rows=x: must be a number"),
         (["limits.columns=x"], "limits.columns=x: must be a list"),
         (["limits=3", "seed=1"], "limits=3: must be a mapping"),
-        (["stage=fitt"], "stage=fitt: must be one of fit, validate, test, predict, "),
+        (["stage=fitt"], "stage=fitt: must be one of fit, refit, validate, test, predict, "),
         (["seed=1.5"], "seed=1.5: must be a whole number"),
         (["threads=0"], "threads=0: must be from 1 to 4096, or null"),
         (["threads=99999999999999999999"], "must be from 1 to 4096, or null"),
