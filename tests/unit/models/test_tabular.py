@@ -1,4 +1,4 @@
-"""The size of a table's network goes by its number of training rows, wherever it is not given."""
+"""The size of a table's network goes by its training rows and classes, wherever it is not given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from neurona.data.spec import DataSpec
 from neurona.models.mlp import MLP
 from neurona.models.tabm import TabM
-from neurona.models.tabular import FEW_ROWS, network
+from neurona.models.tabular import FEW_ROWS, MANY_ROWS, network
 from neurona.runs.checkpoint import make_network
 
 
@@ -21,18 +21,28 @@ def sizes(made: Any) -> tuple[type, list[int], int, float]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "given", "expected"),
+    ("rows", "classes", "given", "expected"),
     [
-        (FEW_ROWS - 1, {}, (TabM, [64, 64], 8, 0.1)),
-        (FEW_ROWS, {}, (MLP, [256, 256], 1, 0.2)),
-        (None, {}, (MLP, [256, 256], 1, 0.2)),
-        (FEW_ROWS, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
-        (10, {"hidden": 7}, (TabM, [7], 8, 0.1)),
-        (10, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
+        (FEW_ROWS - 1, 3, {}, (TabM, [64, 64], 8, 0.1)),
+        (FEW_ROWS - 1, 2, {}, (TabM, [64, 64], 8, 0.1)),
+        (FEW_ROWS, 2, {}, (TabM, [128, 128], 4, 0.1)),
+        (MANY_ROWS - 1, 2, {}, (TabM, [128, 128], 4, 0.1)),
+        (MANY_ROWS, 2, {}, (MLP, [256, 256], 1, 0.2)),
+        (FEW_ROWS, 3, {}, (MLP, [256, 256], 1, 0.2)),
+        (None, 2, {}, (MLP, [256, 256], 1, 0.2)),
+        (FEW_ROWS, 3, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
+        (10, 3, {"hidden": 7}, (TabM, [7], 8, 0.1)),
+        (10, 3, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
     ],
 )
-def test_size_goes_by_the_rows_unless_given(rows: int | None, given: dict[str, Any], expected: Any) -> None:
-    assert sizes(network(5, 3, rows, **given)) == expected
+def test_size_goes_by_rows_and_classes_unless_given(
+    rows: int | None, classes: int, given: dict[str, Any], expected: Any
+) -> None:
+    assert sizes(network(5, classes, rows, ensemble_classes=2, **given)) == expected
+
+
+def test_a_run_that_began_before_classes_counted_has_its_network() -> None:
+    assert sizes(network(5, 2, FEW_ROWS)) == (MLP, [256, 256], 1, 0.2)
 
 
 @pytest.mark.parametrize(("rows", "kind"), [(FEW_ROWS - 1, TabM), (FEW_ROWS, MLP)])
