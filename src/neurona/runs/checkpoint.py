@@ -21,7 +21,7 @@ from neurona.config.overrides import in_shell
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, HopelessRun, RunError
 from neurona.models.embedding import Embedding
-from neurona.runs.files import is_below, replacing
+from neurona.runs.files import InParts, is_below, replacing
 from neurona.runs.folder import PREVIOUS
 from neurona.runs.plain import copied, first_unreadable, plain
 
@@ -78,7 +78,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self.folder.is_dir() or not is_below(path, self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            torch.save(contents, file)
+            torch.save(contents, InParts(file))  # type: ignore[arg-type]
             file.flush()
             _require_readable(Path(file.name), contents, path)
 

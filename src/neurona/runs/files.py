@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import IO, Any
 import yaml
 
 from neurona.errors import ConfigError, RunError
+
+PART_BYTES = 2**20
 
 MOST_BYTES = 2**26
 """Of a file of settings or figures; one of ours has some thousands."""
@@ -64,6 +67,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             if isinstance(cause, OSError):
                 raise unwritable(path, cause) from error
         raise
+
+
+class InParts(io.RawIOBase):
+    """A file to which nothing is written in larger parts than 1 MiB, whatever ``write`` is given. On a virtual machine
+    with Linux 6.18 one write of 16 MiB takes ten times as long as sixteen of this size.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file = file
+
+    def write(self, data: Any) -> int:
+        """data: anything that holds bytes. Returns their number."""
+        contents = memoryview(data).cast("B")
+        for start in range(0, len(contents), PART_BYTES):
+            self.file.write(contents[start : start + PART_BYTES])
+        return len(contents)
 
 
 def link(source: Path, target: Path) -> None:

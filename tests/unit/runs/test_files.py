@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from neurona.errors import ConfigError, RunError
 from neurona.runs import files
-from neurona.runs.files import link, write_atomically
+from neurona.runs.files import PART_BYTES, InParts, link, write_atomically
 from neurona.runs.folder import RunFolder
 
 
@@ -68,6 +69,16 @@ def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
 
 def no_links(source, target) -> None:
     raise OSError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("size", [0, 5, PART_BYTES, 3 * PART_BYTES + 4])
+def test_what_is_written_in_parts_is_the_same(tmp_path, size):
+    parts, contents = [], os.urandom(size)
+    with (tmp_path / "file").open("wb") as file:
+        counting = SimpleNamespace(write=lambda part: parts.append(len(part)) or file.write(part))
+        assert InParts(counting).write(bytearray(contents)) == size
+    assert (tmp_path / "file").read_bytes() == contents
+    assert max(parts, default=0) <= PART_BYTES
 
 
 @pytest.mark.parametrize("links", [True, False])
