@@ -36,7 +36,7 @@ def network(
     members: int | None = None,
     ensemble_classes: int = 0,
 ) -> nn.Module:
-    """A TabM, or an MLP where ``members`` is 1, whose size goes by the number of training rows wherever it is None.
+    """A TabM, or an MLP where ``members`` is 1, whose size goes by rows and classes wherever it is None.
 
     Below 1,500 rows: 8 members of [64, 64] with dropout 0.1. From there to 50,000, with ``ensemble_classes`` classes or
     fewer: 4 of [128, 128] with dropout 0.1. Else 1 of [256, 256] with dropout 0.2. num_rows: None where the data do not

@@ -269,8 +269,8 @@ def _without(dimensions: Sequence[int], summed: fx.Node) -> list[int]:
 
 
 def _in_place(node: fx.Node) -> tuple[Any, dict[str, Any]]:
-    """The operation and keywords of a call, which puts an activation, or its gradient, in the place of what it is
-    computed from, where nothing else reads that: memory that the processor's cache does not hold takes time.
+    """The operation and keywords that make a call. An activation, or its gradient, takes the place of what it is
+    computed from where nothing else reads that, as memory that the processor's cache does not hold takes time.
     """
     operation: Any = node.target
     source = node.args[0] if node.args else None
