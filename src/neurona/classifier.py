@@ -126,7 +126,7 @@ class Classifier(LightningModule):
         """Where rows have weights, these are the last column of the features, and each row's loss is multiplied with
         its own. Of a network with members the loss is the mean of theirs, so that each learns by itself.
         """
-        weights, of_classes = torch.ones_like(features[:, -1]), self.class_weights
+        weights = None
         if self.is_weighted:
             features, weights = features[:, :-1], features[:, -1]
         if has_members(self.network) and type(self).forward is Classifier.forward:
@@ -135,12 +135,15 @@ class Classifier(LightningModule):
         else:
             logits = self(features)
             each = logits.unsqueeze(1)
-        of_each, weights = (values.repeat_interleave(each.shape[1]) for values in (targets, weights))
-        losses = cross_entropy(
-            each.flatten(0, 1), of_each, of_classes, reduction="none", label_smoothing=self.label_smoothing
+        of_each, of_classes = targets.repeat_interleave(each.shape[1]), self.class_weights
+        reduction = "mean" if weights is None else "none"
+        loss = cross_entropy(
+            each.flatten(0, 1), of_each, of_classes, reduction=reduction, label_smoothing=self.label_smoothing
         )
-        total = len(of_each) if of_classes is None else of_classes[of_each].sum()
-        return (losses * weights).sum() / total, logits
+        if weights is not None:
+            total = len(of_each) if of_classes is None else of_classes[of_each].sum()
+            loss = (loss * weights.repeat_interleave(each.shape[1])).sum() / total
+        return loss, logits
 
     # Training.
 

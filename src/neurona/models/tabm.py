@@ -37,7 +37,31 @@ class MemberLinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         of_members = (features.unsqueeze(1) if features.ndim == 2 else features) * self.r
-        return torch.addcmul(self.bias, linear(of_members, self.weight), self.s)
+        return linear(of_members, self.weight) * self.s + self.bias
+
+
+class _ProductOfEach(torch.autograd.Function):
+    """Features (batch, members, in_features) times each member's weights (members, in_features, out_features) → (batch,
+    members, out_features). The same as ``einsum``, whose products take a processor five times as long where
+    ``out_features`` is small.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(weight.transpose(1, 2), features.permute(1, 2, 0)).permute(2, 0, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        features, weight = (tensor.to(gradient.dtype) for tensor in ctx.saved_tensors)  # as autocast had them
+        of_features = torch.bmm(gradient.transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
+        return of_features, torch.bmm(gradient.permute(1, 2, 0), features.transpose(0, 1)).transpose(1, 2)
 
 
 class MemberHead(nn.Module):
@@ -54,7 +78,7 @@ class MemberHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, out_features).uniform_(-bound, bound))
 
     def forward(self, features: Tensor) -> Tensor:
-        return torch.einsum("bmi,mio->bmo", features, self.weight) + self.bias
+        return _ProductOfEach.apply(features, self.weight) + self.bias
 
 
 class TabM(nn.Module):

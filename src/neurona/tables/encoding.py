@@ -128,9 +128,14 @@ class Encoding(nn.Module):
         else:
             parts = ((filled.unsqueeze(2) - self.low) * self.scale).clamp(self.floor, self.ceiling)
             encoded = self.offset + (parts * self.step).sum(2) if self.sums else parts.flatten(1)[:, self.kept]
-        one_hot = features[:, self.one_hot_columns] == self.one_hot_ids
-        missing = features[:, self.indicated].isnan()
-        return torch.cat([encoded, missing.to(dtype), one_hot.to(dtype), features[:, self.id_columns].to(dtype)], dim=1)
+        outputs = [encoded]  # of what there is: a small network's step takes longer by every call
+        if len(self.indicated):
+            outputs.append(features[:, self.indicated].isnan().to(dtype))
+        if len(self.one_hot_columns):
+            outputs.append((features[:, self.one_hot_columns] == self.one_hot_ids).to(dtype))
+        if len(self.id_columns):
+            outputs.append(features[:, self.id_columns].to(dtype))
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else encoded
 
 
 def _places(numeric: Numeric, pieces: Sequence[int]) -> list[tuple[int, int]]:

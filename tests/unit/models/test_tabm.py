@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from neurona.errors import ConfigError
 from neurona.models.embedding import Embedding
-from neurona.models.tabm import MemberLinear, TabM, mean_of
+from neurona.models.tabm import MemberHead, MemberLinear, TabM, mean_of
 
 
 def randomized(network: nn.Module) -> nn.Module:
@@ -84,6 +84,32 @@ def test_the_loss_is_the_mean_of_the_members(make_classifier: Any, is_embedded: 
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     torch.testing.assert_close(logits, mean_of(members))
     torch.testing.assert_close(classifier(features), logits)
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_heads_are_einsums_product_and_have_its_gradients(classes: int) -> None:
+    torch.manual_seed(0)
+    head = MemberHead(6, classes, 4).double()
+    features = torch.randn(5, 4, 6, dtype=torch.float64, requires_grad=True)
+    factors = torch.randn(5, 4, classes, dtype=torch.float64)
+    expected = torch.einsum("bmi,mio->bmo", features, head.weight) + head.bias
+    torch.testing.assert_close(head(features), expected)
+    inputs = [features, head.weight, head.bias]
+    of_einsum = torch.autograd.grad((expected * factors).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad((head(features) * factors).sum(), inputs), of_einsum)
+    assert torch.autograd.gradgradcheck(head, features)
+
+
+def test_heads_take_autocast_and_vmap() -> None:
+    torch.manual_seed(0)
+    head, features = MemberHead(6, 2, 4), torch.randn(3, 5, 4, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features[0])
+        logits.float().sum().backward()
+    assert head.weight.grad is not None
+    expected = features[0].sum(0)[:, :, None].expand(-1, -1, 2)
+    torch.testing.assert_close(head.weight.grad, expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(torch.vmap(head)(features), torch.stack([head(one) for one in features]))
 
 
 def test_a_forward_of_ones_own_is_trained(make_classifier: Any) -> None:
