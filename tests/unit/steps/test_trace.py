@@ -16,6 +16,7 @@ from neurona.models.activations import ACTIVATIONS
 from neurona.models.embedding import Embedding
 from neurona.models.linear import Linear
 from neurona.models.mlp import MLP
+from neurona.models.tabm import TabM
 from neurona.steps.trace import traced
 from neurona.tables import encoding as encodings
 
@@ -53,6 +54,7 @@ NETWORKS: dict[str, Any] = {
     "residual": lambda: mlp(residual=True),
     "without_bias": lambda: mlp(bias=False),
     "linear": lambda: Linear(FEATURES, CLASSES),
+    "members": lambda: TabM(FEATURES, CLASSES, hidden=[8, 8], members=3, dropout=0.2),
     "embedded": embedded,
     "learnable": lambda: nn.Sequential(nn.Linear(FEATURES, 8), Learnable(), nn.Linear(8, CLASSES)),
     "unused": lambda: nn.Sequential(*(nn.ModuleList([nn.Linear(FEATURES, CLASSES)])), nn.Identity()),
@@ -145,8 +147,21 @@ def test_activations_and_their_gradients_take_the_place_of_what_nobody_else_read
     assert f"{name}.default" not in names
 
 
+class Arithmetic(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs + 1 - inputs.mean()) * 2 / 3
+
+
+def test_arithmetic_takes_the_place_of_what_nobody_reads_any_more() -> None:
+    network = nn.Sequential(nn.Linear(FEATURES, 8), Arithmetic(), nn.Linear(8, CLASSES))
+    names = operations_of(traced(loss_of(network), [*network.parameters()], [], *mini_batch()).passes)
+    assert names.count("sub.out") == 1
+    assert names.count("mul.out") == names.count("div.out") == 2
+    assert_autograds_bits(network, loss_of(network), mini_batch())
+
+
 class ReadsAgain(nn.Module):
-    """Reads what goes into an activation a second time, itself or as a view."""
+    """Reads what goes into an activation and into arithmetic a second time, itself or as a view."""
 
     def __init__(self, view: bool) -> None:
         super().__init__()
@@ -155,7 +170,7 @@ class ReadsAgain(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = self.first(features)
         again = inner.view(-1).view(-1, 8) if self.view else inner
-        return self.last(inner.tanh() * again.sigmoid())
+        return self.last(inner.tanh() * (inner * 2 - 1) * again.sigmoid())
 
 
 @pytest.mark.parametrize("view", [False, True])
