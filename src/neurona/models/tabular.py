@@ -1,28 +1,36 @@
-"""The network of a table: several members where its rows or classes are few, else a wide perceptron."""
+"""The network of a table: several members where its rows are few, else one perceptron."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from neurona.errors import check_range
+from neurona.errors import ConfigError
 from neurona.models.mlp import MLP
 from neurona.models.tabm import TabM
 
-FEW_ROWS, MANY_ROWS = 1500, 50_000
-"""Training rows below which there are several members; from the second number on there never are, as they take time."""
-
 
 class Size(NamedTuple):
-    hidden: Sequence[int]
-    dropout: float
+    """Of the network for a table of fewer training rows than ``rows`` and at most so many ``classes``; None: any."""
+
     members: int
+    hidden: Sequence[int] | int
+    dropout: float
+    rows: int | None = None
+    classes: int | None = None
+
+    def is_for(self, rows: float, classes: int) -> bool:
+        return (self.rows is None or rows < self.rows) and (self.classes is None or classes <= self.classes)
 
 
-FEW, FEW_CLASSES, MANY = Size([64, 64], 0.1, 8), Size([128, 128], 0.1, 4), Size([256, 256], 0.2, 1)
+FORMER = (
+    {"rows": 1500, "members": 8, "hidden": [64, 64], "dropout": 0.1},
+    {"members": 1, "hidden": [256, 256], "dropout": 0.2},
+)
+"""Of runs that began before their settings had ``sizes``."""
 
 
 def network(
@@ -34,23 +42,28 @@ def network(
     activation: str = "relu",
     dropout: float | None = None,
     members: int | None = None,
-    ensemble_classes: int = 0,
+    sizes: Sequence[Mapping[str, Any]] = FORMER,
 ) -> nn.Module:
-    """A TabM, or an MLP where ``members`` is 1, whose size goes by rows and classes wherever it is None.
+    """A TabM, or an MLP where ``members`` is 1.
 
-    Below 1,500 rows: 8 members of [64, 64] with dropout 0.1. From there to 50,000, with ``ensemble_classes`` classes or
-    fewer: 4 of [128, 128] with dropout 0.1. Else 1 of [256, 256] with dropout 0.2. num_rows: None where the data do not
-    tell, which counts as many. What it rests on is in ``docs/tables.md``.
+    hidden, dropout, members: None takes that of the first of ``sizes``, each with the fields of a ``Size``, that is for
+    so many training rows and classes. num_rows: None where the data do not tell, which counts as many. What the sizes
+    of ``configs/model/tabular.yaml`` rest on is in ``docs/tables.md``.
 
-    Raises ConfigError as MLP and TabM do, and for ``ensemble_classes`` below 0.
+    Raises ConfigError as MLP and TabM do, and for ``model.sizes`` that are none, or whose last is not for any table.
     """
-    check_range("model.ensemble_classes", ensemble_classes, least=0)
+    try:
+        known = [Size(**size) for size in sizes]
+    except TypeError as error:
+        problem = "each needs members, hidden and dropout, and may have rows and classes, the most that it is for"
+        raise ConfigError("model.sizes", sizes, problem) from error
+    if not known or (known[-1].rows, known[-1].classes) != (None, None):
+        raise ConfigError("model.sizes", sizes, "the last must be for any table, so it has neither rows nor classes")
     rows = math.inf if num_rows is None else num_rows
-    size = FEW if rows < FEW_ROWS else FEW_CLASSES if num_classes <= ensemble_classes and rows < MANY_ROWS else MANY
+    size = next(size for size in known if size.is_for(rows, num_classes))
     hidden = hidden if hidden is not None else size.hidden
     dropout = dropout if dropout is not None else size.dropout
     members = members if members is not None else size.members
     if members == 1:
         return MLP(num_features, num_classes, hidden=hidden, activation=activation, dropout=dropout)
-    sizes = num_features, num_classes
-    return TabM(*sizes, hidden=hidden, activation=activation, dropout=dropout, members=members)
+    return TabM(num_features, num_classes, hidden=hidden, activation=activation, dropout=dropout, members=members)

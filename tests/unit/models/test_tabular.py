@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from torch import nn
 
 from neurona.data.spec import DataSpec
+from neurona.errors import ConfigError
 from neurona.models.mlp import MLP
 from neurona.models.tabm import TabM
-from neurona.models.tabular import FEW_ROWS, MANY_ROWS, network
+from neurona.models.tabular import network
 from neurona.runs.checkpoint import make_network
 
 
@@ -20,32 +23,55 @@ def sizes(made: Any) -> tuple[type, list[int], int, float]:
     return type(made), widths, len(layers.head.weight) if isinstance(made, TabM) else 1, layers.dropout1.p
 
 
+SHIPPED = yaml.safe_load(Path(__file__).parents[3].joinpath("configs/model/tabular.yaml").read_text(encoding="utf-8"))[
+    "sizes"
+]
+
+
 @pytest.mark.parametrize(
     ("rows", "classes", "given", "expected"),
     [
-        (FEW_ROWS - 1, 3, {}, (TabM, [64, 64], 8, 0.1)),
-        (FEW_ROWS - 1, 2, {}, (TabM, [64, 64], 8, 0.1)),
-        (FEW_ROWS, 2, {}, (TabM, [128, 128], 4, 0.1)),
-        (MANY_ROWS - 1, 2, {}, (TabM, [128, 128], 4, 0.1)),
-        (MANY_ROWS, 2, {}, (MLP, [256, 256], 1, 0.2)),
-        (FEW_ROWS, 3, {}, (MLP, [256, 256], 1, 0.2)),
+        (1499, 2, {}, (TabM, [64, 64], 8, 0.1)),
+        (1499, 3, {}, (TabM, [128, 128], 8, 0.1)),
+        (1500, 2, {}, (TabM, [128, 128], 4, 0.1)),
+        (49_999, 2, {}, (TabM, [128, 128], 4, 0.1)),
+        (1500, 3, {}, (TabM, [256, 256], 2, 0.2)),
+        (50_000, 2, {}, (MLP, [256, 256], 1, 0.2)),
         (None, 2, {}, (MLP, [256, 256], 1, 0.2)),
-        (FEW_ROWS, 3, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
-        (10, 3, {"hidden": 7}, (TabM, [7], 8, 0.1)),
-        (10, 3, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
+        (1500, 3, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
+        (10, 2, {"hidden": 7}, (TabM, [7], 8, 0.1)),
+        (10, 2, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
     ],
 )
 def test_size_goes_by_rows_and_classes_unless_given(
     rows: int | None, classes: int, given: dict[str, Any], expected: Any
 ) -> None:
-    assert sizes(network(5, classes, rows, ensemble_classes=2, **given)) == expected
+    assert sizes(network(5, classes, rows, sizes=SHIPPED, **given)) == expected
 
 
-def test_a_run_that_began_before_classes_counted_has_its_network() -> None:
-    assert sizes(network(5, 2, FEW_ROWS)) == (MLP, [256, 256], 1, 0.2)
+@pytest.mark.parametrize(("rows", "expected"), [(1499, (TabM, [64, 64], 8, 0.1)), (1500, (MLP, [256, 256], 1, 0.2))])
+def test_a_run_that_began_before_there_were_sizes_has_its_network(rows: int, expected: Any) -> None:
+    assert sizes(network(5, 3, rows)) == expected
 
 
-@pytest.mark.parametrize(("rows", "kind"), [(FEW_ROWS - 1, TabM), (FEW_ROWS, MLP)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        [{"members": 1, "hidden": [3]}],
+        [{"members": 1, "hidden": [3], "dropout": 0, "row": 10}],
+        [{"members": 1, "hidden": [3], "dropout": 0, "rows": 10}],
+        [{"members": 1, "hidden": [3], "dropout": 0, "classes": 2}],
+        [3],
+    ],
+)
+def test_sizes_that_are_not_for_every_table_are_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        network(5, 2, 5, sizes=wrong)
+    assert error.value.key == "model.sizes"
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(1499, TabM), (1500, MLP)])
 def test_a_network_is_made_for_the_rows_of_its_data(rows: int, kind: type) -> None:
     """Of which the checkpoint remembers the number, so that it is the same one again."""
     node = {"_target_": "neurona.models.tabular.network", "hidden": None}
@@ -54,6 +80,6 @@ def test_a_network_is_made_for_the_rows_of_its_data(rows: int, kind: type) -> No
 
 
 def test_a_number_of_rows_in_a_models_own_settings_stays() -> None:
-    node = {"_target_": "neurona.models.tabular.network", "num_rows": FEW_ROWS - 1}
-    made = make_network(node, None, nn.Identity(), DataSpec(5, 3, ("a", "b", "c"), num_rows=FEW_ROWS))
+    node = {"_target_": "neurona.models.tabular.network", "num_rows": 1499}
+    made = make_network(node, None, nn.Identity(), DataSpec(5, 3, ("a", "b", "c"), num_rows=1500))
     assert isinstance(made, TabM)
