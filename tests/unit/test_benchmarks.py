@@ -157,6 +157,13 @@ def test_tables_are_compared_by_means_over_seeds() -> None:
     assert lines[4] == "| mean | +5.50 ± 2.50 · -0.250 (2 tables) |"
 
 
+def test_a_table_of_keels_gets_a_header(tmp_path: Path) -> None:
+    (tmp_path / "iris.dat").write_text("5.1, 3.5, A1, setosa\n4.9, 3.0, A2, versicolor\n")
+    settings = tables.from_keel(tmp_path, "iris", tmp_path)
+    assert settings == {"path": str(tmp_path / "iris.csv"), "target": "class"}
+    assert (tmp_path / "iris.csv").read_text() == "x0,x1,x2,class\n5.1,3.5,A1,setosa\n4.9,3.0,A2,versicolor\n"
+
+
 def test_the_peers_of_tables_learn(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     kinds, numbers = ("red", "green", "blue"), np.random.default_rng(0).normal(size=300)
