@@ -43,12 +43,14 @@ def network(
     dropout: float | None = None,
     members: int | None = None,
     sizes: Sequence[Mapping[str, Any]] = FORMER,
+    ensemble_classes: int = 0,
 ) -> nn.Module:
     """A TabM, or an MLP where ``members`` is 1.
 
     hidden, dropout, members: None takes that of the first of ``sizes``, each with the fields of a ``Size``, that is for
-    so many training rows and classes. num_rows: None where the data do not tell, which counts as many. What the sizes
-    of ``configs/model/tabular.yaml`` rest on is in ``docs/tables.md``.
+    so many training rows and classes. num_rows: None where the data do not tell, which counts as many.
+    ensemble_classes: of runs that began when only tables of so many classes had members above 1,500 rows. What the
+    sizes of ``configs/model/tabular.yaml`` rest on is in ``docs/tables.md``.
 
     Raises ConfigError as MLP and TabM do, and for ``model.sizes`` that are none, or whose last is not for any table.
     """
@@ -59,6 +61,7 @@ def network(
         raise ConfigError("model.sizes", sizes, problem) from error
     if not known or (known[-1].rows, known[-1].classes) != (None, None):
         raise ConfigError("model.sizes", sizes, "the last must be for any table, so it has neither rows nor classes")
+    known.insert(-1, Size(4, [128, 128], 0.1, rows=50_000, classes=ensemble_classes))
     rows = math.inf if num_rows is None else num_rows
     size = next(size for size in known if size.is_for(rows, num_classes))
     hidden = hidden if hidden is not None else size.hidden

@@ -52,6 +52,11 @@ def test_size_goes_by_rows_and_classes_unless_given(
 @pytest.mark.parametrize(("rows", "expected"), [(1499, (TabM, [64, 64], 8, 0.1)), (1500, (MLP, [256, 256], 1, 0.2))])
 def test_a_run_that_began_before_there_were_sizes_has_its_network(rows: int, expected: Any) -> None:
     assert sizes(network(5, 3, rows)) == expected
+    assert sizes(network(5, 3, rows, ensemble_classes=2)) == expected
+
+
+def test_a_run_that_began_when_its_settings_had_classes_has_its_network() -> None:
+    assert sizes(network(5, 2, 1500, ensemble_classes=2)) == (TabM, [128, 128], 4, 0.1)
 
 
 @pytest.mark.parametrize(
