@@ -60,7 +60,7 @@ def test_the_table_alone_brings_its_defaults(run: Path) -> None:
     cfg, figures = OmegaConf.load(run / "config.yaml"), json.loads((run / "metrics.json").read_text())
     assert (cfg.model.hidden, cfg.model.members, cfg.classifier.calibrate) == (None, None, True)
     first = checkpoint.rebuild(checkpoint.read(run / "checkpoints" / "best.ckpt")).network.network.layers.linear1
-    assert first.s.shape == (8, 64)  # members and width of a table of so few rows
+    assert first.s.shape == (8, 128)  # members and width of a table of so few rows
     assert figures["stopped_by"] == "early_stopping"
     assert figures["test/accuracy"] > 0.8
 

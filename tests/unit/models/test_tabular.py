@@ -31,7 +31,7 @@ SHIPPED = yaml.safe_load(Path(__file__).parents[3].joinpath("configs/model/tabul
 @pytest.mark.parametrize(
     ("rows", "classes", "given", "expected"),
     [
-        (1499, 2, {}, (TabM, [64, 64], 8, 0.1)),
+        (1499, 2, {}, (TabM, [128, 128], 8, 0.1)),
         (1499, 3, {}, (TabM, [128, 128], 8, 0.1)),
         (1500, 2, {}, (TabM, [128, 128], 4, 0.1)),
         (49_999, 2, {}, (TabM, [128, 128], 4, 0.1)),
@@ -40,7 +40,7 @@ SHIPPED = yaml.safe_load(Path(__file__).parents[3].joinpath("configs/model/tabul
         (None, 2, {}, (MLP, [256, 256], 1, 0.2)),
         (1500, 3, {"members": 3, "dropout": 0.5}, (TabM, [256, 256], 3, 0.5)),
         (10, 2, {"hidden": 7}, (TabM, [7], 8, 0.1)),
-        (10, 2, {"members": 1}, (MLP, [64, 64], 1, 0.1)),
+        (10, 2, {"members": 1}, (MLP, [128, 128], 1, 0.1)),
     ],
 )
 def test_size_goes_by_rows_and_classes_unless_given(
