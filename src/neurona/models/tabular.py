@@ -33,6 +33,12 @@ FORMER = (
 """Of runs that began before their settings had ``sizes``."""
 
 
+FIELDS = (
+    "each needs members (a whole number), hidden (widths) and dropout (a number), and may have rows and classes: it is"
+    " for tables of fewer training rows, and at most so many classes"
+)
+
+
 def network(
     num_features: int,
     num_classes: int,
@@ -49,16 +55,17 @@ def network(
 
     hidden, dropout, members: None takes that of the first of ``sizes``, each with the fields of a ``Size``, that is for
     so many training rows and classes. num_rows: None where the data do not tell, which counts as many.
-    ensemble_classes: of runs that began when only tables of so many classes had members above 1,500 rows. What the
-    sizes of ``configs/model/tabular.yaml`` rest on is in ``docs/tables.md``.
+    ensemble_classes: of runs that began when only tables of so many classes had members above 1,500 rows, or none where
+    it is 0. What the sizes of ``configs/model/tabular.yaml`` rest on is in ``docs/tables.md``.
 
     Raises ConfigError as MLP and TabM do, and for ``model.sizes`` that are none, or whose last is not for any table.
     """
     try:
         known = [Size(**size) for size in sizes]
     except TypeError as error:
-        problem = "each needs members, hidden and dropout, and may have rows and classes, the most that it is for"
-        raise ConfigError("model.sizes", sizes, problem) from error
+        raise ConfigError("model.sizes", sizes, FIELDS) from error
+    if not all(map(_is_typed, known)):
+        raise ConfigError("model.sizes", sizes, FIELDS)
     if not known or (known[-1].rows, known[-1].classes) != (None, None):
         raise ConfigError("model.sizes", sizes, "the last must be for any table, so it has neither rows nor classes")
     known.insert(-1, Size(4, [128, 128], 0.1, rows=50_000, classes=ensemble_classes))
@@ -70,3 +77,10 @@ def network(
     if members == 1:
         return MLP(num_features, num_classes, hidden=hidden, activation=activation, dropout=dropout)
     return TabM(num_features, num_classes, hidden=hidden, activation=activation, dropout=dropout, members=members)
+
+
+def _is_typed(size: Size) -> bool:
+    widths = size.hidden if isinstance(size.hidden, Sequence) else [size.hidden]
+    limits = [limit for limit in (size.rows, size.classes) if limit is not None]
+    are_whole = all(type(number) is int for number in (size.members, *widths, *limits))
+    return are_whole and type(size.dropout) in (int, float)

@@ -68,9 +68,14 @@ def test_a_run_that_began_when_its_settings_had_classes_has_its_network() -> Non
         [{"members": 1, "hidden": [3], "dropout": 0, "rows": 10}],
         [{"members": 1, "hidden": [3], "dropout": 0, "classes": 2}],
         [3],
+        [{"members": "x", "hidden": [3], "dropout": 0}],
+        [{"members": 1, "hidden": None, "dropout": 0}],
+        [{"members": 1, "hidden": "3", "dropout": 0}],
+        [{"members": 1, "hidden": [3], "dropout": None}],
+        [{"members": 1, "hidden": [3], "dropout": 0, "rows": "x"}, {"members": 1, "hidden": [3], "dropout": 0}],
     ],
 )
-def test_sizes_that_are_not_for_every_table_are_refused(wrong: Any) -> None:
+def test_sizes_that_are_none_or_not_for_every_table_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError) as error:
         network(5, 2, 5, sizes=wrong)
     assert error.value.key == "model.sizes"
