@@ -55,6 +55,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         assert cause.parent_node is not None
         composed: Any = OmegaConf.to_container(root_of(cause.parent_node))
         return _unknown_key(override.key_or_group, value(override), composed)
+    if (in_list := _in_list(f"{error}: {cause}", overrides)) is not None:
+        return in_list
     if isinstance(cause, OmegaConfBaseException):
         reason = str(cause).partition("\n")[0]
         return UserError(one_line(f"{error}: {reason}" if str(error) else reason))
@@ -63,8 +65,33 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         there = sorted(file.stem for file in hints.CONFIG_DIR.glob(f"{nameless.key_or_group}/*.yaml"))
         return ConfigError(nameless.key_or_group, value(nameless), f"is no choice; there are {', '.join(there)}")
     if isinstance(error, UnicodeDecodeError):
-        return UserError(f"a yaml that is chosen, or one in its defaults, is not in UTF-8 ({error}); save it in UTF-8")
+        files = filter(_is_no_utf8, sorted(hints.CONFIG_DIR.rglob("*.yaml")))
+        names = " or ".join(str(file).removeprefix(f"{Path.cwd()}/") for file in files)
+        return UserError(f"{names or 'a yaml that is chosen'} is not in UTF-8 ({error}); save it in UTF-8")
     return UserError(one_line(str(error)).partition(" Config search path:")[0] or type(error).__name__)
+
+
+def _is_no_utf8(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _in_list(message: str, overrides: Sequence[str]) -> UserError | None:
+    """Explains that a key goes on behind a list, to a place that the list does not have; None for other messages."""
+    wrong = re.search(r"Index '(.+)' \(str\) is not an int|base 10: '(.+)'|list index out of range", message)
+    if not wrong:
+        return None
+    for override in parse(overrides):
+        parts, name = override.key_or_group.split("."), wrong[1] or wrong[2]
+        index = next((i for i, part in enumerate(parts) if (part == name if name else part.isdigit())), 0)
+        if index and (name or str(override.input_line) in message):
+            whole = ".".join(parts[:index])
+            problem = f"{whole} is a list without a place {parts[index]}; give the whole list, {whole}=[…]"
+            return ConfigError(override.key_or_group, value(override), problem)
+    return None
 
 
 def _invalid_yaml(error: yaml.MarkedYAMLError) -> UserError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from neurona.config.overrides import in_shell
 from neurona.errors import ConfigError, did_you_mean
 from neurona.report import plots, runs
 from neurona.report.page import Block, Cell, Code, Heading, Link, Paragraph, Picture, Table, html, markdown, plain
@@ -167,5 +167,5 @@ def _link(run: Run, out: Path) -> Link:
 
 def _error(run: Run) -> str:
     if run.status == "lost":
-        return f"its process is gone; to continue: python train.py run={shlex.quote(str(run.folder))}"
+        return f"its process is gone; to continue: python train.py {in_shell('run', run.folder)}"
     return run.error

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from neurona.config.overrides import in_shell
-from neurona.errors import DataError
+from neurona.errors import ConfigError, DataError
 from neurona.tables.schema import Rules
 from neurona.tables.values import words
 
@@ -21,13 +21,18 @@ OR_NAMES = "; where they are names, write them as text, such as c17"
 
 @dataclass(frozen=True)
 class Labels:
-    """How class labels are read from the column ``target``. respelling: characters to strip off their ends, or a
-    mapping of labels to class names.
+    """How class labels are read from the column ``target``. respelling: signs to strip off their ends, or a mapping of
+    labels to class names. Raises ConfigError for letters and digits to strip, which would make other words of labels.
     """
 
     target: str
     rules: Rules
     respelling: str | dict[str, str | int] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.respelling, str) and any(map(str.isalnum, self.respelling)):
+            problem = "would strip these letters or digits off the ends of labels; give signs alone, as data.labels=."
+            raise ConfigError("data.labels", self.respelling, f'{problem}, or names, as "data.labels={{old: new}}"')
 
     def read(self, table: pl.DataFrame) -> pl.Series:
         """The labels as text, null where missing."""
@@ -64,7 +69,7 @@ class Labels:
             return
         remedy = "data.labels maps labels to the names of classes"
         for mark in {word[-1] for word in unknown} - {name[-1] for name in class_names}:
-            if {word.strip(mark) for word in unknown} <= set(class_names):
+            if not mark.isalnum() and {word.strip(mark) for word in unknown} <= set(class_names):
                 remedy = f"{in_shell('data.labels', mark)} strips what makes the difference"
         others = ", ".join(map(repr, unknown[:5])) + " …" * (len(unknown) > 5)
         classes = ", ".join(map(repr, class_names[:10])) + " …" * (len(class_names) > 10)

@@ -57,7 +57,7 @@ class TableData(InMemoryData):
     ``neurona.tables.schema.Rules``. max_unread: share of the rows whose value may be none of its column's kind, such as
     a word among numbers.
     categorical, numeric, drop: columns that are that, or are left out; what the others are is inferred from the
-    training rows, see ``neurona.tables.inference.infer``, and stored with the run. labels: characters to strip off the
+    training rows, see ``neurona.tables.inference.infer``, and stored with the run. labels: signs to strip off the
     labels' ends, or a mapping of labels to class names. group: column of which no value may occur in two parts. order:
     column by which the last rows test, and those before them validate. weight: column of what the loss of each training
     row is multiplied with, once their mean is 1; validation and test count every row once. numeric_encoding,

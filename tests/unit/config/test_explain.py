@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 
+from neurona.config import hints
 from neurona.config.explain import explain, show
 from neurona.config.hints import CONFIG_DIR
 from neurona.errors import ConfigError, RunError, UserError
@@ -37,6 +38,9 @@ def refusal(*overrides: str, folder: Path = CONFIG_DIR) -> UserError:
         ("optimizer=adamax", "any other of torch's, or of your own, is a yaml: docs/extending.md#an-optimiser"),
         ("+model.dropout=0.2", "model.dropout=0.2: is there already; write model.dropout=0.2 without the +"),
         ("++model=linear", "model=linear: a group takes no ++; write model=linear"),
+        ("model.hidden.x=1", "hidden is a list without a place x; give the whole list, model.hidden=[…]"),
+        ("model.hidden.7=1", "hidden is a list without a place 7; give the whole list, model.hidden=[…]"),
+        ("~model.hidden.x", "hidden is a list without a place x; give the whole list, model.hidden=[…]"),
         ("seed=[", "a bracket is not closed"),
         ("model=configs/model/mlp.yaml", "model=configs/model/mlp.yaml: no such choice; did you mean mlp?"),
         ("optimizer/schedule=a/cosin", "optimizer/schedule=a/cosin: no such choice; did you mean cosine?"),
@@ -82,6 +86,15 @@ def test_a_yaml_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
     error = str(refusal(folder=tmp_path))
     assert message in error
     assert "\n" not in error
+
+
+def test_a_yaml_of_other_characters_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.yaml").write_text("defaults: [model: mlp, _self_]\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mlp.yaml").write_bytes(b"a: caf\xe9\n")
+    monkeypatch.setattr(hints, "CONFIG_DIR", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert str(refusal(folder=tmp_path)).startswith("model/mlp.yaml is not in UTF-8 (")
 
 
 def test_a_group_within_another_whose_yaml_has_no_line_for_it(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_terminal_says_what_can_be_said(logs: Path) -> None:
     )
     assert re.search(r"activation=relu +3 +91.33 ± 1.53 +91.00 +87.54 to 95.13 +best +– +1 failed, 1 lost", text)
     assert re.search(r"failed +logs/broken +loss is <nan>", text)
-    assert re.search(r"lost +logs/gone & lost +its process is gone; .* run='logs/gone & lost'", text)
+    assert re.search(r"lost +logs/gone & lost +its process is gone; .* \"run='logs/gone & lost'\"", text)
     assert f"warning: Cannot be read: {Path('logs', 'torn', 'metrics.json')}" in text
 
 

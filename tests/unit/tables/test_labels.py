@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from neurona.errors import DataError
+from neurona.errors import ConfigError, DataError
 from neurona.tables.labels import Labels, codes
 from neurona.tables.schema import Rules
 
@@ -17,6 +17,11 @@ LABELS = Labels("y", Rules())
 def test_labels_are_read_as_they_are_stripped_or_mapped(respelling: str | dict | None, expected: list[str]) -> None:
     table = pl.DataFrame({"y": [" yes.", "no", "NA"]})
     assert Labels("y", Rules(), respelling).read(table).to_list() == expected
+
+
+def test_letters_and_digits_are_not_stripped() -> None:
+    with pytest.raises(ConfigError, match=r"data\.labels=es: would strip these letters or digits off the ends"):
+        Labels("y", Rules(), "es")
 
 
 def test_classes_are_sorted_as_numbers_where_all_are() -> None:
@@ -46,4 +51,6 @@ def test_labels_that_training_does_not_have() -> None:
         LABELS.check(pl.Series(["no.", "yes"]), names, "t.csv")
     with pytest.raises(DataError, match=r"data\.labels maps labels"):
         LABELS.check(pl.Series(["maybe", "yes"]), names, "t.csv")
+    with pytest.raises(DataError, match=r"data\.labels maps labels"):
+        LABELS.check(pl.Series(["nox", "yesx"]), names, "t.csv")
     assert codes(pl.Series(["yes", "maybe", None, "no"]), names).tolist() == [1, -1, -1, 0]
