@@ -330,6 +330,25 @@ def test_a_checkpoint_of_ones_own_sees_every_step(fit: Any) -> None:
     assert (run.folder / "checkpoints" / "step=5.ckpt").exists()
 
 
+class Way(Callback):
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        NOTES.append(pl_module.is_fast)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_an_average_of_every_second_step_is_the_same_in_both_ways(fit: Any, accumulate: int) -> None:
+    ema = f"+trainer.callbacks.ema._target_={LIGHTNINGS}.EMAWeightAveraging"
+    settings = [ema, "+trainer.callbacks.ema.decay=0.9", "+trainer.callbacks.ema.update_every_n_steps=2"]
+    settings += [f"optimizer.accumulate={accumulate}", f"+trainer.callbacks.way._target_={__name__}.Way"]
+    runs = [fit(*settings, OWN), fit(*settings, *callback("Everything"))]
+    assert NOTES == [True, False]
+    for part in ("state_dict", "current_model_state"):
+        one, other = (run.checkpoint()[part] for run in runs)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    now, average = (runs[0].checkpoint()[part] for part in ("current_model_state", "state_dict"))
+    assert not torch.equal(now["network.linear1.weight"], average["network.linear1.weight"])
+
+
 def test_averaging_after_the_last_validation_is_refused(train: Any, tmp_path: Any) -> None:
     swa = "lightning.pytorch.callbacks.StochasticWeightAveraging"
     done = train("data=iris", f"+trainer.callbacks.swa._target_={swa}", "+trainer.callbacks.swa.swa_lrs=0.05")

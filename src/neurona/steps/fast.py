@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from neurona.data.batches import Chunk
@@ -37,6 +38,7 @@ class FastWay:
         accumulate, last = classifier.optimization.accumulate, trainer.num_training_batches - 1
         steps, norms, records = self.steps, classifier.norms, list[StepRecord]()
         mini_batches = chunk.mini_batches()
+        averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
         steps.begin(chunk)
         first_step = trainer.global_step + 1 - batch_idx // accumulate
         with steps.grad_mode():
@@ -48,6 +50,8 @@ class FastWay:
                     completes=index % accumulate == accumulate - 1 or index == last,
                     norms=norms if norms is not None and classifier.is_logged(step) else None,
                 )
+                for average in averages:  # which updates itself only where the optimiser has made a step
+                    average.on_train_batch_end(trainer, classifier, None, mini_batch, index)
                 loss = loss if share == 1 else loss * share
                 records.append(StepRecord(loss, logits, targets, mini_batch.all_sizes, step))
         lightning_internals.advance(trainer, len(records))

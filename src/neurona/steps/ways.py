@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, EarlyStopping, ModelSummary, Timer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BaseFinetuning,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelSummary,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
@@ -40,8 +48,11 @@ CONTENT = {
 }
 """What a subclass may override and still be given chunks."""
 
-CHUNK_AWARE = (BackboneFinetuning, BaseFinetuning, Callback, EarlyStopping, ModelSummary, Timer)
-"""Of Lightning's callbacks, those that do the same at the ends of chunks as after every mini-batch."""
+AVERAGES = (WeightAveraging, EMAWeightAveraging)
+"""Callbacks of Lightning's that the fast way calls after every step."""
+
+CHUNK_AWARE = (BackboneFinetuning, BaseFinetuning, Callback, EarlyStopping, ModelSummary, Timer, *AVERAGES)
+"""Of Lightning's callbacks, those that do the same at the ends of chunks as after every mini-batch, and averages."""
 
 
 def asked_by(module: LightningModule, datamodule: Any, callbacks: Iterable[Callback], shipped: type) -> list[str]:

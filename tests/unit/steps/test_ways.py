@@ -89,8 +89,9 @@ def test_a_class_vouches_for_what_it_inherits_and_not_for_what_is_made_of_it() -
     assert len(asked_by(None, None, overriding(aware, "on_train_batch_start")())) == 1
 
 
-def test_lightnings_own_callbacks_ask_but_for_those_that_do_the_same_at_ends_of_chunks() -> None:
+def test_lightnings_own_callbacks_ask_but_for_those_that_chunks_are_enough_for() -> None:
     content = {"Callback", "BaseFinetuning", "EarlyStopping", "ModelSummary", "Timer", "BackboneFinetuning"}
+    content |= {"WeightAveraging", "EMAWeightAveraging"}  # which the fast way calls after every step
     for name in lightning_callbacks.__all__:
         kind = getattr(lightning_callbacks, name)
         callback = object.__new__(kind)  # their arguments do not matter here
