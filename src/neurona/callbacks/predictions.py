@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from neurona.errors import ConfigError
+
 
 class AsGiven:
     """A loader that Lightning takes as it is: it would make a DataLoader anew, which fails on positional arguments."""
@@ -51,7 +53,16 @@ class CsvPredictions(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        probabilities, targets = (tensor.cpu() for tensor in outputs)
+        match outputs:
+            case [torch.Tensor(ndim=2) as probabilities, torch.Tensor() as targets] if probabilities.shape == (
+                len(targets),
+                len(self.class_names),
+            ):
+                probabilities, targets = probabilities.cpu(), targets.cpu()
+            case _:
+                problem = "its predict_step must return two tensors: the probabilities (batch, num_classes) and the"
+                problem += " targets (batch,), as super().predict_step(batch, batch_idx) does"
+                raise ConfigError("classifier", type(pl_module).__qualname__, problem)
         predictions = probabilities.argmax(1).tolist()
         indices = range(self._count, self._count + len(targets))
         rows = indices if self.rows is None else self.rows[indices.start : indices.stop].tolist()

@@ -18,6 +18,7 @@ from neurona.tables import reading
 from neurona.tables.labels import Labels, codes
 from neurona.tables.schema import Rules
 from neurona.tables.table import TableData
+from neurona.tables.values import printable
 
 Arrays = Mapping[str, Any]
 """X and y; X_val and y_val, a published validation part, and sample_weight, or None."""
@@ -133,7 +134,7 @@ def frame(values: Any, name: str) -> pl.DataFrame:
     table = reading.from_python(values, [columns], name)
     types = {str(title): str(values[title].dtype) for title in getattr(values, "columns", ())}
     categories = [title for title, kind in types.items() if kind == "category"]  # pandas'
-    return table.with_columns(pl.col(categories).cast(pl.String).cast(pl.Categorical))
+    return table.with_columns(*printable(table.select(categories)).cast(pl.String).cast(pl.Categorical))
 
 
 def _squeezed(shape: tuple[int, ...], name: str) -> str:

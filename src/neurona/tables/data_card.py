@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neurona.tables.marks import Marks
 from neurona.tables.schema import Rules, Schema
-from neurona.tables.unread import MOST_EXAMPLES, Tally
+from neurona.tables.unread import MOST_EXAMPLES, Tally, fold
 from neurona.tables.values import all_numbers, all_words, blocks, words
 
 MOST_CATEGORIES = 20
@@ -57,7 +57,7 @@ def _about_labels(
         problem = "if they are amounts, this is regression, which neurona does not do"
         yield f"the {len(names)} classes are all numbers; {problem}"
     figures = [figure + 0.0 for figure in pl.Series(names).cast(pl.Float64, strict=False).fill_null(math.nan)]
-    same = [name.casefold() if math.isnan(figure) else figure for name, figure in zip(names, figures, strict=True)]
+    same = [fold(name) if math.isnan(figure) else figure for name, figure in zip(names, figures, strict=True)]
     alike = Counter(same)
     if spellings := [repr(name) for name, key in zip(names, same, strict=True) if alike[key] > 1]:
         classes = _list(spellings, len(spellings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from neurona.errors import ConfigError, DataError, did_you_mean
 from neurona.tables.marks import SAMPLE, readings
 from neurona.tables.matrix import encode_column
-from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, listed, setting
+from neurona.tables.schema import NOUNS, Column, Kind, Rules, Schema, listed, named, setting
 from neurona.tables.unread import fold
 from neurona.tables.values import (
     LARGEST_NUMBER,
@@ -110,7 +111,8 @@ def infer(
             if name == target or name in dropped or name in both:
                 raise ConfigError(f"data.{key}", name, "is named by another setting, too; name it in only one of them")
             if name not in used:
-                raise ConfigError(f"data.{key}", name, f"no such column{did_you_mean(name, table.columns)}")
+                hint = did_you_mean(name, table.columns, functools.partial(named, key))
+                raise ConfigError(f"data.{key}", name, f"no such column{hint}")
     overrides: dict[str, Kind] = {**dict.fromkeys(categorical, "categorical"), **dict.fromkeys(numeric, "numeric")}
     names = [name for name in table.columns if name in used]
     verdicts = {

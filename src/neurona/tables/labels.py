@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from neurona.config.overrides import in_shell
-from neurona.errors import ConfigError, DataError
+from neurona.errors import ConfigError, DataError, did_you_mean
 from neurona.tables.schema import Rules
-from neurona.tables.values import words
+from neurona.tables.values import WHOLE, words
 
 MOST_FRACTIONS = 20
 MOST_CLASSES = 100
@@ -40,8 +42,30 @@ class Labels:
         if isinstance(self.respelling, str):
             return labels.str.strip_chars(self.respelling)
         if self.respelling is not None:
-            return labels.replace({str(old): str(new) for old, new in self.respelling.items()})
+            return labels.replace({label: _text(self.respelling[key]) for key, label in self._meant(labels)})
         return labels
+
+    def _meant(self, labels: pl.Series) -> list[tuple[Any, str]]:
+        """The keys of the mapping, each beside every label that it means: true and false those in any case, as Hydra
+        makes the same of ``True`` and ``true``.
+        """
+        known = labels.drop_nulls().unique().sort().to_list()
+        pairs = [(key, label) for key in self.respelling or () for label in known]
+        return [
+            (key, label)
+            for key, label in pairs
+            if (label.lower() if isinstance(key, bool) else label) == re.sub(WHOLE, r"\1", _text(key))
+        ]
+
+    def require_used(self, table: pl.DataFrame) -> None:
+        """Raises ConfigError for a key of the mapping that means no label."""
+        if not isinstance(self.respelling, dict):
+            return
+        labels = words(table[self.target], self.rules)
+        for key in self.respelling.keys() - {key for key, _ in self._meant(labels)}:
+            known = labels.drop_nulls().unique().sort().to_list()
+            hint = did_you_mean(_text(key), known) or f"; there are {', '.join(known[:10])}"
+            raise ConfigError("data.labels", _text(key), f"is no label in column {self.target!r}{hint}")
 
     def class_names(self, labels: pl.Series, path: str) -> tuple[str, ...]:
         """The classes, sorted, as numbers if all are numbers. Raises DataError if there are fewer than two."""
@@ -74,6 +98,11 @@ class Labels:
         others = ", ".join(map(repr, unknown[:5])) + " …" * (len(unknown) > 5)
         classes = ", ".join(map(repr, class_names[:10])) + " …" * (len(class_names) > 10)
         raise DataError(path, f"labels {others} in column {self.target!r}, where training has {classes}; {remedy}")
+
+
+def _text(value: object) -> str:
+    """As it is typed."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def codes(labels: pl.Series, class_names: tuple[str, ...]) -> NDArray[np.int64]:

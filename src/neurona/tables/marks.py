@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
 import polars as pl
 
-from neurona.tables.schema import Rules
+from neurona.tables.schema import Column, Rules, Schema
 
 SPELLINGS = (("[\u00a0\u2009\u202f]", " "), ("[\u2019\u02bc]", "'"), ("\u2212", "-"))
 """Blanks, apostrophes and minus signs that typesetters have several of."""
@@ -64,6 +65,22 @@ class Marks(NamedTuple):
 
 
 PLAIN = Marks()
+
+
+def read_by(schema: Schema, rules: Rules) -> Schema:
+    """The schema for a file that is read by these rules, whose marks go before those found in training where they are
+    others than the training's rules had.
+    """
+
+    def reread(column: Column) -> Column:
+        marks = Marks(*column.marks)
+        decimal = rules.decimal or marks.decimal
+        thousands = marks.thousands if rules.thousands is None else rules.thousands
+        marks = marks._replace(decimal=decimal, thousands="" if thousands == decimal else thousands)
+        return replace(column, marks=tuple(marks)) if column.marks else column
+
+    is_same = (rules.decimal, rules.thousands) == (schema.rules.decimal, schema.rules.thousands)
+    return replace(schema, rules=rules, columns=schema.columns if is_same else tuple(map(reread, schema.columns)))
 
 
 def readings(texts: pl.Series, rules: Rules) -> list[Marks]:

@@ -149,9 +149,11 @@ def from_python(rows: Any, widths: Sequence[Sequence[str]], where: str = "featur
 
 
 def _with_none(values: Any) -> Any:
-    """A list with None in place of pandas' missing values, which polars does not know."""
+    """A list with None in place of NaN and of pandas' missing values, which polars does not know."""
+    if not isinstance(values, list):
+        return values
     absent = {"NaTType", "NAType"}
-    return [None if type(v).__name__ in absent else v for v in values] if isinstance(values, list) else values
+    return [None if type(v).__name__ in absent or (isinstance(v, float) and v != v) else v for v in values]
 
 
 def _require_distinct(names: Sequence[str], where: object, remedy: str) -> None:

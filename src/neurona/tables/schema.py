@@ -107,6 +107,12 @@ def setting(key: str, name: str) -> str:
     return listed(key, [name])
 
 
+def named(key: str, name: str) -> str:
+    """A column's name, or the setting that names it where it needs quotes."""
+    line = setting(key, name)
+    return name if line == f"data.{key}=[{name}]" else line
+
+
 def listed(key: str, texts: Iterable[str]) -> str:
     """The setting that lists texts, as typed into a shell."""
     is_plain = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*", re.IGNORECASE).fullmatch

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from neurona.tables.encoding import Numeric
 from neurona.tables.faults import command
 from neurona.tables.inference import infer, order_of, weights_of
 from neurona.tables.labels import Labels, codes
+from neurona.tables.marks import read_by
 from neurona.tables.matrix import encode
-from neurona.tables.schema import MISSING, Rules, Schema, layout, setting
+from neurona.tables.schema import MISSING, Rules, Schema, layout, named, setting
 from neurona.tables.spec import TableSpec
 from neurona.tables.unread import Tally, merge
 from neurona.tables.values import all_words, with_nan, words
@@ -195,6 +196,8 @@ class TableData(InMemoryData):
         self, table: pl.DataFrame, paths: Sequence[str], sizes: Sequence[int]
     ) -> tuple[tuple[str, ...], Tensor]:
         """The names of the classes and the class of each row, negative without a label. paths, sizes: of the files."""
+        if self._run_spec is None:
+            self._labels.require_used(table)
         labels = self._labels.read(table)
         starts = np.cumsum([0, *sizes[:-1]]).tolist()
         of_files = [labels[start : start + size] for start, size in zip(starts, sizes, strict=True)]
@@ -289,7 +292,7 @@ class TableData(InMemoryData):
         """
         if isinstance(trained, TableSpec):
             self._run_spec, self._is_new = trained, is_new
-            self.schema = replace(trained.table, rules=self.rules) if is_new else trained.table
+            self.schema = read_by(trained.table, self.rules) if is_new else trained.table
 
     def card_text(self, most_columns: int | None = None) -> str:
         """The data card as a table to read; most_columns: how many of the columns to show."""
@@ -378,8 +381,10 @@ def _require_column(key: str, name: str | None, table: pl.DataFrame, path: str) 
 
 def _written(key: str, name: str) -> str:
     """A column's name, or the setting that gives it where it needs quotes."""
+    if key == "data.drop":
+        return named("drop", name)
     line = in_shell(key, name)
-    return name if key == "data.drop" or line == f"{key}={name}" else line
+    return name if line == f"{key}={name}" else line
 
 
 def _about_header(table: pl.DataFrame, path: str) -> tuple[str, ...]:

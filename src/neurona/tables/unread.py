@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -93,6 +94,9 @@ def merge(tallies: Sequence[Tally]) -> Iterator[tuple[Unread, int]]:
 
 
 def fold(text: str) -> str:
-    """A text without what spellings of one category differ in: case, blanks, and the way a number is printed."""
+    """A text without what spellings of one category differ in: case, blanks, the code points of a letter, characters
+    without width, and the way a number is printed.
+    """
+    text = re.sub("[\u200b-\u200d\u2060\ufeff\u00ad]", "", unicodedata.normalize("NFKC", text))
     text = re.sub(r"\s+", " ", text).strip().casefold()
     return re.sub(r"^0+(?=\d)|(?<=\d)\.0+$", "", text)

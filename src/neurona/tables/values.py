@@ -39,6 +39,8 @@ RESPELLINGS = (
 """Of dates: commas, AM and zones as ``TIMES`` has them."""
 BLOCK_CELLS = 2**20
 """Of the columns that are read at once: so many are made text, not the whole table."""
+WHOLE = r"^([+-]?\d+)\.0$"
+"""A whole number as a column of fractions prints it."""
 YES, NO = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0")
 
 T = TypeVar("T")
@@ -57,12 +59,17 @@ def words(column: pl.Series, rules: Rules) -> pl.Series:
 
 def all_words(table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """Every column as ``words`` reads it, at once: of thousands of columns, polars' time is the number of its calls."""
-    without_text = (pl.Object, pl.Binary, pl.Duration)  # of which polars makes none
+    table = printable(table).with_columns(cs.float().fill_nan(None))
+    text = pl.all().cast(pl.String, strict=False).str.strip_chars().str.replace(WHOLE, "${1}")
+    return table.select(text.replace(list({"", *(re.sub(WHOLE, r"\1", word) for word in rules.missing)}), None))
+
+
+def printable(table: pl.DataFrame) -> pl.DataFrame:
+    """A table whose columns of objects and the like, of which polars makes no text, are text."""
+    without_text = (pl.Object, pl.Binary, pl.Duration)
     columns = [column for column in table if column.dtype.is_nested() or column.dtype in without_text]
     texts = [[None if value is None else str(value) for value in column.to_list()] for column in columns]
-    table = table.with_columns(pl.Series(c.name, text, pl.String) for c, text in zip(columns, texts, strict=True))
-    text = pl.all().cast(pl.String, strict=False).str.strip_chars().str.replace(r"^([+-]?\d+)\.0$", "${1}")
-    return table.select(text.replace(list({"", *rules.missing}), None))
+    return table.with_columns(pl.Series(c.name, text, pl.String) for c, text in zip(columns, texts, strict=True))
 
 
 def without_blanks(texts: pl.DataFrame) -> pl.DataFrame:

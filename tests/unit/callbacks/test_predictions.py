@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from neurona.callbacks.predictions import CsvPredictions
+from neurona.errors import ConfigError
 from neurona.models.linear import Linear
 
 NAMES = ("setosa", 'the "blue", one', "ni\u00f1a")
@@ -78,3 +79,10 @@ def test_the_file_appears_under_its_name_when_it_is_complete(predict, tmp_path, 
     assert seen == ["of an earlier time"] * 3
     assert len(read(path)[1]) == 150
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("outputs", [torch.rand(2, 3), (torch.rand(3, 2), torch.zeros(3)), torch.rand(5, 3), None])
+def test_what_a_predict_step_of_ones_own_must_return_is_named(tmp_path, outputs):
+    callback = CsvPredictions(tmp_path / "p.csv", NAMES)
+    with pytest.raises(ConfigError, match=r"classifier=Linear: its predict_step must return two tensors"):
+        callback.on_predict_batch_end(None, Linear(4, 3), outputs)

@@ -78,6 +78,9 @@ def test_pandas_own_categories_stay_categories() -> None:
     data = table(pandas.DataFrame({"a": pandas.Categorical([1, 2] * 20), "b": ROWS[:, 0]}), pandas.Series(LABELS))
     assert data.schema is not None
     assert [(column.name, column.kind) for column in data.schema.columns] == [("a", "categorical"), ("b", "numeric")]
+    data = table(pandas.DataFrame({"a": pandas.cut(ROWS[:, 0], 3), "b": ROWS[:, 0]}), pandas.Series(LABELS))
+    assert data.schema is not None
+    assert [len(column.categories) for column in data.schema.columns] == [3, 0]
 
 
 def test_rows_of_ones_own_validate() -> None:

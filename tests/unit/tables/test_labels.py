@@ -24,6 +24,21 @@ def test_letters_and_digits_are_not_stripped() -> None:
         Labels("y", Rules(), "es")
 
 
+def test_a_key_true_is_that_of_labels_in_any_case() -> None:
+    table = pl.DataFrame({"y": ["true", "TRUE", "false", "2.0"]})
+    labels = Labels("y", Rules(), {True: "yes", False: True, 2: "two"})
+    assert labels.read(table).to_list() == ["yes", "yes", "true", "two"]
+    labels.require_used(table)
+
+
+def test_a_key_that_is_no_label_is_named() -> None:
+    table = pl.DataFrame({"y": ["yes", "no"]})
+    with pytest.raises(ConfigError, match=r"data\.labels=yess: is no label in column 'y'; did you mean yes\?"):
+        Labels("y", Rules(), {"no": "n", "yess": "y"}).require_used(table)
+    with pytest.raises(ConfigError, match=r"data\.labels=4: is no label in column 'y'; there are no, yes"):
+        Labels("y", Rules(), {4: "n"}).require_used(table)
+
+
 def test_classes_are_sorted_as_numbers_where_all_are() -> None:
     assert LABELS.class_names(pl.Series(["10", "9", None, "9", "-1", "9"]), "t.csv") == ("-1", "9", "10")
     assert LABELS.class_names(pl.Series(["10", "9", "b", "b", "b", "b"]), "t.csv") == ("10", "9", "b")

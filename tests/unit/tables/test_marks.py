@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import polars as pl
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from neurona.tables.marks import PLAIN, Marks, readings
-from neurona.tables.schema import Rules
+from neurona.tables.marks import PLAIN, Marks, read_by, readings
+from neurona.tables.schema import Column, Rules, Schema
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,23 @@ def test_settings_are_what_the_command_line_takes(marks: Marks) -> None:
 
 def test_marks_in_words() -> None:
     assert str(Marks(",", ".", "", "€")) == "decimal mark ',', thousands mark '.', '€' after each"
+
+
+@pytest.mark.parametrize(
+    ("decimal", "thousands", "marks"),
+    [
+        (".", ",", (".", ",", "", "€")),
+        (".", None, (".", "", "", "€")),
+        ("", "'", (",", "'", "", "€")),
+        ("", "", (",", "", "", "€")),
+        ("", None, (",", ".", "", "€")),
+    ],
+)
+def test_marks_given_for_new_rows_replace_those_that_were_found(
+    decimal: str, thousands: str | None, marks: tuple[str, ...]
+) -> None:
+    found = Column("price", "numeric", marks=(",", ".", "", "€"))
+    schema = Schema((found, Column("age", "numeric")), "label")
+    rules = Rules(decimal=decimal, thousands=thousands)
+    assert [column.marks for column in read_by(schema, rules).columns] == [marks, ()]
+    assert read_by(replace(schema, rules=rules), rules).columns == schema.columns

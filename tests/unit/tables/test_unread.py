@@ -6,7 +6,7 @@ import polars as pl
 
 from neurona.tables.matrix import encode
 from neurona.tables.schema import Column, Schema
-from neurona.tables.unread import Tally
+from neurona.tables.unread import Tally, fold
 
 SCHEMA = Schema(
     (
@@ -40,3 +40,8 @@ def test_values_that_are_missing_are_told_from_those_that_are_not_read() -> None
         "column 'zip': 3 of 5 values are not known from training, such as '1234' ('01234' in training), '99999', "
         "'Red wine' ('red  wine' in training); they count as other",
     ]
+
+
+def test_spellings_of_one_text() -> None:
+    assert fold("s\u00ed") == fold("si\u0301") == fold(" S\u00cd\u200b ")
+    assert fold("007") == fold("7.0") != fold("70")

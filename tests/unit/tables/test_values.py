@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Any
 
 import polars as pl
@@ -35,6 +36,12 @@ SECOND = datetime.timedelta(seconds=1)
 )
 def test_words(values: list[Any], texts: list[str | None]) -> None:
     assert words(pl.Series(values), Rules()).to_list() == texts
+
+
+def test_nan_is_no_word_and_a_whole_number_among_the_rules_is_one_however_it_is_printed() -> None:
+    rules = Rules(missing=("unknown", "-999.0"))
+    assert words(pl.Series([1.5, math.nan, -999.0]), rules).to_list() == ["1.5", None, None]
+    assert words(pl.Series(["-999.0", "-999", "NaN"]), rules).to_list() == [None, None, "NaN"]
 
 
 def test_the_words_for_no_value_are_those_of_the_rules() -> None:
