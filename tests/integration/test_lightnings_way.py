@@ -201,6 +201,29 @@ def test_a_schedule_of_ones_own_is_stepped_by_the_epoch(fit: Any) -> None:
     assert [pytest.approx(rates) for rates in NOTES] == [[1e-3, 1e-4], [1e-3, 1e-4], [1e-4, 1e-5]]
 
 
+class Plateau(Classifier):
+    """Looks at a figure of its own after every second epoch."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.9)
+        config = {"scheduler": schedule, "monitor": "mine", "frequency": 2}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_epoch_end(self) -> None:
+        self.log("mine", torch.tensor(1.0 / (1 + self.current_epoch)))
+
+
+def test_a_plateau_of_ones_own_goes_on_exactly(fit: Any, train: Any) -> None:
+    whole, begun = (fit(*own("Plateau"), f"trainer.max_epochs={epochs}") for epochs in (6, 1))
+    for epochs in (2, 4, 6):
+        done = train(OWN, f"run={begun.folder}", f"trainer.max_epochs={epochs}")
+        assert done.status == 0, done.err
+    assert begun.weights() == whole.weights()
+    rates = [run.checkpoint()["optimizer_states"][0]["param_groups"][0]["lr"] for run in (begun, whole)]
+    assert rates == [pytest.approx(0.01)] * 2
+
+
 class Pair(Classifier):
     def configure_optimizers(self) -> Any:
         return [

@@ -104,6 +104,24 @@ def state_to_save(trainer: Trainer) -> dict[str, Any]:
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
 
+def catch_up_plateaus(trainer: Trainer) -> None:
+    """Has ReduceLROnPlateau look at the figures of the epoch that a fit goes on from, as Lightning has it do once the
+    checkpoint of the epoch is written.
+
+    ``restarted_on_epoch_end`` and ``resumed_on_epoch_end`` of the ``fit_loop`` tell that there is such an epoch; the
+    rest is what its ``epoch_loop.update_lr_schedulers`` does.
+    """
+    loop = trainer.fit_loop
+    if not (loop.restarted_on_epoch_end or loop.resumed_on_epoch_end):
+        return
+    for config in trainer.lr_scheduler_configs:
+        is_due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+        if config.reduce_on_plateau and is_due and config.monitor in trainer.callback_metrics:
+            loop.epoch_loop.scheduler_progress.increment_ready()
+            trainer.lightning_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])
+            loop.epoch_loop.scheduler_progress.increment_completed()
+
+
 def averages(trainer: Trainer) -> list[torch.nn.Module]:
     """The copies of the module in which weights are averaged: ``_average_model`` of every WeightAveraging callback."""
     callbacks = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]

@@ -75,6 +75,8 @@ class Training(Callback):
         lightning_internals.look_ahead(trainer)
         # What ends an epoch looks at its last validation, which may have been before the checkpoint.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._reported.items()})
+        if pl_module.automatic_optimization and not pl_module.is_fast:
+            lightning_internals.catch_up_plateaus(trainer)
         if self._epoch_rng is not None and trainer.fit_loop.restarted_mid_epoch and draws_its_order(trainer):
             randomness.restore_rng(self._epoch_rng)
             lightning_internals.begin_epoch_again(trainer, lightning_internals.position(trainer))

@@ -289,3 +289,10 @@ def test_the_averages_are_those_of_the_callbacks(make_trainer: Callable[..., Tra
     trainer.fit(Module(one_step), DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(1, 1)))
     assert events.seen == [[Module]], "Lightning's WeightAveraging._average_model"
     assert lightning_internals.averages(trainer)[0] is not trainer.lightning_module
+
+
+def test_lightning_tells_whether_a_fit_goes_on_from_the_end_of_an_epoch(make_trainer: Callable[..., Trainer]) -> None:
+    loop = make_trainer().fit_loop
+    assert not loop.restarted_on_epoch_end, "restarted_on_epoch_end"
+    assert not loop.resumed_on_epoch_end, "resumed_on_epoch_end"
+    assert loop.epoch_loop.scheduler_progress.total.ready == 0, "epoch_loop.scheduler_progress"
