@@ -70,10 +70,14 @@ KEEL = """australian banana bands breast bupa chess contraceptive crx german hay
 PEERS = ("logistic regression", "MLPClassifier", "HistGradientBoosting")
 KIT = {"RealMLP-TD": "RealMLP_TD_Classifier", "TabM-D": "TabM_D_Classifier"}
 """Names of pytabkit's classes."""
-NO_AVERAGE = ["trainer.callbacks.average=null", "trainer.callbacks.early_stopping.patience=24"]
+AVERAGE = [
+    "+trainer.callbacks.average._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+    *("+trainer.callbacks.average.decay=0.9", "+trainer.callbacks.average.update_every_n_steps=10"),
+    "trainer.callbacks.early_stopping.patience=16",
+]
 FORMER = [
-    *("trainer.callbacks.average=null", "trainer.callbacks.early_stopping.patience=16"),
     *("classifier=default", "data.numeric_encoding=standard", "trainer.limit_train_batches=1.0"),
+    "trainer.callbacks.early_stopping.patience=16",
 ]
 """The default before the last: standardised numbers, the network's own probabilities."""
 MEMBERS = ["model=tabm", "optimizer=adamw", "optimizer.lr=2e-3", "optimizer.weight_decay=3e-4"]
@@ -81,7 +85,7 @@ COSINES = ["embedding.numbers=auto", "embedding.number_dimension=4"]
 FOUR = ["model.members=4", "model.hidden=[128,128]", "model.dropout=0.1"]
 VARIANTS: dict[str, list[str]] = {
     "the default": [],
-    "no average of weights": NO_AVERAGE,
+    "average of the weights": AVERAGE,
     "one network": ["model.members=1", "model.hidden=[256,256]", "model.dropout=0.2"],
     "two networks of [256, 256]": ["model.members=2", "model.hidden=[256,256]", "model.dropout=0.2"],
     "four networks of [256, 256]": ["model.members=4", "model.hidden=[256,256]", "model.dropout=0.2"],

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from neurona.errors import ConfigError
 
-VALUES = {type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter}
+IMMUTABLE = {type(None), bool, int, float, complex, str, bytes}
+VALUES = {*IMMUTABLE, Tensor, nn.Parameter}
 CONTAINERS = (dict, OrderedDict, list, tuple, set)
 REMEDY = "which a checkpoint cannot hold: keep numbers, texts and tensors there, and lists and dicts of them"
 
@@ -66,6 +67,8 @@ def copied(contents: Any) -> Any:
     tensors: dict[Any, Tensor] = {}
 
     def copy_of(value: Any) -> Any:
+        if type(value) in IMMUTABLE:
+            return value
         if type(value) in (dict, OrderedDict):
             made = copy.copy(value)
             for key, child in value.items():

@@ -250,7 +250,7 @@ def blueprint(classifier: Classifier) -> dict[str, Any]:
         "embedding": classifier.embedding_config,
         "classifier_config": classifier.classifier_config,
         "fingerprint": getattr(datamodule, "fingerprint", None),
-        "spec": dataclasses.asdict(classifier.spec),
+        "spec": {field.name: getattr(classifier.spec, field.name) for field in dataclasses.fields(classifier.spec)},
         "preprocessing": path_of(type(classifier.preprocessing)),
         "preprocessing_settings": getattr(classifier.preprocessing, "settings", None),
     }
