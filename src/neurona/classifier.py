@@ -5,6 +5,7 @@ features (batch, num_features) raw, float32 or uint8 Â· targets (batch,) int64 Â
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from neurona.steps.diagnosis import NonFiniteLoss as NonFiniteLoss
 from neurona.steps.fast import FastWay
 from neurona.steps.norms import StepNorms
 from neurona.steps.steps import loss_of
+
+log = logging.getLogger(__name__)
 
 NEVER = sys.maxsize
 """A frequency, in epochs."""
@@ -288,6 +291,8 @@ class Classifier(LightningModule):
                 and isinstance(config.scheduler, ReduceLROnPlateau)
                 and (self.current_epoch + 1) % frequency == 0
             ):
+                if trainer.enable_validation and "val/loss" not in figures and self.current_epoch < frequency:
+                    log.warning("optimizer/schedule=plateau follows train/loss, as validation reports no val/loss")
                 self.lr_scheduler_step(config.scheduler, figures.get("val/loss", figures.get("train/loss")))
 
     # Evaluation.

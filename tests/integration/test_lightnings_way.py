@@ -224,6 +224,18 @@ def test_a_plateau_of_ones_own_goes_on_exactly(fit: Any, train: Any) -> None:
     assert rates == [pytest.approx(0.01)] * 2
 
 
+class NamesItsOwn(Classifier):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", torch.tensor(1.0))
+
+
+def test_a_plateau_without_the_figure_it_follows_says_so(fit: Any, capsys: Any) -> None:
+    settings = [*own("NamesItsOwn"), "optimizer/schedule=plateau", "trainer.callbacks.early_stopping=null"]
+    fit(*settings, "trainer.callbacks.checkpoints.monitor=val_loss")
+    printed = "".join(capsys.readouterr())
+    assert printed.count("optimizer/schedule=plateau follows train/loss, as validation reports no val/loss") == 1
+
+
 class Pair(Classifier):
     def configure_optimizers(self) -> Any:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,8 +14,10 @@ from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
     DeviceStatsMonitor,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
@@ -28,6 +31,8 @@ from neurona.config.nodes import path_of
 from neurona.data.base import InMemoryData
 from neurona.errors import ConfigError, check_range
 from neurona.steps import randomness
+
+log = logging.getLogger(__name__)
 
 REPLACED: dict[type[Callback], str] = {
     StochasticWeightAveraging: "it averages after the last validation, so that the average is never validated:"
@@ -75,6 +80,10 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Cla
             raise ConfigError("trainer.callbacks", "BackboneFinetuning", problem)
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise ConfigError("trainer.callbacks", "DeviceStatsMonitor", "needs psutil: pip install psutil")
+        if isinstance(callback, GradientAccumulationScheduler):
+            _check_accumulation(classifier)
+        if isinstance(callback, ModelPruning):
+            log.warning("checkpoints do not hold the masks of ModelPruning: run= would not go on exactly")
         for kind, remedy in REPLACED.items():
             if isinstance(callback, kind):
                 raise ConfigError("trainer.callbacks", type(callback).__qualname__, f"is not taken here; {remedy}")
@@ -87,6 +96,17 @@ def check_callbacks(callbacks: Sequence[Callback], folder: Path, classifier: Cla
             if is_ours and (taken := names & RESERVED):
                 problem = "is a name of the run's own checkpoints; give another filename, or another dirpath"
                 raise ConfigError("trainer.callbacks", f"{type(callback).__qualname__} of {min(taken)}.ckpt", problem)
+
+
+def _check_accumulation(classifier: Classifier) -> None:
+    optimization = classifier.optimization
+    if optimization.accumulate != 1:
+        problem = "does not go with GradientAccumulationScheduler; leave one of them out"
+        raise ConfigError("optimizer.accumulate", optimization.accumulate, problem)
+    if optimization.schedule.needs_length and type(classifier).configure_optimizers is Classifier.configure_optimizers:
+        problem = "changes the number of steps on the way, by which the schedule of the learning rate goes; give"
+        problem += " optimizer.accumulate instead, or optimizer/schedule=constant"
+        raise ConfigError("trainer.callbacks", "GradientAccumulationScheduler", problem)
 
 
 def places(callbacks: Sequence[Callback]) -> list[Path]:

@@ -12,8 +12,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     EMAWeightAveraging,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
@@ -26,6 +28,7 @@ from neurona.errors import ConfigError
 from neurona.metrics import EvaluationMetrics
 from neurona.models.linear import Linear
 from neurona.optimizer import Optimization
+from neurona.schedule import Schedule, constant, cosine
 from neurona.stages import limits
 
 
@@ -231,3 +234,22 @@ def test_other_names_and_places_are_not(tmp_path: Any) -> None:
 def test_an_average_that_is_never_validated_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="EMAWeightAveraging is validated"):
         limits.check_callbacks([StochasticWeightAveraging(swa_lrs=0.1)], tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "accumulate", "problem"),
+    [
+        (constant(), 2, "optimizer.accumulate=2: does not go with GradientAccumulationScheduler"),
+        (cosine(), 1, "GradientAccumulationScheduler: changes the number of steps on the way"),
+    ],
+)
+def test_accumulation_that_changes_on_the_way(schedule: Schedule, accumulate: int, problem: str) -> None:
+    classifier: Any = type("Own", (), {"configure_optimizers": Classifier.configure_optimizers})()
+    classifier.optimization = Optimization.of(torch.optim.Adam, schedule=schedule, accumulate=accumulate)
+    with pytest.raises(ConfigError, match=problem):
+        limits.check_callbacks([GradientAccumulationScheduler({0: 4})], Path("run"), classifier)
+
+
+def test_what_pruning_keeps_in_no_checkpoint_is_told(caplog: Any) -> None:
+    limits.check_callbacks([ModelPruning("l1_unstructured")], Path("run"), None)
+    assert "checkpoints do not hold the masks of ModelPruning" in caplog.text
