@@ -11,15 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
-    BaseFinetuning,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelSummary,
-    Timer,
-    WeightAveraging,
-)
+from lightning.pytorch import callbacks as lightnings
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
@@ -48,10 +40,12 @@ CONTENT = {
 }
 """What a subclass may override and still be given chunks."""
 
-AVERAGES = (WeightAveraging, EMAWeightAveraging)
+AVERAGES = (lightnings.WeightAveraging, lightnings.EMAWeightAveraging)
 """Callbacks of Lightning's that the fast way calls after every step."""
 
-CHUNK_AWARE = (BackboneFinetuning, BaseFinetuning, Callback, EarlyStopping, ModelSummary, Timer, *AVERAGES)
+FINETUNING = (lightnings.BackboneFinetuning, lightnings.BaseFinetuning)
+
+CHUNK_AWARE = (Callback, lightnings.EarlyStopping, lightnings.ModelSummary, lightnings.Timer, *FINETUNING, *AVERAGES)
 """Of Lightning's callbacks, those that do the same at the ends of chunks as after every mini-batch, and averages."""
 
 
