@@ -292,7 +292,7 @@ class Classifier(LightningModule):
                 and (self.current_epoch + 1) % frequency == 0
             ):
                 if trainer.enable_validation and "val/loss" not in figures and self.current_epoch < frequency:
-                    log.warning("optimizer/schedule=plateau follows train/loss, as validation reports no val/loss")
+                    log.warning("the schedule plateau follows train/loss, as validation reports no val/loss")
                 self.lr_scheduler_step(config.scheduler, figures.get("val/loss", figures.get("train/loss")))
 
     # Evaluation.

@@ -233,7 +233,7 @@ def test_a_plateau_without_the_figure_it_follows_says_so(fit: Any, capsys: Any) 
     settings = [*own("NamesItsOwn"), "optimizer/schedule=plateau", "trainer.callbacks.early_stopping=null"]
     fit(*settings, "trainer.callbacks.checkpoints.monitor=val_loss")
     printed = "".join(capsys.readouterr())
-    assert printed.count("optimizer/schedule=plateau follows train/loss, as validation reports no val/loss") == 1
+    assert printed.count("the schedule plateau follows train/loss, as validation reports no val/loss") == 1
 
 
 class Pair(Classifier):
