@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from neurona.cli.composing import composed, composing
-from neurona.config.check import DELTAS
+from neurona.config.check import DELTAS, OF_RUN
 from neurona.config.make import is_within
 from neurona.config.nodes import leaves
 from neurona.config.overrides import check_single, in_shell, key, parse, root, value
@@ -24,8 +24,6 @@ from neurona.runs.configuration import OF_PROCESS, at, put
 from neurona.runs.folder import require_run
 
 TRAIN = "train"
-OF_RUN = "of_run"
-"""The name under which Hydra is given a run's configuration."""
 
 BESIDE_RUN = ("run", "stage", "quiet", "threads", "inspect", "logger", "allow", "hydra")
 """Root keys that may be given with run=, beside those that the stage frees."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
@@ -51,6 +52,7 @@ PROVIDED = {"model": SIZES, "embedding": SIZES}  # arguments that code gives, ke
 MADE = ("data", "model", "classifier", "optimizer", "trainer")  # groups whose yamls name a class
 PATTERNS = ("optimizer.groups", "data.labels")  # mappings whose keys may have dots
 DELTAS = ("experiment", "debug", "sweep")  # groups that change values and declare none
+OF_RUN = "of_run"  # the name under which Hydra is given the configuration of a run that goes on
 TABLES = "neurona.models.activations"  # whose dictionaries of names whoever has imported it may have added to
 MAX_THREADS = 4096
 _KINDS = {bool: bool, int: float, float: float, str: str | float | bool, list: list, dict: dict}  # by the yaml's own
@@ -148,23 +150,25 @@ def _from_object(key: str, target: str) -> Signature | None:
 
 def from_groups(choices: Mapping[str, Any], config_name: str, without: Collection[str] = DELTAS) -> dict[str, Any]:
     """The plain configuration, interpolations as they are, that choices of groups give by themselves; not to be
-    changed.
+    changed. A run that goes on has none: what it is stored with declares its keys.
     """
+    if config_name == OF_RUN:
+        return _plain(ConfigStore.instance().load(f"{config_name}.yaml").node)
     pairs = tuple((g, c) for g, c in choices.items() if c and g.split("/")[0] not in (*without, "hydra"))
     # The choices may come from there.
     places = [*(HydraConfig.get().searchpath or [])] if HydraConfig.initialized() else []
     searched = str(places) if places else None
-    yamls = Yamls(GlobalHydra.instance().config_loader(), config_name, searched)
+    yamls = Yamls(GlobalHydra.instance().config_loader(), searched)
     return _from_groups(yamls, config_name, pairs, searched)
 
 
 class Yamls:
     """The yamls that one of Hydra's loaders reads; equal to those of another loader while no file has changed."""
 
-    def __init__(self, loader: ConfigLoader, config_name: str, searched: str | None) -> None:
+    def __init__(self, loader: ConfigLoader, searched: str | None) -> None:
         self.loader = loader
         self._state: tuple[Any, ...] = (loader,)
-        if config_name == "train" and searched is None:  # else it is of one run, or from further places
+        if searched is None:  # else it is from further places
             places = [str(place.path) for place in loader.get_search_path().get_path()]
             self._state = tuple((place, _files(place.removeprefix("file://"))) for place in places)
 
@@ -208,8 +212,13 @@ def _from_groups(
     except ConfigCompositionException:  # there is a group from +group=choice, which the defaults list does not name
         first = known([])
         cfg = composed(known([f"{group}={choice}" for group, choice in pairs if "/" not in group and group in first]))
-    base = OmegaConf.to_container(cfg)
-    return {str(key): value for key, value in base.items() if key != "hydra"}  # type: ignore[union-attr]
+    return _plain(cfg)
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    """As containers, without what is Hydra's."""
+    container: Any = OmegaConf.to_container(cfg)
+    return {str(key): value for key, value in container.items() if key not in ("defaults", "hydra")}
 
 
 def _check_node(key: str, value: Any, base: Any, nodes: Nodes, *, is_free: bool = False) -> None:

@@ -62,11 +62,13 @@ def from_source(target: str) -> Signature | None:
 
     Raises LookupError, in words for the user, if the path certainly leads nowhere.
     """
-    return _of_library(target) if is_library(target) else _from_source(target)
+    is_installed = target.startswith("neurona.") or is_library(target)
+    return _of_installed(target) if is_installed else _from_source(target)
 
 
 @cache
-def _of_library(target: str) -> Signature | None:
+def _of_installed(target: str) -> Signature | None:
+    """Remembered, as nothing changes the code of a process that has begun; of one's own, a notebook has it anew."""
     return _from_source(target)
 
 
