@@ -100,10 +100,10 @@ def newest() -> Callable[[], Run]:
 
 @pytest.fixture
 def fit(newest: Callable[[], Run]) -> Callable[..., Run]:
-    """``neurona.run`` for a new run; silent, two epochs of iris unless told otherwise."""
+    """``neurona.run`` for a new run; silent, two epochs of iris without pictures unless told otherwise."""
 
     def call(*overrides: str) -> Run:
-        neurona.run(["data=iris", "trainer.max_epochs=2", "quiet=true", *overrides])
+        neurona.run(["data=iris", "trainer.max_epochs=2", "quiet=true", "inspect=none", *overrides])
         return newest()
 
     return call

@@ -105,6 +105,7 @@ def lightnings(tmp_path_factory) -> Callable[[int], Path]:
     return call
 
 
+@pytest.mark.long
 def test_lightnings_own_ddp_learns_what_one_process_does(lightnings, tmp_path):
     neurona.run([*PLAIN, f"folder={tmp_path / 'run'}"])
     folder = lightnings(2)
@@ -115,6 +116,7 @@ def test_lightnings_own_ddp_learns_what_one_process_does(lightnings, tmp_path):
     assert figures(folder)["test/accuracy"] == figures(tmp_path / "run")["test/accuracy"]
 
 
+@pytest.mark.long
 def test_lightnings_own_ddp_says_which_rows_come_twice(lightnings):
     folder = lightnings(3)
     assert "that 3 processes cannot share evenly, its first rows come twice" in (folder / "train.log").read_text()
@@ -206,6 +208,7 @@ def test_processes_that_would_train_alone_are_refused(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_that_a_sweep_is_but_one_run_is_said_once(tmp_path):
     settings = ["sweep=optuna", "data=iris", "trainer.max_epochs=1", "logger=none"]
     process = train("trainer=ddp_cpu", *settings, cwd=tmp_path, stdout=subprocess.PIPE)

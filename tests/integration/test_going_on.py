@@ -285,6 +285,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_runs_within_another_hydra_application_in_threads_and_again_and_again(
     tmp_path: Path, read_run: Callable[..., Any], fit: Any
 ) -> None:

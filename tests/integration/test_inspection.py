@@ -178,7 +178,7 @@ def test_nothing_is_inspected_unless_asked_for(runs: Path, ask: Any) -> None:
 
 
 def test_rows_of_other_data_than_images_are_shown_as_text(fit: Any) -> None:
-    run = fit("data=breast_cancer", "quiet=false", "inspect.every_n_epochs=1")
+    run = fit("data=breast_cancer", "quiet=false", "inspect=standard", "inspect.every_n_epochs=1")
     log = (run.folder / "train.log").read_text()
     assert log.count("inspect: without weights as images (the features are not pixels)") == 1
     events = EventAccumulator(str(run.folder))

@@ -53,6 +53,7 @@ def shell(folder: Path, line: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_package_its_experiment_and_its_tests(project: Path, train: Any) -> None:
     assert set(FILES) == {
         *(

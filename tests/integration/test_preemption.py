@@ -214,6 +214,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 143), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_while_a_library_reads_data_a_signal_ends_the_command(tmp_path: Path, number: int, status: int) -> None:
     """Polars, which unpacks 22 MB to 3 GB and does not hear of signals meanwhile, nor does Python."""

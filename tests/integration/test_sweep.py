@@ -161,6 +161,7 @@ def test_failures_leave_the_others_alone_and_are_taken_up_again_if_asked(
         assert lines[-1].endswith(f", {share} thread{'s' * (share > 1)}")
 
 
+@pytest.mark.long
 def test_a_job_that_hangs_is_ended(train: Any, read_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that ignores SIGTERM; both hang before they are a run."""
     monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.5)
@@ -206,6 +207,7 @@ def assert_undisturbed(sweep: Path | str, jobs: str, fit: Any, read_job: Any) ->
         assert job.weights("best") == undisturbed.weights("best")
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_interrupted_goes_on(train: Any, fit: Any, read_job: Any) -> None:
     """By Ctrl-C and by SIGTERM. Each job disturbs the sweep once."""
     arguments = [*DISTURBED, how("SIGINT", "SIGTERM"), "hydra.launcher.jobs=1"]

@@ -180,6 +180,7 @@ def test_double_and_bfloat16_precision():
     assert_agrees(optimization=sgd, precision="bf16-mixed", rtol=0.05, atol=0.02)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_dropout_draws_masks_and_repeats_them_for_the_same_seed():
     def fitted(dropout):
@@ -258,11 +259,13 @@ class Unused(MLP):
         self.unused = nn.Parameter(torch.ones(3))
 
 
+@pytest.mark.long
 @needs_compiler
 def test_a_parameter_without_a_gradient_stays_as_it_is():
     assert_agrees(optimization=lambda: Optimization.of(torch.optim.SGD, lr=0.01, weight_decay=0.1), network=Unused)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_a_parameter_that_is_a_single_number():
     assert_agrees(optimization=adam, network=lambda: MLP(FEATURES, CLASSES, hidden=[8], activation="swish"))
