@@ -16,7 +16,7 @@ from neurona.classifier import Classifier
 from neurona.data.base import InMemoryData
 from neurona.devices.lightning_internals import logged_step
 from neurona.errors import check_range
-from neurona.inspection.loggers import TensorBoard
+from neurona.inspection.loggers import boards
 from neurona.runs.files import replacing
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,8 @@ class Boundary(Callback):
 
         with replacing(self._folder / f"{epoch:04d}.png") as file:
             Image.fromarray(picture).save(file, "PNG")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.experiment.add_image("boundary", picture, logged_step(trainer), dataformats="HWC")
+        for board in boards(trainer.loggers):
+            board.experiment.add_image("boundary", picture, logged_step(trainer), dataformats="HWC")
         self._drawn = epoch
 
 

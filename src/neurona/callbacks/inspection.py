@@ -20,7 +20,7 @@ from neurona.errors import check_range
 from neurona.inspection import drawing
 from neurona.inspection.drawing import Picture
 from neurona.inspection.graph import graph
-from neurona.inspection.loggers import TensorBoard
+from neurona.inspection.loggers import TensorBoard, boards
 from neurona.inspection.sample import Sample, take
 from neurona.inspection.units import Units
 from neurona.steps.norms import StepNorms
@@ -94,7 +94,7 @@ class Inspection(Callback):
             if self.units:
                 pl_module.log_to_loggers(self._units.figures())
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            for logger in _loggers(trainer):
+            for logger in boards(trainer.loggers):
                 self._show_part(logger, trainer, pl_module, "val")
                 self._show_weights(logger, trainer, pl_module)
                 self._show_histograms(logger, trainer, pl_module)
@@ -111,7 +111,7 @@ class Inspection(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Classifier) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:
             return
-        for logger in _loggers(trainer):
+        for logger in boards(trainer.loggers):
             samples = [self._show_part(logger, trainer, pl_module, part) for part in ("val", "test")]
             self._show_weights(logger, trainer, pl_module)
             sample = next((sample for sample in samples if sample is not None), None)
@@ -184,7 +184,3 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _loggers(trainer: Trainer) -> list[TensorBoard]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]

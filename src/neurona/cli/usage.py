@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from neurona.cli.composing import composed, composing
+from neurona.config.nodes import leaves
 
 GROUPS = ("data", "model", "classifier", "optimizer", "trainer")
 """Those whose keys are shown; of the root, what is no mapping."""
@@ -41,7 +42,7 @@ def usage(name: str, overrides: Sequence[str], config_dir: Path) -> str:
         comments |= _comments(f"{group}/{hydra.runtime.choices.get(group)}", places, group)
     shown = {group: config.pop(group, {}) for group in GROUPS}
     shown |= {key: value for key, value in config.items() if not isinstance(value, dict)}
-    lines = [_line(key, value, comments[key]) for key, value in _values(shown) if key in comments]
+    lines = [_line(key, value, comments[key]) for key, value in leaves(shown, into_lists=False) if key in comments]
     return "\n".join([START, "groups and their choices:", *sorted(choices), "", "keys, and their values here:", *lines])
 
 
@@ -75,15 +76,6 @@ def _comments(name: str, places: Sequence[Path], prefix: str = "") -> dict[str, 
             if comment := match[3].partition(" # ")[2]:
                 comments[".".join(key for _, key in above)] = comment
     return comments
-
-
-def _values(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        path = f"{key}.{name}".lstrip(".")
-        if isinstance(value, dict) and value:
-            yield from _values(value, path)
-        else:
-            yield path, value
 
 
 def _line(key: str, value: Any, comment: str) -> str:

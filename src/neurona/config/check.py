@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -158,25 +157,12 @@ def from_groups(choices: Mapping[str, Any], config_name: str, without: Collectio
     # The choices may come from there.
     places = [*(HydraConfig.get().searchpath or [])] if HydraConfig.initialized() else []
     searched = str(places) if places else None
-    yamls = Yamls(GlobalHydra.instance().config_loader(), searched)
+    loader = GlobalHydra.instance().config_loader()
+    yamls: tuple[Any, ...] = (loader,)
+    if searched is None:  # else there are more of them than the loader knows
+        folders = [str(place.path) for place in loader.get_search_path().get_path()]
+        yamls = tuple((folder, _files(folder.removeprefix("file://"))) for folder in folders)
     return _from_groups(yamls, config_name, pairs, searched)
-
-
-class Yamls:
-    """The yamls that one of Hydra's loaders reads; equal to those of another loader while no file has changed."""
-
-    def __init__(self, loader: ConfigLoader, searched: str | None) -> None:
-        self.loader = loader
-        self._state: tuple[Any, ...] = (loader,)
-        if searched is None:  # else it is from further places
-            places = [str(place.path) for place in loader.get_search_path().get_path()]
-            self._state = tuple((place, _files(place.removeprefix("file://"))) for place in places)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Yamls) and self._state == other._state
-
-    def __hash__(self) -> int:
-        return hash(self._state)
 
 
 def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
@@ -191,12 +177,12 @@ def _files(place: str) -> tuple[tuple[str, tuple[int, int]], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _from_groups(
-    yamls: Yamls, config_name: str, pairs: tuple[tuple[str, str], ...], searched: str | None
+    yamls: tuple[Any, ...], config_name: str, pairs: tuple[tuple[str, str], ...], searched: str | None
 ) -> dict[str, Any]:
-    """Remembered, as the jobs of a sweep share them, and the runs of a process. pairs: groups and choices; searched:
-    further places of yamls.
+    """Remembered, as the jobs of a sweep share them, and the runs of a process. yamls: changes when one of them does;
+    pairs: groups and choices; searched: further places of yamls.
     """
-    loader = yamls.loader
+    loader = GlobalHydra.instance().config_loader()
 
     def composed(groups: Collection[str]) -> DictConfig:
         overrides = [f"{group}={choice}" for group, choice in pairs if group in groups]

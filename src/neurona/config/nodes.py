@@ -31,12 +31,14 @@ def key_of(node: Container) -> str:
     return str(node._get_full_key(None))
 
 
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key of each value in a plain configuration, and the value; of an entry of a list, the list's."""
+def leaves(value: Any, key: str = "", *, into_lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """The dotted key of each value in a plain configuration, and the value; of an entry of a list, the list's, unless a
+    list is to be one value.
+    """
     if isinstance(value, dict):
         for name, child in value.items():
-            yield from leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
+            yield from leaves(child, f"{key}.{name}" if key else str(name), into_lists=into_lists)
+    elif isinstance(value, list) and into_lists:
         for child in value:
             yield from leaves(child, key)
     else:

@@ -17,7 +17,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from torch.utils.tensorboard.summary import hparams
 
 from neurona.config.interpolations import storable
-from neurona.runs.files import write_atomically
+from neurona.config.nodes import leaves
+from neurona.runs.files import as_csv, write_atomically
 
 ENDING = ".end"
 """How the name of the event file ends that the test, and what follows it, is written to."""
@@ -128,17 +129,17 @@ class TensorBoard(TensorBoardLogger):
                 self.experiment.file_writer.add_summary(row)
 
 
-class Csv(Logger):
-    """``metrics.csv`` in ``save_dir``: one line ``step,metric,value`` per figure, appended."""
+def boards(loggers: Iterable[Any]) -> list[TensorBoard]:
+    """Those of the loggers that write for TensorBoard."""
+    return [logger for logger in loggers if isinstance(logger, TensorBoard)]
 
-    def __init__(self, *, save_dir: str) -> None:
-        super().__init__()
-        self.path = Path(save_dir) / "metrics.csv"
-        self._lines: list[tuple[Any, ...]] = []
+
+class Quiet(Logger):
+    """A logger that has no more to say of itself than the name of its class; ``config.yaml`` holds the settings."""
 
     @property
     def name(self) -> str:
-        return "csv"
+        return type(self).__name__.lower()
 
     @property
     def version(self) -> str:
@@ -146,7 +147,16 @@ class Csv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """``config.yaml`` holds them."""
+        """Nothing."""
+
+
+class Csv(Quiet):
+    """``metrics.csv`` in ``save_dir``: one line ``step,metric,value`` per figure, appended."""
+
+    def __init__(self, *, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._lines: list[tuple[Any, ...]] = []
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:
@@ -155,9 +165,7 @@ class Csv(Logger):
             whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
             rows = [row for row in csv.reader(io.StringIO(whole)) if len(row) == 3 and row[0].isdecimal()]
             kept = [row for row in rows if int(row[0]) <= step and not row[1].startswith("test/")]  # it is tested again
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("step", "metric", "value"), *kept])
-            write_atomically(self.path, text.getvalue())
+            write_atomically(self.path, as_csv([("step", "metric", "value"), *kept]))
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -169,7 +177,7 @@ class Csv(Logger):
         """Appends the collected figures to the file."""
         header = [] if self.path.exists() else [("step", "metric", "value")]
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([*header, *self._lines])
+            file.write(as_csv([*header, *self._lines]))
         self._lines = []
 
     @rank_zero_only
@@ -179,11 +187,10 @@ class Csv(Logger):
 
 def log_texts(loggers: Iterable[Logger], texts: Mapping[str, str], step: int) -> None:
     """Texts to read beside the figures, by name, verbatim; and which figures TensorBoard shows on one chart."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            for name, text in texts.items():
-                logger.experiment.add_text(name, f"```\n{text}\n```", step)
-            logger.experiment.add_custom_scalars(CHARTS)
+    for board in boards(loggers):
+        for name, text in texts.items():
+            board.experiment.add_text(name, f"```\n{text}\n```", step)
+        board.experiment.add_custom_scalars(CHARTS)
 
 
 def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -192,7 +199,9 @@ def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, An
     params |= {"seed": cfg.seed, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision}
     settings, _ = storable(cfg)
     for group in ("data", "model", "optimizer", "classifier"):
-        params |= _flat(settings[group], group)
+        for key, value in leaves(settings[group], group, into_lists=False):
+            if not key.endswith("._target_"):  # lists are shown as texts
+                params[key] = value if isinstance(value, int | float | str) else str(value)
     follows = ("data.shuffle_seed",) if params.get("data.shuffle_seed") == cfg.seed else ()
     return {key: value for key, value in params.items() if key not in (*NO_RESULT, *follows)}
 
@@ -206,17 +215,5 @@ def log_results(loggers: Iterable[Logger], params: Mapping[str, Any], figures: M
             final[f"best/{name}"] = value
         elif part == "val" and not figure.startswith("accuracy_of/"):
             final[f"val_best/{figure}"] = value
-    for logger in loggers:
-        if isinstance(logger, TensorBoard):
-            logger.log_hyperparams(dict(params), final, figures["steps"])
-
-
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
-    """A nested mapping as one of dotted keys, lists as strings: what the HPARAMS tab can show."""
-    if not isinstance(node, dict):
-        return {prefix: node if isinstance(node, int | float | str) else str(node)}
-    flat: dict[str, Any] = {}
-    for name, child in node.items():
-        if name != "_target_":
-            flat |= _flat(child, f"{prefix}.{name}")
-    return flat
+    for board in boards(loggers):
+        board.log_hyperparams(dict(params), final, figures["steps"])

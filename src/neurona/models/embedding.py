@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from neurona.errors import ConfigError
+from neurona.errors import ConfigError, check_range
 
 MOST_EMBEDDED = 256
 """Numbers of a row that "auto" embeds."""
@@ -57,15 +57,11 @@ class Embedding(nn.Module):
         length = dimension if number_dimension is None else number_dimension
         kind = numbers if numbers != "auto" else ("pbld" if 1 <= num_numbers <= MOST_EMBEDDED else "none")
         least = 2 if numbers in ("pbld", "auto") else 1
-        for name, size, lowest in (
-            ("dimension", dimension, 1),
-            ("frequencies", frequencies, 1),
-            ("dimension" if number_dimension is None else "number_dimension", length, least),
-        ):
-            if not lowest <= size < 2**16:
-                raise ConfigError(f"embedding.{name}", size, f"must be at least {lowest}, and below 65536")
-        if not 0 < sigma < math.inf:
-            raise ConfigError("embedding.sigma", sigma, "must be above 0, and finite")
+        least_dimension = least if number_dimension is None else 1
+        check_range("embedding.dimension", dimension, least=least_dimension, below=2**16)
+        check_range("embedding.number_dimension", number_dimension, least=least, below=2**16)
+        check_range("embedding.frequencies", frequencies, least=1, below=2**16)
+        check_range("embedding.sigma", sigma, above=0)
         if numbers in ("periodic", "pbld") and not num_numbers:
             makes = (
                 "data.numeric_encoding=quantile or standard makes them of a table's, embedding.numbers=none embeds none"

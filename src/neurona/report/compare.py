@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from neurona.report.page import Block, Cell, Code, Heading, Link, Paragraph, Pic
 from neurona.report.runs import Run
 from neurona.report.section import MAX_ROWS, describe, searched_settings
 from neurona.report.statistics import Group, Metric, Section, sections, varying
+from neurona.runs.files import as_csv
 
 DEFAULT_METRICS = ("test/accuracy", "val/accuracy", "val/loss", "train/loss")
 """Compared unless another is asked for: the first that there is."""
@@ -152,13 +151,15 @@ def _csv(all_runs: Sequence[Run]) -> str:
     """A line for every run: the settings that vary, seed, status, every figure, error, folder and command."""
     settings = list(varying([run for run in all_runs if run.settings]))
     figures = list(dict.fromkeys(name for run in all_runs for name in run.figures))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*settings, "seed", "status", *figures, "error", "folder", "command"])
-    for run in all_runs:
-        values = [*map(run.settings.get, settings), run.seed, run.status, *map(run.figures.get, figures)]
-        writer.writerow([*values, run.error, run.folder, run.command])
-    return file.getvalue()
+    header = [*settings, "seed", "status", *figures, "error", "folder", "command"]
+    rows = [
+        [
+            *(*map(run.settings.get, settings), run.seed, run.status),
+            *(*map(run.figures.get, figures), run.error, run.folder, run.command),
+        ]
+        for run in all_runs
+    ]
+    return as_csv([header, *rows])
 
 
 def _link(run: Run, out: Path) -> Link:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,13 @@ def make_new(path: Path, key: str = "folder") -> Path:
             free = path.with_name(f"{path.name}-{number}")
     except OSError as error:
         raise ConfigError(key, path, f"cannot be made: {error.strerror}") from error
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows, of which the first is the header, as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -7,9 +7,7 @@ checkpoints/{best,last,previous}.ckpt · TensorBoard events · train.log
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
-import io
 import json
 import logging
 import math
@@ -30,7 +28,7 @@ from neurona.devices import scheduler
 from neurona.devices.launch import rank
 from neurona.errors import ConfigError, did_you_mean
 from neurona.runs import configuration
-from neurona.runs.files import is_below, make_new, read_json, write_atomically
+from neurona.runs.files import as_csv, is_below, make_new, read_json, write_atomically
 from neurona.runs.provenance import now, provenance
 
 log = logging.getLogger(__name__)
@@ -139,10 +137,8 @@ class RunFolder:
         """
         if not matrix:
             return
-        text = io.StringIO()
         rows = [[name, *counts] for name, counts in zip(class_names, matrix, strict=True)]
-        csv.writer(text, lineterminator="\n").writerows([["target", *class_names], *rows])
-        self._write(f"confusion_matrix_{part}.csv", text.getvalue())
+        self._write(f"confusion_matrix_{part}.csv", as_csv([["target", *class_names], *rows]))
 
     def write_card(self, card: Mapping[str, Any], text: str) -> None:
         """``data_card.json`` and ``data_card.txt``."""

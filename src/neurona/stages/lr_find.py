@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,9 @@ from neurona.config.make import instantiate
 from neurona.config.overrides import in_shell
 from neurona.devices import distributed
 from neurona.errors import ConfigError, RunError
-from neurona.inspection.loggers import TensorBoard
+from neurona.inspection.loggers import boards
 from neurona.inspection.style import COLOURS, STYLE
-from neurona.runs.files import replacing, write_atomically
+from neurona.runs.files import as_csv, replacing, write_atomically
 from neurona.stages import assembly, console, first_batch, record
 from neurona.stages.range_test import LEAST_STEPS, RangeTest
 from neurona.stages.request import Request
@@ -66,17 +64,14 @@ def run(request: Request) -> dict[str, Any]:
 
 def _write_curve(test: RangeTest, suggestion: float | None, cfg: DictConfig) -> None:
     """``lr_find.csv`` and ``lr_find.png`` in the run's folder, and the picture in TensorBoard."""
-    text = io.StringIO()
     rows = zip(test.rates, test.losses, test.smoothed, strict=True)
-    csv.writer(text, lineterminator="\n").writerows([("lr", "loss", "smoothed_loss"), *rows])
-    write_atomically(Path(cfg.folder) / "lr_find.csv", text.getvalue())
+    write_atomically(Path(cfg.folder) / "lr_find.csv", as_csv([("lr", "loss", "smoothed_loss"), *rows]))
     figure = draw(test, suggestion)
     with replacing(Path(cfg.folder) / "lr_find.png") as file:
         figure.savefig(file, format="png")
-    for logger in loggers(cfg).values():
-        if isinstance(logger, TensorBoard):
-            logger.experiment.add_figure("lr_find", figure)
-            logger.finalize("success")
+    for board in boards(loggers(cfg).values()):
+        board.experiment.add_figure("lr_find", figure)
+        board.finalize("success")
 
 
 def draw(test: RangeTest, suggestion: float | None) -> Figure:

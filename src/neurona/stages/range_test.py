@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, open_dict
 
 from neurona.classifier import Classifier, NonFiniteLoss
 from neurona.errors import RunError, check_range
+from neurona.inspection.loggers import Quiet
 from neurona.steps.diagnosis import NonFiniteData
 
 LEAST_STEPS = 10
@@ -26,7 +26,7 @@ CLEAR_FALL = 6.0
 """A fall of the average by so many of its standard errors is one; noise alone makes one in some 400 tests."""
 
 
-class RangeTest(Logger):
+class RangeTest(Quiet):
     """Listens to a fit whose learning rate rises by the same ratio every step, and ends it once its loss diverges.
 
     lowest, highest: the first and the last rate. steps: optimiser steps from one to the other. smoothing: the weight of
@@ -56,14 +56,6 @@ class RangeTest(Logger):
         self.has_diverged = False
         self._mean = 0.0
         self._trainer: Any = None
-
-    @property
-    def name(self) -> str:
-        return "lr_find"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @property
     def rates(self) -> list[float]:
@@ -105,9 +97,6 @@ class RangeTest(Logger):
         self.smoothed.append(self._mean / (1 - self.smoothing ** len(self.losses)))
         if len(self.losses) > LEAST_STEPS and self.smoothed[-1] > self.stop_at * abs(min(self.smoothed)):
             self._trainer.should_stop = True
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The run folder has them."""
 
     def suggestion(self) -> float | None:
         """The rate to fit with, to two digits; None where the curve shows none, as ``why_none`` tells.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -23,8 +21,8 @@ from torch.nn.functional import cross_entropy
 from neurona.callbacks.progress import followed
 from neurona.devices.lightning_internals import logged_step
 from neurona.errors import ConfigError, check_range
-from neurona.inspection.loggers import TensorBoard
-from neurona.runs.files import replacing, write_atomically
+from neurona.inspection.loggers import boards
+from neurona.runs.files import as_csv, replacing, write_atomically
 from neurona.tables.budget import Extent, affordable, by_promise, seconds_each
 from neurona.tables.schema import Schema, layout
 
@@ -180,22 +178,19 @@ def shuffled_rises(
 
 def _write(ranked: Sequence[tuple[str, NDArray[np.float64]]], trainer: Trainer) -> None:
     """Files and picture. ranked: the columns, the most important first, with their figures, (repeats, 2)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["column", "loss", "loss_std", "accuracy", "accuracy_std"])
+    rows = [["column", "loss", "loss_std", "accuracy", "accuracy_std"]]
     for name, losses in ranked:
         pairs = zip(losses.mean(0), losses.std(0), strict=True)
-        writer.writerow([name, *(f"{x:.6f}" for pair in pairs for x in pair)])
+        rows.append([name, *(f"{x:.6f}" for pair in pairs for x in pair)])
     folder = Path(trainer.default_root_dir)
-    write_atomically(folder / "importance.csv", text.getvalue())
+    write_atomically(folder / "importance.csv", as_csv(rows))
     figure = bars([(name, losses[:, 0]) for name, losses in ranked])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks shows as boxes
         with replacing(folder / "importance.png") as file:
             figure.savefig(file, format="png", dpi=120)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.experiment.add_figure("importance", figure, logged_step(trainer))
+        for board in boards(trainer.loggers):
+            board.experiment.add_figure("importance", figure, logged_step(trainer))
 
 
 def bars(ranked: Sequence[tuple[str, NDArray[np.float64]]]) -> Any:
