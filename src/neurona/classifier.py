@@ -14,10 +14,13 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from neurona.config.nodes import path_of
 from neurona.data import chunking
 from neurona.data.batches import Batch, Chunk
 from neurona.data.spec import DataSpec
@@ -334,6 +337,16 @@ class Classifier(LightningModule):
             return
         for logger in self.loggers:
             logger.log_metrics({name: float(value) for name, value in figures.items()}, step=logged_step(self.trainer))
+
+
+def changes_batches(*owners: Any) -> str:
+    """The hooks of a classifier or a data module that may make other batches of those of a loader, in words; none are
+    called for features given to ``forward`` alone.
+    """
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    return ", ".join(
+        f"{path_of(type(one))}.{hook}" for one in owners for hook in hooks if is_overridden(hook, one, DataHooks)
+    )
 
 
 def _weights_of_classes(weights: Any, spec: DataSpec) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from neurona.classifier import Classifier
+from neurona.classifier import Classifier, changes_batches
 from neurona.data.spec import is_whole
 from neurona.errors import ConfigError
 from neurona.runs import checkpoint, configuration
@@ -85,6 +86,9 @@ def load(run: str | Path, *, allow: Sequence[str] = ()) -> Predictor:
     except ConfigError as error:
         words = re.sub(r"add allow=\[(.+?)\]", rf'neurona.load("{run}", allow=["\1"])', str(error))
         raise ConfigError(error.key, error.value, words.removeprefix(f"{error.key}={error.value}: ")) from error
+    if hooks := changes_batches(classifier):
+        problem = "is not called for what is predicted from here: give features as it leaves them, or make it forward's"
+        warnings.warn(f"{hooks} {problem}", stacklevel=2)
     return Predictor(classifier, contents["neurona"].get("feature_shape"), Path(run), read_metrics(Path(run)))
 
 

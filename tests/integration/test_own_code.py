@@ -512,6 +512,80 @@ def test_an_average_is_validated_kept_tested_and_goes_on(fit: Any, train: Any) -
     assert all(torch.equal(now[name], before[name]) for name in before)
 
 
+SWAPPED = """
+import torch
+from torch.nn.functional import cross_entropy
+from neurona.classifier import Classifier
+
+class Named(Classifier):
+    def validation_step(self, batch, batch_idx):
+        features, targets = batch
+        logits = self(features)
+        self.log("val_loss", cross_entropy(logits, targets))
+        self.log("val_accuracy", (logits.argmax(1) == targets).float().mean())
+
+
+class Swapped(Classifier):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.average = [p.detach().clone() for p in self.network.parameters()]
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.network.parameters()], 0.05)
+
+    def swap(self):
+        if self.trainer.state.fn == "fit":
+            for parameter, other in zip(self.network.parameters(), self.average):
+                parameter.data, other.data = other.data.clone(), parameter.data.clone()
+
+    def on_validation_start(self):
+        self.swap()
+
+    def on_validation_end(self):
+        self.swap()
+
+
+class Standardised(Classifier):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        features, targets = batch
+        return (features - 3) / 2, targets
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (
+            "Named",
+            ["trainer.val_check_interval=0.3", "trainer.callbacks.checkpoints.monitor=val_loss", "data.batch_size=10"],
+        ),
+        ("Swapped", ["trainer.max_epochs=5"]),
+    ],
+)
+def test_figures_by_whatever_name_are_of_the_best_checkpoint_the_network_that_was_validated(
+    train: Any, newest: Any, project: Path, name: str, settings: list[str]
+) -> None:
+    (project / "mine.py").write_text(SWAPPED)
+    common = ["data=iris", "data.batch_size=10", "trainer.max_epochs=2", "optimizer.lr=0.08", "inspect=none"]
+    assert train(f"classifier._target_=mine.{name}", *common, *settings).status == 0
+    run = newest()
+    assert train("stage=validate", f"run={run.folder}").status == 0
+    validated = {key: value for key, value in run.read("metrics_validate.json").items() if key.startswith("val")}
+    assert validated
+    assert {key: run.metrics[key] for key in validated} == validated
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer` in `LightningModule`")
+def test_hooks_of_batches_that_a_prediction_does_not_call_are_named(train: Any, newest: Any, project: Path) -> None:
+    (project / "mine.py").write_text(SWAPPED)
+    assert train("data=iris", "trainer.max_epochs=1", "classifier._target_=mine.Standardised").status == 0
+    run = newest()
+    with pytest.warns(UserWarning, match=r"mine\.Standardised\.on_after_batch_transfer is not called for what is pre"):
+        neurona.load(run.folder, allow=["mine"])
+    done = train("stage=export", f"run={run.folder}")
+    assert "mine.Standardised.on_after_batch_transfer is not in the files" in done.out
+
+
 def test_a_run_goes_on_exactly_in_the_other_way(fit: Any, train: Any) -> None:
     settings = ["optimizer.accumulate=3", "optimizer/schedule=plateau", "optimizer.schedule.patience=0"]
     whole, begun = fit(*settings, "trainer.max_epochs=6"), fit(*settings, "trainer.max_epochs=2")

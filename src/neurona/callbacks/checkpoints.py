@@ -58,6 +58,7 @@ class BestAndLast(Checkpoint):
         """epoch, step, score and, once the epoch has ended, all figures of the best checkpoint."""
         self.last: dict[str, float] = {}
         """The figures of the last validation."""
+        self._before: dict[str, Any] = {}  # what was reported before it
         self._is_checked = self._is_best_held = False
         self.preemption = Preemption()
         """Reports signals."""
@@ -84,20 +85,24 @@ class BestAndLast(Checkpoint):
         callbacks, data = trainer.callbacks, trainer.datamodule  # type: ignore[attr-defined]
         require_readable(contents, trainer.lightning_module, data, callbacks)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = dict(trainer.callback_metrics)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
             problem = f"is not a metric of this run; choose one of {', '.join(sorted(trainer.callback_metrics))}"
             raise ConfigError("trainer.callbacks.checkpoints.monitor", self.monitor, problem)
-        self.last = {name: value for name, value in scalars(trainer).items() if name.startswith("val/")}
+        reported = trainer.callback_metrics  # by whatever name; what is not of this validation is what it was before
+        self.last = {k: v for k, v in scalars(trainer).items() if reported[k] is not self._before.get(k)}
         score = self.sign * trainer.callback_metrics[self.monitor].item()
         score = math.inf if math.isnan(score) else score
         if not self.best or score < self.best["score"]:
             self._set_best(trainer, score)
             self.best["figures"] = self.last
             # At the end of an epoch one checkpoint, made next, serves as both: if it is of the network validated.
-            self._is_best_held = trainer.is_last_batch and may_change_at_epoch_end(trainer)
+            self._is_best_held = trainer.is_last_batch and may_change_afterwards(trainer)
             if self._is_best_held:
                 self._hold_best(trainer)
             elif not trainer.is_last_batch:
@@ -163,7 +168,7 @@ class BestAndLast(Checkpoint):
         """
         writer = trainer.strategy.checkpoint_io
         with contextlib.suppress(RunError, ConfigError):  # the disk may be what has failed, or what is to be stored
-            if isinstance(writer, AtomicCheckpointIO) and writer.write_held() and not may_change_at_epoch_end(trainer):
+            if isinstance(writer, AtomicCheckpointIO) and writer.write_held() and not may_change_afterwards(trainer):
                 self._link_last()
 
     def remove_last(self) -> None:
@@ -204,12 +209,13 @@ class BestAndLast(Checkpoint):
         self.best, self.last = state_dict["best"], state_dict["last"]
 
 
-def may_change_at_epoch_end(trainer: Trainer) -> bool:
-    """Whether somebody's code at the end of an epoch may leave another network than the one just validated, as an
-    average that is updated then does.
+def may_change_afterwards(trainer: Trainer) -> bool:
+    """Whether somebody's code may leave another network than the one just validated: at the end of an epoch, as an
+    average that is updated then does, or of the validation, as one that was put in the network's place for it does.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     others = [callback for callback in callbacks if not type(callback).__module__.startswith("neurona.")]
-    return is_overridden("on_train_epoch_end", trainer.lightning_module, LightningModule) or any(
+    hooks = ("on_validation_end", "on_train_epoch_end")
+    return any(is_overridden(hook, trainer.lightning_module, LightningModule) for hook in hooks) or any(
         is_overridden("on_train_epoch_end", callback, Callback) for callback in others
     )

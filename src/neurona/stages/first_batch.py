@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ from neurona.data.batches import BatchLoader
 from neurona.data.spec import DataSpec
 from neurona.errors import ConfigError, DataError
 from neurona.steps import randomness, ways
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100
 """A target that cross-entropy leaves out."""
@@ -99,6 +102,8 @@ def _check_part(part: str, cfg: DictConfig, trainer: Trainer, classifier: Classi
         _check_logits(classifier, nn.Sequential(classifier.preprocessing, classifier.network), batch[0])
     if (whole := _in_memory(loader)) is not None:
         _check_batch(where, PARTS[part], whole, classifier, trainer)
+    if part == "train" and (batch[1] if whole is None else whole[1]).eq(IGNORED).any():
+        log.warning("%s: train/accuracy counts a target of %d, which the loss leaves out, as wrong", where, IGNORED)
 
 
 def _loader(datamodule: Any, name: str) -> Any:
@@ -190,6 +195,10 @@ def _check_batch(where: str, step: str, batch: Any, classifier: Classifier, trai
     if is_known and not has_own_loss and not _is_own(classifier, "forward"):
         _check_features(where, features, classifier.spec, trainer)
     _check_targets(where, targets, classifier.spec, has_own_loss=has_own_loss)
+    ignored = int((targets == IGNORED).sum())
+    if ignored and step != "training_step":
+        problem = f"targets are {IGNORED} in {ignored} of {len(targets)} rows, which no figure can leave out; leave"
+        raise DataError(where, f"{problem} such rows out of this part")
 
 
 def _check_logits(classifier: Classifier, network: nn.Module, features: Any) -> None:

@@ -119,13 +119,17 @@ def check_optimizers(classifier: Classifier, trainer: Trainer, overrides: Sequen
     automatic optimisation.
     """
     kind, optimization = type(classifier), classifier.optimization
+    makes_its_own = kind.configure_optimizers is not Classifier.configure_optimizers
     if not classifier.automatic_optimization:
         settings = {"clip_norm": None, "clip_value": None, "accumulate": 1}
         for name, default in settings.items():
             if (value := getattr(optimization, name)) != default:
                 problem = f"has no effect: {kind.__qualname__} optimises manually; leave it out"
                 raise ConfigError(f"optimizer.{name}", value, problem)
-    if kind.configure_optimizers is Classifier.configure_optimizers:
+        if optimization.schedule.build is not None and not makes_its_own:
+            by_hand = "optimises manually: the learning rate changes only where it calls self.lr_schedulers().step()"
+            log.warning("optimizer.schedule: %s %s", kind.__qualname__, by_hand)
+    if not makes_its_own:
         return
     for override in written.parse(overrides):
         key = written.key(override)

@@ -204,8 +204,13 @@ def test_numbers_that_the_precision_converts_are_taken(check: Any) -> None:
     check(FEATURES.double(), TARGETS, precision="64-true")
 
 
-def test_targets_that_cross_entropy_ignores_are_taken(check: Any) -> None:
-    check(FEATURES, torch.where(TARGETS == 2, -100, TARGETS))
+def test_targets_that_cross_entropy_ignores_are_taken_for_training_alone(check: Any, caplog: Any) -> None:
+    ignored = torch.where(TARGETS == 2, -100, TARGETS)
+    check(FEATURES, ignored)
+    assert "train/accuracy counts a target of -100, which the loss leaves out, as wrong" in caplog.text
+    loader = DataLoader(TensorDataset(FEATURES, ignored), len(FEATURES))
+    with pytest.raises(DataError, match=r"test_dataloader: targets are -100 in \d+ of \d+ rows, which no figure can"):
+        check(data=Loaders(test=lambda: loader))
 
 
 @pytest.mark.parametrize(

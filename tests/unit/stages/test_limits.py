@@ -192,6 +192,14 @@ def test_who_steps_by_hand_clips_and_accumulates_by_hand(make_classifier: Any, s
         check_optimizers(make_classifier, FEW[0], is_automatic=False, settings=settings)
 
 
+def test_a_schedule_beside_steps_by_hand_is_announced(make_classifier: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for schedule in (constant(), cosine()):
+        classifier = make_classifier(Linear(4, 2), 4, 2, Optimization.of(torch.optim.SGD, lr=0.1, schedule=schedule))
+        classifier.automatic_optimization = False
+        limits.check_optimizers(classifier, Trainer(logger=False, barebones=True), [])
+    assert caplog.text.count("the learning rate changes only where it calls self.lr_schedulers().step()") == 1
+
+
 @pytest.mark.parametrize(
     ("callback", "problem"),
     [
